@@ -1,0 +1,48 @@
+//! The wire protocol of glockd, apart from any I/O.
+//!
+//! [`parse`] turns one frame (a line without its line end, or one WebSocket message) into a
+//! [`Command`] that borrows from it. [`Reply::encode`] and [`listing`] turn answers into bytes, and
+//! no reply text stands anywhere else. How bytes are cut into frames is a transport's affair, what a
+//! command does is the dispatcher's: both can change without this crate, and this crate can be tested
+//! with byte strings alone.
+//!
+//! Names are bytes, never text: whatever a client sends that is not white space comes back unchanged.
+//!
+//! # Quirks of the original
+//!
+//! The Go daemon that this protocol comes from has habits of its own. Each has a name here, and says
+//! whether it was kept ("a known client relies on it") or not ("it is a mistake of the original").
+//!
+//! | quirk | the original | here | why |
+//! | --- | --- | --- | --- |
+//! | `leading_space` | strips white space around a line | kept | an existing Go client sends ` g foo` |
+//! | `crlf_input` | takes `\r\n` for a line end | kept | existing PHP clients send it |
+//! | `empty_name` | `g` alone locks the empty name | kept | documented by behaviour, harmless |
+//! | `folded_names` | folds runs of white space in names | kept | `g  a   b` and `g a b` are one lock for every client |
+//! | `first_space` | ends the verb at a space alone: `g<TAB>x` is unknown | kept | counted in `invalid_commands`, as ever |
+//! | `silent_unknown` | answers an unknown command by no bytes | kept | clients that probe would hang on a line they don't expect |
+//! | `ignored_operands` | ignores what follows `me`, `q` and `dump` (but `dump shared`) | kept | drop-in |
+//! | `unaskable_empty_name` | `d `, `sd ` and `who ` with nothing behind list everything | kept | drop-in |
+//! | `optional_command_counters` | `q` shows `command_me`, `command_iam`, `command_who` only once used | kept | parsers of `q` see the documented keys |
+//! | `any_origin` | a WebSocket may come from any `Origin`, or none, on any path | kept | non-browser clients send none |
+//! | `crlf_mixture` | ends replies now by `\n`, now by `\r\n`, by command and state | not copied: `\n` | every known client strips both |
+//! | `random_order` | lists in the random order of Go's maps | not copied: sorted | sorted is one of its orders, and can be tested |
+//! | `pipelined_input_lost` | answers the first line of a read and loses the rest | not copied | a lost release is a stale lock |
+//! | `line_cut` | cuts a line at 4095 bytes and runs the rest as a command | not copied: [`Reply::LineTooLong`] | half a name is another name |
+//! | `unended_line` | drops a last line that has no `\n` | not copied: it is answered | nothing a client sent is lost |
+//! | `half_close` | keeps a half-closed connection until its garbage collector comes by | not copied: answered, then closed | its locks would outlive their holder |
+//! | `registry_off_hang` | `me` and `d` hang under `-registry=false`, their locks held for ever | not copied: they show addresses | a stale lock |
+//! | `shared_addresses` | tells connections apart by address, so two of one port share locks | not copied: an identity each | a lock would be stolen |
+//! | `late_counters` | counts with a delay, and races | not copied: `q` includes what was answered before it | statistics that can be tested |
+//! | `q_crash` | dies when one client loops `q` | not copied | obviously |
+
+mod command;
+pub mod listing;
+mod parse;
+mod reply;
+mod white;
+
+pub use command::{Command, LockKind, Verb};
+pub use parse::{ParseError, parse};
+pub use reply::{Counter, Reply};
+pub use white::fold;

@@ -1,0 +1,315 @@
+//! What a client is told. No reply text stands anywhere but here and in [`listing`](crate::listing).
+
+use std::borrow::Cow;
+
+use crate::Verb;
+
+/// One answer, short of a listing (see [`listing`](crate::listing)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// No bytes: what an unknown command gets.
+    Nothing,
+    /// To `g`: is the lock now held by this connection?
+    Get {
+        /// Whether this connection holds the lock now.
+        granted: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `r`: did this connection hold the lock?
+    Release {
+        /// Whether this connection held the lock, which is free now.
+        released: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `i`.
+    Inspect {
+        /// Whether anyone holds the lock.
+        locked: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `sg`.
+    SharedGet {
+        /// How many hold the lock now, this connection included.
+        holders: u32,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `sr`.
+    SharedRelease {
+        /// Whether this connection held the lock.
+        released: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `si`.
+    SharedInspect {
+        /// How many hold the lock; 0 when it is free.
+        holders: u32,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `me`.
+    Me {
+        /// Where the connection comes from.
+        address: Cow<'a, [u8]>,
+        /// The name it registered, or its address.
+        name: Cow<'a, [u8]>,
+    },
+    /// To `iam`.
+    Ok,
+    /// To whatever the server's policy does not allow.
+    Disabled,
+    /// To a line longer than the limit.
+    LineTooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// To `q`: counters, in the order in which they are to be shown.
+    Statistics(Vec<(Counter, u64)>),
+}
+
+impl Reply<'_> {
+    /// Appends the bytes of this reply to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Reply::Nothing => {}
+            Reply::Get {
+                granted: true,
+                name,
+            } => line(out, "1 Lock Get Success: ", name),
+            Reply::Get {
+                granted: false,
+                name,
+            } => line(out, "0 Lock Get Failure: ", name),
+            Reply::Release {
+                released: true,
+                name,
+            } => line(out, "1 Lock Release Success: ", name),
+            Reply::Release {
+                released: false,
+                name,
+            } => line(out, "0 Lock Release Failure: ", name),
+            Reply::Inspect { locked: true, name } => line(out, "1 Lock Is Locked: ", name),
+            Reply::Inspect {
+                locked: false,
+                name,
+            } => line(out, "0 Lock Not Locked: ", name),
+            Reply::SharedGet { holders, name } => {
+                number(out, u64::from(*holders));
+                line(out, " Shared Lock Get Success: ", name);
+            }
+            Reply::SharedRelease {
+                released: true,
+                name,
+            } => line(out, "1 Shared Lock Release Success: ", name),
+            Reply::SharedRelease {
+                released: false,
+                name,
+            } => line(out, "0 Shared Lock Release Failure: ", name),
+            Reply::SharedInspect { holders: 0, name } => {
+                line(out, "0 Shared Lock Not Locked: ", name)
+            }
+            Reply::SharedInspect { holders, name } => {
+                number(out, u64::from(*holders));
+                line(out, " Shared Lock Is Locked: ", name);
+            }
+            Reply::Me { address, name } => {
+                out.extend_from_slice(b"1 ");
+                out.extend_from_slice(address);
+                line(out, " ", name);
+            }
+            Reply::Ok => line(out, "1 ok", b""),
+            Reply::Disabled => line(out, "0 disabled", b""),
+            Reply::LineTooLong { limit } => {
+                out.extend_from_slice(b"0 Line Too Long: limit ");
+                number(out, *limit as u64);
+                out.push(b'\n');
+            }
+            Reply::Statistics(counters) => {
+                for (counter, value) in counters {
+                    counter.encode(out);
+                    out.extend_from_slice(b": ");
+                    number(out, *value);
+                    out.push(b'\n');
+                }
+            }
+        }
+    }
+}
+
+fn line(out: &mut Vec<u8>, text: &str, name: &[u8]) {
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(name);
+    out.push(b'\n');
+}
+
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// A line of `q`. Their order is the order of their keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counter {
+    /// How often a command was asked for since the start, refused or not.
+    Command(Verb),
+    /// Connections that live now.
+    Connections,
+    /// Frames since the start that were no command.
+    InvalidCommands,
+    /// Names that are locked exclusively now.
+    Locks,
+    /// Exclusive locks since the start whose connection ended before it released them.
+    Orphans,
+    /// Names that are locked shared now.
+    SharedLocks,
+    /// Shared locks since the start whose connection ended before it released them.
+    SharedOrphans,
+}
+
+impl Counter {
+    fn encode(self, out: &mut Vec<u8>) {
+        let key = match self {
+            Counter::Command(verb) => {
+                out.extend_from_slice(b"command_");
+                verb.as_str()
+            }
+            Counter::Connections => "connections",
+            Counter::InvalidCommands => "invalid_commands",
+            Counter::Locks => "locks",
+            Counter::Orphans => "orphans",
+            Counter::SharedLocks => "shared_locks",
+            Counter::SharedOrphans => "shared_orphans",
+        };
+        out.extend_from_slice(key.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(reply: Reply<'_>, expect: &str) {
+        let mut out = Vec::new();
+        reply.encode(&mut out);
+        assert_eq!(
+            out.escape_ascii().to_string(),
+            expect.escape_default().to_string()
+        );
+    }
+
+    #[test]
+    fn the_texts_of_the_seed() {
+        let name = b"foo";
+        check(Reply::Nothing, "");
+        check(
+            Reply::Get {
+                granted: true,
+                name,
+            },
+            "1 Lock Get Success: foo\n",
+        );
+        check(
+            Reply::Get {
+                granted: false,
+                name,
+            },
+            "0 Lock Get Failure: foo\n",
+        );
+        check(
+            Reply::Release {
+                released: true,
+                name,
+            },
+            "1 Lock Release Success: foo\n",
+        );
+        check(
+            Reply::Release {
+                released: false,
+                name,
+            },
+            "0 Lock Release Failure: foo\n",
+        );
+        check(
+            Reply::Inspect { locked: true, name },
+            "1 Lock Is Locked: foo\n",
+        );
+        check(
+            Reply::Inspect {
+                locked: false,
+                name,
+            },
+            "0 Lock Not Locked: foo\n",
+        );
+        check(
+            Reply::SharedGet { holders: 12, name },
+            "12 Shared Lock Get Success: foo\n",
+        );
+        check(
+            Reply::SharedRelease {
+                released: true,
+                name,
+            },
+            "1 Shared Lock Release Success: foo\n",
+        );
+        check(
+            Reply::SharedRelease {
+                released: false,
+                name,
+            },
+            "0 Shared Lock Release Failure: foo\n",
+        );
+        check(
+            Reply::SharedInspect { holders: 3, name },
+            "3 Shared Lock Is Locked: foo\n",
+        );
+        check(
+            Reply::SharedInspect { holders: 0, name },
+            "0 Shared Lock Not Locked: foo\n",
+        );
+        let me = Reply::Me {
+            address: b"unix:1".as_slice().into(),
+            name: b"x y".as_slice().into(),
+        };
+        check(me, "1 unix:1 x y\n");
+        check(Reply::Ok, "1 ok\n");
+        check(Reply::Disabled, "0 disabled\n");
+        check(
+            Reply::LineTooLong { limit: 131_072 },
+            "0 Line Too Long: limit 131072\n",
+        );
+    }
+
+    #[test]
+    fn statistics_are_lines_of_key_and_value() {
+        let counters = vec![
+            (Counter::Command(Verb::Dump), 7),
+            (Counter::SharedOrphans, u64::MAX),
+        ];
+        check(
+            Reply::Statistics(counters),
+            "command_dump: 7\nshared_orphans: 18446744073709551615\n",
+        );
+    }
+
+    #[test]
+    fn names_come_back_unchanged() {
+        check(
+            Reply::Get {
+                granted: true,
+                name: b"",
+            },
+            "1 Lock Get Success: \n",
+        );
+        let mut out = Vec::new();
+        Reply::Get {
+            granted: true,
+            name: b"\0\xFF\xC2",
+        }
+        .encode(&mut out);
+        assert_eq!(out, b"1 Lock Get Success: \0\xFF\xC2\n");
+    }
+}

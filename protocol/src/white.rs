@@ -1,0 +1,179 @@
+//! White space as Go's `strings.Fields` and `strings.TrimSpace` take it: `unicode.IsSpace` on valid
+//! UTF-8, everything else left alone.
+//!
+//! It is found by byte patterns, without decoding. That is exact: every pattern starts with an ASCII
+//! byte or a lead byte, neither of which can stand inside another valid sequence, and Go steps over
+//! invalid bytes one at a time.
+
+use std::borrow::Cow;
+
+/// The length in bytes of the white space character at the start of `bytes`; 0 if there is none.
+fn at_start(bytes: &[u8]) -> usize {
+    match bytes {
+        [b' ' | b'\t' | b'\n' | 0x0B | 0x0C | b'\r', ..] => 1,
+        // U+0085, U+00A0
+        [0xC2, 0x85 | 0xA0, ..] => 2,
+        // U+1680
+        [0xE1, 0x9A, 0x80, ..]
+        // U+2000..=U+200A, U+2028, U+2029, U+202F
+        | [0xE2, 0x80, 0x80..=0x8A | 0xA8 | 0xA9 | 0xAF, ..]
+        // U+205F
+        | [0xE2, 0x81, 0x9F, ..]
+        // U+3000
+        | [0xE3, 0x80, 0x80, ..] => 3,
+        _ => 0,
+    }
+}
+
+/// The length in bytes of the white space character at the end of `bytes`; 0 if there is none.
+fn at_end(bytes: &[u8]) -> usize {
+    (1..=3.min(bytes.len()))
+        .find(|&length| at_start(&bytes[bytes.len() - length..]) == length)
+        .unwrap_or(0)
+}
+
+/// `bytes` without the white space at both ends.
+pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
+    loop {
+        match at_start(bytes) {
+            0 => break,
+            length => bytes = &bytes[length..],
+        }
+    }
+    // Only these can be the last byte of white space: most names are done at once.
+    while let Some(..=b' ' | 0x80..=0xAF) = bytes.last() {
+        match at_end(bytes) {
+            0 => break,
+            length => bytes = &bytes[..bytes.len() - length],
+        }
+    }
+    bytes
+}
+
+/// `bytes` with each run of white space as one space, and none at the ends.
+///
+/// Borrows unless something has to be folded.
+pub fn fold(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let bytes = trim(bytes);
+    match first_to_fold(bytes) {
+        None => Cow::Borrowed(bytes),
+        Some(position) => Cow::Owned(fold_from(bytes, position)),
+    }
+}
+
+/// Where the first white space stands that is not a single space between words.
+fn first_to_fold(bytes: &[u8]) -> Option<usize> {
+    let mut position = 0;
+    while let Some(found) = bytes[position..]
+        .iter()
+        .position(|&byte| may_be_white(byte))
+    {
+        position += found;
+        let length = at_start(&bytes[position..]);
+        let single =
+            length == 1 && bytes[position] == b' ' && at_start(&bytes[position + 1..]) == 0;
+        if length > 0 && !single {
+            return Some(position);
+        }
+        position += 1;
+    }
+    None
+}
+
+fn may_be_white(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ' | 0xC2 | 0xE1..=0xE3)
+}
+
+fn fold_from(bytes: &[u8], position: usize) -> Vec<u8> {
+    let (done, mut rest) = bytes.split_at(position);
+    let mut folded = Vec::with_capacity(bytes.len());
+    folded.extend_from_slice(done);
+    let mut between = false;
+    while let Some(&byte) = rest.first() {
+        match at_start(rest) {
+            0 => {
+                if between {
+                    folded.push(b' ');
+                    between = false;
+                }
+                folded.push(byte);
+                rest = &rest[1..];
+            }
+            length => {
+                between = true;
+                rest = &rest[length..];
+            }
+        }
+    }
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(input: &[u8], expect: &[u8]) {
+        assert_eq!(
+            fold(input).escape_ascii().to_string(),
+            expect.escape_ascii().to_string()
+        );
+    }
+
+    #[test]
+    fn every_white_space_of_go_folds() {
+        let white = [
+            "\t", "\n", "\u{B}", "\u{C}", "\r", " ", "\u{85}", "\u{A0}", "\u{1680}", "\u{2000}",
+            "\u{2001}", "\u{2002}", "\u{2003}", "\u{2004}", "\u{2005}", "\u{2006}", "\u{2007}",
+            "\u{2008}", "\u{2009}", "\u{200A}", "\u{2028}", "\u{2029}", "\u{202F}", "\u{205F}",
+            "\u{3000}",
+        ];
+        for white in white {
+            check(
+                format!("{white}a{white}b{white}{white} c{white}").as_bytes(),
+                b"a b c",
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_white_space_stays() {
+        for other in [
+            "\u{200B}", "\u{FEFF}", "\u{180E}", "\0", "\u{1F}", "\u{7F}", "\u{84}", "\u{A1}", "é",
+        ] {
+            let name = format!("{other}a{other}{other}");
+            check(name.as_bytes(), name.as_bytes());
+        }
+        for other in [
+            &b"\x85a\xA0"[..],
+            b"\xC2",
+            b"\xE2\x80",
+            b"a\xE2",
+            b"\xA0\x85",
+            b"\xE3\x80",
+        ] {
+            check(other, other);
+        }
+    }
+
+    #[test]
+    fn invalid_bytes_do_not_hide_white_space() {
+        check(b"\xF0\xC2\xA0b", b"\xF0 b");
+        check(b"a\xE2\xE2\x80\x80", b"a\xE2");
+        check(b"\xC2\xC2\x85", b"\xC2");
+    }
+
+    #[test]
+    fn nothing_to_fold_is_borrowed() {
+        for name in [
+            &b""[..],
+            b"foo",
+            b"a b c",
+            b"  a b  ",
+            "é\u{200B}".as_bytes(),
+        ] {
+            assert!(matches!(fold(name), Cow::Borrowed(_)));
+        }
+        assert!(matches!(fold(b"a  b"), Cow::Owned(_)));
+    }
+}
