@@ -1,0 +1,225 @@
+//! A batch of frames: one contiguous buffer, and where in it each frame stands.
+//!
+//! A connection that waits owns no buffer. [`Frames`] borrows its memory from a pool of the thread at
+//! the first byte and gives it back with [`Frames::clear`]: ten thousand idle connections cost a handful
+//! of buffers. A buffer that has grown beyond [`KEEP`] is freed instead, so one long line does not stay.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// What a fresh buffer holds: one read of this much takes some hundred pipelined commands.
+pub(crate) const READ: usize = 16 * 1024;
+
+/// A larger buffer than this is freed after use. A full chunk of a listing just fits.
+const KEEP: usize = 128 * 1024;
+
+/// How many buffers a thread keeps for the next batch. Two are in use at a time.
+const SPARE: usize = 4;
+
+thread_local! {
+    static POOL: RefCell<Vec<(Vec<u8>, Vec<Entry>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A batch of frames, in order.
+///
+/// Built by [`push`](Frames::push) and its kin, or in place: append to [`buffer`](Frames::buffer), then
+/// say what it was by [`end`](Frames::end) or [`end_part`](Frames::end_part).
+#[derive(Debug, Default)]
+pub struct Frames {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// One frame of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A whole line or message, or the last part of one. May be empty.
+    Data(&'a [u8]),
+    /// A part of a frame that the next one continues. Only in what is sent.
+    Part(&'a [u8]),
+    /// A frame that was too long; its bytes are gone. Only in what is received.
+    Oversized,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    // 32 bits each: a batch of many short lines is mostly entries.
+    start: u32,
+    end: u32,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Data,
+    Part,
+    Oversized,
+}
+
+impl Frames {
+    /// An empty batch, which owns no memory yet.
+    pub const fn new() -> Frames {
+        Frames {
+            bytes: Vec::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// Appends a whole frame.
+    pub fn push(&mut self, data: &[u8]) {
+        self.buffer().extend_from_slice(data);
+        self.end();
+    }
+
+    /// Appends the mark of a frame that was too long.
+    pub fn push_oversized(&mut self) {
+        self.buffer();
+        let end = self.bytes.len();
+        self.entry(end..end, Kind::Oversized);
+    }
+
+    /// The buffer, to append the bytes of the next frame to.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.borrow_memory();
+        }
+        &mut self.bytes
+    }
+
+    /// Makes what was appended since the last frame a frame.
+    pub fn end(&mut self) {
+        self.entry(self.last_end()..self.bytes.len(), Kind::Data);
+    }
+
+    /// Makes what was appended since the last frame a part of a frame that goes on.
+    pub fn end_part(&mut self) {
+        self.entry(self.last_end()..self.bytes.len(), Kind::Part);
+    }
+
+    /// Makes this range of the buffer a frame, wherever it stands: what arrives need not be moved.
+    pub(crate) fn mark(&mut self, range: Range<usize>) {
+        self.entry(range, Kind::Data);
+    }
+
+    /// The frames, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
+        self.entries.iter().map(|entry| {
+            let bytes = &self.bytes[entry.start as usize..entry.end as usize];
+            match entry.kind {
+                Kind::Data => Frame::Data(bytes),
+                Kind::Part => Frame::Part(bytes),
+                Kind::Oversized => Frame::Oversized,
+            }
+        })
+    }
+
+    /// The bytes of all frames of a batch to be sent, one after the other.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many frames there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no frame.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Empties the batch and gives its memory back.
+    pub fn clear(&mut self) {
+        if self.bytes.capacity() == 0 {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let mut entries = std::mem::take(&mut self.entries);
+        if bytes.capacity() > KEEP || entries.capacity() * size_of::<Entry>() > KEEP {
+            return;
+        }
+        bytes.clear();
+        entries.clear();
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < SPARE {
+                pool.push((bytes, entries));
+            }
+        });
+    }
+
+    fn borrow_memory(&mut self) {
+        let spare = POOL.with_borrow_mut(Vec::pop);
+        (self.bytes, self.entries) =
+            spare.unwrap_or_else(|| (Vec::with_capacity(READ), Vec::with_capacity(64)));
+    }
+
+    fn last_end(&self) -> usize {
+        self.entries.last().map_or(0, |entry| entry.end as usize)
+    }
+
+    fn entry(&mut self, range: Range<usize>, kind: Kind) {
+        debug_assert!(
+            range.end <= u32::MAX as usize,
+            "a batch is bounded by its limits"
+        );
+        self.entries.push(Entry {
+            start: range.start as u32,
+            end: range.end as u32,
+            kind,
+        });
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_kept_in_order() {
+        let mut frames = Frames::new();
+        frames.push(b"one");
+        frames.buffer().extend_from_slice(b"tw");
+        frames.end_part();
+        frames.push(b"o");
+        frames.push(b"");
+        assert_eq!(frames.as_bytes(), b"onetwo");
+        let expect = [
+            Frame::Data(b"one"),
+            Frame::Part(b"tw"),
+            Frame::Data(b"o"),
+            Frame::Data(b""),
+        ];
+        assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
+        assert_eq!(frames.len(), 4);
+    }
+
+    #[test]
+    fn an_oversized_frame_has_no_bytes() {
+        let mut frames = Frames::new();
+        frames.push(b"one");
+        frames.push_oversized();
+        frames.push(b"two");
+        let expect = [Frame::Data(b"one"), Frame::Oversized, Frame::Data(b"two")];
+        assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
+    }
+
+    #[test]
+    fn a_cleared_batch_owns_nothing() {
+        let mut frames = Frames::new();
+        frames.push(b"one");
+        frames.clear();
+        assert_eq!((frames.bytes.capacity(), frames.entries.capacity()), (0, 0));
+        assert!(frames.is_empty());
+        frames.buffer().resize(KEEP + 1, 0);
+        frames.end();
+        frames.clear();
+        frames.push(b"two");
+        assert!(frames.bytes.capacity() <= KEEP, "a large buffer was kept");
+    }
+}

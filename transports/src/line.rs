@@ -1,0 +1,277 @@
+//! Lines on a byte stream: what TCP, Unix and memory have in common.
+//!
+//! [`LineFramer`] is pure (bytes in, ranges out), so that it can be tested by splitting its input at
+//! every byte. [`LineSession`] puts it on any byte stream. Complete lines are handed over where the read
+//! left them; only a line that came in several reads is ever copied, once, into a buffer of its own that
+//! exists as long as that line is incomplete.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::{Poll, ready};
+
+use async_trait::async_trait;
+use memchr::memchr;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{Frames, Limits, Session};
+
+/// A session whose frames are lines, ended by `\n` or `\r\n`, on a byte stream.
+///
+/// A last line without an end is a frame too, once the peer has closed its sending side.
+#[derive(Debug)]
+pub struct LineSession<S> {
+    stream: S,
+    framer: LineFramer,
+}
+
+impl<S> LineSession<S> {
+    /// Frames the lines of `stream`.
+    pub fn new(stream: S, limits: Limits) -> LineSession<S> {
+        LineSession {
+            stream,
+            framer: LineFramer::new(limits.max_line),
+        }
+    }
+}
+
+#[async_trait]
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
+    async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize> {
+        poll_fn(|context| {
+            loop {
+                // `read_buf` keeps no state between polls, so it can be made anew for each. That lets
+                // the buffer go back to the pool while there is nothing to read.
+                let read = pin!(self.stream.read_buf(frames.buffer())).poll(context);
+                if read.is_pending() {
+                    frames.clear();
+                }
+                match ready!(read)? {
+                    0 => self.framer.end(frames),
+                    _ => self.framer.split(frames),
+                }
+                if !frames.is_empty() {
+                    return Poll::Ready(Ok(frames.len()));
+                }
+                let ended = frames.buffer().is_empty();
+                frames.clear();
+                if ended {
+                    return Poll::Ready(Ok(0));
+                }
+            }
+        })
+        .await
+    }
+
+    async fn send(&mut self, frames: &Frames) -> io::Result<()> {
+        if frames.as_bytes().is_empty() {
+            return Ok(());
+        }
+        self.stream.write_all(frames.as_bytes()).await?;
+        self.stream.flush().await
+    }
+}
+
+/// Cuts reads into lines.
+#[derive(Debug)]
+struct LineFramer {
+    /// Bytes of a line without its end.
+    limit: usize,
+    /// The beginning of a line whose end has not come yet.
+    tail: Vec<u8>,
+    /// Whether the line that now arrives was too long, and is thrown away up to its end.
+    skipping: bool,
+}
+
+impl LineFramer {
+    fn new(limit: usize) -> LineFramer {
+        LineFramer {
+            limit,
+            tail: Vec::new(),
+            skipping: false,
+        }
+    }
+
+    /// Marks the lines in what one read has put into the (otherwise empty) batch.
+    fn split(&mut self, frames: &mut Frames) {
+        let read = frames.buffer().len();
+        let mut start = 0;
+        if (self.skipping || !self.tail.is_empty())
+            && let Some(position) = memchr(b'\n', frames.buffer())
+        {
+            self.complete(frames, position);
+            start = position + 1;
+        }
+        if !self.skipping && self.tail.is_empty() {
+            while let Some(length) = memchr(b'\n', &frames.buffer()[start..read]) {
+                let end = start + length;
+                match self.content(&frames.buffer()[start..end]) {
+                    Some(content) => frames.mark(start..start + content),
+                    None => frames.push_oversized(),
+                }
+                start = end + 1;
+            }
+        }
+        if start < read && !self.skipping {
+            self.tail.extend_from_slice(&frames.buffer()[start..read]);
+            self.check_tail(frames);
+        }
+    }
+
+    /// Ends the line that was begun by an earlier read, at `position` of this one.
+    fn complete(&mut self, frames: &mut Frames, position: usize) {
+        if std::mem::take(&mut self.skipping) {
+            return;
+        }
+        let mut line = std::mem::take(&mut self.tail);
+        let bytes = frames.buffer();
+        line.extend_from_slice(&bytes[..position]);
+        match self.content(&line) {
+            // Behind what was read: the other lines keep their places, and the order of frames is that
+            // of their marks.
+            Some(content) => {
+                let start = bytes.len();
+                bytes.extend_from_slice(&line[..content]);
+                frames.mark(start..start + content);
+            }
+            None => frames.push_oversized(),
+        }
+    }
+
+    /// Makes what is left a line, at the end of input.
+    fn end(&mut self, frames: &mut Frames) {
+        let line = std::mem::take(&mut self.tail);
+        if line.len() > self.limit {
+            frames.push_oversized();
+        } else if !line.is_empty() {
+            frames.push(&line);
+        }
+    }
+
+    /// The length of a line, given without its `\n`, also without its `\r`; `None` if it is too long.
+    fn content(&self, line: &[u8]) -> Option<usize> {
+        let length = line.strip_suffix(b"\r").unwrap_or(line).len();
+        (length <= self.limit).then_some(length)
+    }
+
+    /// Throws an incomplete line away as soon as it is certainly too long: a `\r` right behind the limit
+    /// may yet turn out to be part of the line's end.
+    fn check_tail(&mut self, frames: &mut Frames) {
+        if self.content(&self.tail).is_none() {
+            self.tail = Vec::new();
+            self.skipping = true;
+            frames.push_oversized();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Frame;
+
+    const LIMIT: usize = 4;
+
+    /// What the framer makes of these reads and the end of input, a line a frame.
+    fn framed(reads: &[&[u8]]) -> Vec<String> {
+        let mut framer = LineFramer::new(LIMIT);
+        let mut lines = Vec::new();
+        let mut take = |frames: &Frames| {
+            lines.extend(frames.iter().map(|frame| match frame {
+                Frame::Data(line) => line.escape_ascii().to_string(),
+                Frame::Oversized => "OVERSIZED".to_owned(),
+                Frame::Part(_) => unreachable!("the framer makes no parts"),
+            }));
+        };
+        for read in reads.iter().filter(|read| !read.is_empty()) {
+            let mut frames = Frames::new();
+            frames.buffer().extend_from_slice(read);
+            framer.split(&mut frames);
+            assert!(
+                framer.tail.len() <= LIMIT + 1,
+                "an endless line takes memory"
+            );
+            take(&frames);
+        }
+        let mut frames = Frames::new();
+        framer.end(&mut frames);
+        take(&frames);
+        lines
+    }
+
+    /// The same, said in the plainest way.
+    fn reference(input: &[u8]) -> Vec<String> {
+        let mut lines: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
+        let last = lines.pop().filter(|line| !line.is_empty());
+        let ended = lines
+            .into_iter()
+            .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        ended
+            .chain(last)
+            .map(|line| match line.len() {
+                0..=LIMIT => line.escape_ascii().to_string(),
+                _ => "OVERSIZED".to_owned(),
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(reads: &[&[u8]], expect: &[&str]) {
+        assert_eq!(framed(reads), expect);
+        assert_eq!(reference(&reads.concat()), expect);
+    }
+
+    #[test]
+    fn lines_are_cut_at_their_ends() {
+        check(&[b"a\nbc\r\n\n\r\n"], &["a", "bc", "", ""]);
+        check(&[b"a\n", b"b", b"c\r", b"\nd"], &["a", "bc", "d"]);
+        check(&[b"a\rb\n"], &["a\\rb"]);
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn the_limit_counts_no_line_end() {
+        check(&[b"abcd\nabcd\r\n"], &["abcd", "abcd"]);
+        check(&[b"abcde\nabcde\r\nx\n"], &["OVERSIZED", "OVERSIZED", "x"]);
+        check(&[b"abcd\r", b"\n"], &["abcd"]);
+        check(&[b"abcd\r", b"x\ny"], &["OVERSIZED", "y"]);
+        check(&[b"abcd\r"], &["OVERSIZED"]);
+        check(&[b"abcde", b"fgh", b"\nx"], &["OVERSIZED", "x"]);
+    }
+
+    #[test]
+    fn a_line_is_too_long_as_soon_as_the_limit_is_passed() {
+        let mut framer = LineFramer::new(LIMIT);
+        let mut frames = Frames::new();
+        frames.buffer().extend_from_slice(b"abcde");
+        framer.split(&mut frames);
+        assert_eq!(frames.iter().collect::<Vec<_>>(), [Frame::Oversized]);
+    }
+
+    #[test]
+    fn nothing_is_kept_between_lines() {
+        let mut framer = LineFramer::new(LIMIT);
+        for read in [&b"ab"[..], b"c\n", b"abcdefgh"] {
+            let mut frames = Frames::new();
+            frames.buffer().extend_from_slice(read);
+            framer.split(&mut frames);
+        }
+        assert_eq!(framer.tail.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn splits_do_not_matter(
+            input in prop::collection::vec(prop::sample::select(b"ab\r\n".as_slice()), 0..40),
+            cuts in prop::collection::vec(0usize..40, 0..6),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let reads: Vec<&[u8]> = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(framed(&reads), reference(&input));
+        }
+    }
+}

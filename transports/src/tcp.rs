@@ -1,0 +1,161 @@
+//! TCP: lines on a socket, on all addresses unless told otherwise.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, Transport};
+
+/// Connections that may wait to be accepted: a whole site may reconnect at once. The kernel lowers it to
+/// its own limit.
+const BACKLOG: i32 = 4096;
+
+/// An idle peer that vanished without a word is gone after 15 s + 3 × 5 s: nobody else may hold up its
+/// locks for longer.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Listens on a TCP port.
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    on: On,
+}
+
+/// Where a TCP socket is to listen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum On {
+    /// All addresses, IPv4 and IPv6.
+    Port(u16),
+    /// This address.
+    Address(SocketAddr),
+}
+
+impl Tcp {
+    /// On this port of all addresses: IPv4 and IPv6, or IPv4 alone on a host that has no IPv6. Port 0
+    /// lets the system choose one.
+    pub fn port(port: u16) -> Tcp {
+        Tcp { on: On::Port(port) }
+    }
+
+    /// On this address alone.
+    pub fn address(address: SocketAddr) -> Tcp {
+        Tcp {
+            on: On::Address(address),
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for Tcp {
+    fn name(&self) -> &str {
+        "tcp"
+    }
+
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
+        let (address, listener) = listen(self.on)?;
+        let incoming = TcpListenerStream::new(listener).map(move |accepted| {
+            let (peer, stream) = tune(accepted?)?;
+            Ok(Pending::ready(peer, LineSession::new(stream, limits)))
+        });
+        Ok(Listening {
+            address: Address::Ip(address),
+            incoming: Box::pin(incoming),
+        })
+    }
+}
+
+/// A listening socket, and the address it got.
+pub(crate) fn listen(on: On) -> Result<(SocketAddr, TcpListener), BindError> {
+    let any_v6 = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let any_v4 = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let (asked, listener) = match on {
+        On::Address(address) => (address, bind(address)),
+        On::Port(port) => match bind(any_v6(port)) {
+            Err(error) if no_ipv6(&error) => (any_v4(port), bind(any_v4(port))),
+            bound => (any_v6(port), bound),
+        },
+    };
+    listener
+        .and_then(|listener| Ok((listener.local_addr()?, listener)))
+        .map_err(|source| BindError::Refused {
+            address: Address::Ip(asked),
+            source,
+        })
+}
+
+/// Sets an accepted socket's options, and says who is behind it.
+pub(crate) fn tune(stream: TcpStream) -> io::Result<(Peer, TcpStream)> {
+    let peer = stream.peer_addr()?;
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok((Peer::from(peer), stream))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    // A restart must not wait for the last one's connections to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Whether a failed bind means that this host has no IPv6, as opposed to a port that is taken.
+fn no_ipv6(error: &io::Error) -> bool {
+    let errors = [
+        rustix::io::Errno::AFNOSUPPORT,
+        rustix::io::Errno::ADDRNOTAVAIL,
+    ];
+    errors
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_are_tuned() {
+        let (address, listener) = listen(On::Port(0)).unwrap();
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, address.port()))
+            .await
+            .unwrap();
+        let (peer, stream) = tune(listener.accept().await.unwrap().0).unwrap();
+        assert_eq!(peer.as_str(), client.local_addr().unwrap().to_string());
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_named() {
+        let (address, _listener) = listen(On::Address((Ipv4Addr::LOCALHOST, 0).into())).unwrap();
+        let error = listen(On::Address(address)).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("cannot listen on {address}: ")),
+            "{error}"
+        );
+    }
+}

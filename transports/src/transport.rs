@@ -1,0 +1,269 @@
+//! The two traits, and the plain values that pass between a transport and the server.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_stream::Stream;
+
+use crate::Frames;
+
+/// A way in: listens, and gives a stream of connections that are about to be sessions.
+///
+/// Object-safe, so that a server takes any number of `Box<dyn Transport>` of any kind.
+#[async_trait]
+pub trait Transport: Send {
+    /// What kind of transport this is, for the log: `tcp`, `unix`.
+    fn name(&self) -> &str;
+
+    /// Starts to listen. When this returns, clients can connect.
+    ///
+    /// Called once, from within a tokio runtime with I/O and time enabled. Everything that a transport
+    /// claims for itself (a port, a socket file) it gives back when the [`Incoming`] stream is dropped,
+    /// or this future before it is done.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] ends the start of the server. It must leave nothing behind.
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError>;
+}
+
+/// One connection, past its handshake: receives and sends frames, a batch at a time.
+#[async_trait]
+pub trait Session: Send {
+    /// Waits for input and appends to `frames` (which is empty) what one read brought, in order: as
+    /// many complete frames as there are, but no more than about 128 KiB beyond the first. Returns how
+    /// many frames it appended; 0 means that the peer has closed its sending side and everything it sent
+    /// has been handed over.
+    ///
+    /// A frame is handed over whole, without its line end. One that is longer than
+    /// [`Limits::max_line`] is replaced by [`Frame::Oversized`](crate::Frame::Oversized) as soon as that
+    /// is known, and its bytes are dropped as they come: memory stays bounded.
+    ///
+    /// Cancel-safe: dropping the future loses no input.
+    ///
+    /// # Errors
+    ///
+    /// An error ends the session; no other method but [`close`](Session::close) is called after it.
+    async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize>;
+
+    /// Sends a batch of replies, one frame for each frame received, in order: with one write, if the
+    /// peer takes it. Returns when everything is handed to the operating system; waits while the peer
+    /// takes nothing. A frame may be empty (a message-based transport sends an empty message, a
+    /// byte stream sends nothing) or a [`Frame::Part`](crate::Frame::Part), which the next frame, maybe
+    /// of the next batch, continues.
+    ///
+    /// Not cancel-safe: after dropping the future only [`close`](Session::close) may be called.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Session::recv).
+    async fn send(&mut self, frames: &Frames) -> io::Result<()>;
+
+    /// Says goodbye, where the transport has a way to (a WebSocket close frame).
+    ///
+    /// Called at most once, after everything the connection held is free, under a time limit of the
+    /// caller's: it may be dropped at any point, or never be called.
+    async fn close(self: Box<Self>) {}
+}
+
+/// A transport that has started to listen.
+pub struct Listening {
+    /// Where it listens, as it turned out: with the port that was chosen for port 0.
+    pub address: Address,
+    /// The connections that arrive.
+    pub incoming: Incoming,
+}
+
+/// Connections as they arrive, each about to shake hands.
+///
+/// An error is one failed accept (out of descriptors, a peer that reset before it was accepted): the
+/// server logs it, pauses, and asks again, so a transport need not retry or log, and must not end its
+/// stream for it. The end of the stream means that no connection will ever come again; the server then
+/// goes on with its other transports.
+pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Pending>> + Send>>;
+
+/// An accepted connection that has yet to shake hands.
+pub struct Pending {
+    /// Who it is.
+    pub peer: Peer,
+    /// Makes it a session. Ready at once where there is no handshake.
+    pub handshake: Handshake,
+}
+
+/// Makes an accepted connection a session. `None` means that the peer asked for something else and was
+/// answered, as a plain HTTP request on a WebSocket port is.
+///
+/// The server runs it apart from accepting, under a time limit, so it may be dropped at any point. Until
+/// it is done the connection counts for nothing. An error is logged, and nothing else.
+pub type Handshake = Pin<Box<dyn Future<Output = io::Result<Option<Box<dyn Session>>>> + Send>>;
+
+impl Pending {
+    /// A connection whose session is there without a handshake.
+    pub fn ready(peer: Peer, session: impl Session + 'static) -> Pending {
+        let session: Box<dyn Session> = Box::new(session);
+        Pending {
+            peer,
+            handshake: Box::pin(std::future::ready(Ok(Some(session)))),
+        }
+    }
+}
+
+/// Where a connection comes from, as clients are shown it: `127.0.0.1:57871`, `unix:3`.
+///
+/// It is shown, never compared: connections are told apart by an identity of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer(Box<str>);
+
+impl Peer {
+    /// The peer of that name. White space is left out, since it would break the lines of a listing.
+    pub fn new(name: &str) -> Peer {
+        Peer(name.split_whitespace().collect::<String>().into())
+    }
+
+    /// The peer's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    /// `ip:port`; an IPv4 peer of a dual-stack socket is shown as plain IPv4.
+    fn from(address: SocketAddr) -> Peer {
+        let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
+        match plain {
+            SocketAddr::V4(_) => Peer(plain.to_string().into()),
+            // `SocketAddr::new` forgets the zone, which is part of a link-local peer.
+            SocketAddr::V6(_) => Peer(address.to_string().into()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Where a transport listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and a port.
+    Ip(SocketAddr),
+    /// A file.
+    Path(PathBuf),
+    /// Anything else that has a name.
+    Name(String),
+}
+
+impl Address {
+    /// The IP address and port, if that is what it is.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Ip(address) => Some(*address),
+            Address::Path(_) | Address::Name(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(formatter),
+            Address::Path(path) => path.display().fmt(formatter),
+            Address::Name(name) => name.fmt(formatter),
+        }
+    }
+}
+
+/// What a server allows a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a line without its line end, or of a message. At most 2³⁰.
+    pub max_line: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+impl Limits {
+    /// The largest [`max_line`](Limits::max_line): positions in a batch are 32-bit.
+    pub const MAX_LINE_CEILING: usize = 1 << 30;
+
+    /// These limits with another [`max_line`](Limits::max_line), brought into `1..=2³⁰`.
+    pub fn with_max_line(self, bytes: usize) -> Limits {
+        let max_line = bytes.clamp(1, Self::MAX_LINE_CEILING);
+        Limits { max_line, ..self }
+    }
+
+    /// These limits with another [`handshake_timeout`](Limits::handshake_timeout).
+    pub fn with_handshake_timeout(self, handshake_timeout: Duration) -> Limits {
+        Limits {
+            handshake_timeout,
+            ..self
+        }
+    }
+}
+
+impl Default for Limits {
+    /// 131,072 bytes and ten seconds.
+    fn default() -> Limits {
+        Limits {
+            max_line: 131_072,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a transport could not listen. Names what it could not listen on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The operating system refused.
+    #[error("cannot listen on {address}: {source}")]
+    Refused {
+        /// Where it was to listen.
+        address: Address,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Another process answers on this socket file.
+    #[error("cannot listen on {address}: another process listens there")]
+    InUse {
+        /// Where it was to listen.
+        address: Address,
+    },
+    /// There is a file of that name which is no socket. It was left alone.
+    #[error("cannot listen on {address}: there is a file that is no socket")]
+    NoSocket {
+        /// Where it was to listen.
+        address: Address,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_shown_as_go_prints_them() {
+        let check = |address: &str, expect: &str| {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(Peer::from(address).as_str(), expect);
+        };
+        check("127.0.0.1:57871", "127.0.0.1:57871");
+        check("[::1]:57871", "[::1]:57871");
+        check("[::ffff:10.1.2.3]:80", "10.1.2.3:80");
+        check("[fe80::1%2]:80", "[fe80::1%2]:80");
+    }
+
+    #[test]
+    fn peers_have_no_white_space() {
+        assert_eq!(Peer::new(" child\t1\u{A0}of 2\n").as_str(), "child1of2");
+    }
+}
