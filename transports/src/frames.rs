@@ -113,9 +113,15 @@ impl Frames {
         })
     }
 
-    /// The bytes of all frames of a batch to be sent, one after the other.
+    /// The bytes of all frames of a batch to be sent, one after the other. Bytes that are not yet a frame
+    /// are left out.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.last_end()]
+    }
+
+    /// How many bytes were appended since the last frame.
+    pub fn unfinished(&self) -> usize {
+        self.bytes.len() - self.last_end()
     }
 
     /// How many frames there are.
@@ -145,6 +151,16 @@ impl Frames {
                 pool.push((bytes, entries));
             }
         });
+    }
+
+    /// Drops the frames, and keeps the bytes that are not yet one.
+    pub fn clear_finished(&mut self) {
+        if self.unfinished() == 0 {
+            self.clear();
+        } else {
+            self.bytes.drain(..self.last_end());
+            self.entries.clear();
+        }
     }
 
     fn borrow_memory(&mut self) {
@@ -197,6 +213,20 @@ mod tests {
         ];
         assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
         assert_eq!(frames.len(), 4);
+    }
+
+    #[test]
+    fn unfinished_bytes_outlive_the_frames_before_them() {
+        let mut frames = Frames::new();
+        frames.push(b"one");
+        frames.buffer().extend_from_slice(b"tw");
+        assert_eq!((frames.as_bytes(), frames.unfinished()), (&b"one"[..], 2));
+        frames.clear_finished();
+        assert_eq!((frames.as_bytes(), frames.unfinished()), (&b""[..], 2));
+        frames.push(b"o");
+        assert_eq!(frames.iter().collect::<Vec<_>>(), [Frame::Data(b"two")]);
+        frames.clear_finished();
+        assert_eq!(frames.bytes.capacity(), 0);
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! The table against a plain model, and the promises that a listing and a disconnect rest on.
+
+use std::collections::{BTreeMap, HashSet};
+
+use glockd_transports::Peer;
+use proptest::prelude::*;
+
+use super::*;
+use crate::registry::Registry;
+
+fn clients(count: usize) -> Vec<ClientId> {
+    let registry = Registry::default();
+    (0..count)
+        .map(|_| registry.enter(&Peer::new("x")))
+        .collect()
+}
+
+fn scanned(table: &LockTable, kind: LockKind) -> Vec<Vec<u8>> {
+    let mut names = Vec::new();
+    let mut place = Some(Place::default());
+    while let Some(from) = place {
+        place = table.scan(kind, from, 3, |name| names.push(name.to_vec()));
+    }
+    names.sort();
+    names
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Get(usize, u8),
+    Release(usize, u8),
+    SharedGet(usize, u8),
+    SharedRelease(usize, u8),
+    End(usize, usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let client = 0..4usize;
+    let name = 0..12u8;
+    let step = prop_oneof![
+        4 => (client.clone(), name.clone()).prop_map(|(client, name)| Step::Get(client, name)),
+        2 => (client.clone(), name.clone()).prop_map(|(client, name)| Step::Release(client, name)),
+        4 => (client.clone(), name.clone()).prop_map(|(client, name)| Step::SharedGet(client, name)),
+        2 => (client.clone(), name).prop_map(|(client, name)| Step::SharedRelease(client, name)),
+        1 => (client, 1..4usize).prop_map(|(client, budget)| Step::End(client, budget)),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+/// What the table should be, in the plainest form.
+#[derive(Default)]
+struct Model {
+    exclusive: BTreeMap<Vec<u8>, ClientId>,
+    shared: BTreeMap<Vec<u8>, Vec<ClientId>>,
+}
+
+impl Model {
+    fn shared_release(&mut self, client: ClientId, name: &[u8]) -> bool {
+        let Some(holders) = self.shared.get_mut(name) else {
+            return false;
+        };
+        let before = holders.len();
+        holders.retain(|&holder| holder != client);
+        let held = holders.len() < before;
+        self.shared.retain(|_, holders| !holders.is_empty());
+        held
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_table_is_its_model(steps in steps()) {
+        let (table, clients) = (LockTable::new(), clients(4));
+        let mut model = Model::default();
+        for step in steps {
+            match step {
+                Step::Get(client, name) => {
+                    let (client, name) = (clients[client], vec![name]);
+                    let holder = *model.exclusive.entry(name.clone()).or_insert(client);
+                    prop_assert_eq!(table.get(client, &name), holder == client);
+                }
+                Step::Release(client, name) => {
+                    let (client, name) = (clients[client], vec![name]);
+                    let held = model.exclusive.get(&name) == Some(&client);
+                    if held {
+                        model.exclusive.remove(&name);
+                    }
+                    prop_assert_eq!(table.release(client, &name), held);
+                }
+                Step::SharedGet(client, name) => {
+                    let (client, name) = (clients[client], vec![name]);
+                    let holders = model.shared.entry(name.clone()).or_default();
+                    if !holders.contains(&client) {
+                        holders.push(client);
+                    }
+                    prop_assert_eq!(table.shared_get(client, &name) as usize, holders.len());
+                }
+                Step::SharedRelease(client, name) => {
+                    let (client, name) = (clients[client], vec![name]);
+                    prop_assert_eq!(table.shared_release(client, &name), model.shared_release(client, &name));
+                }
+                Step::End(client, budget) => {
+                    let client = clients[client];
+                    let mut progress = Progress::default();
+                    let mut total = Released::default();
+                    loop {
+                        let (released, done) = table.release_all(client, &mut progress, budget);
+                        prop_assert!(released.exclusive + released.shared <= budget);
+                        total.exclusive += released.exclusive;
+                        total.shared += released.shared;
+                        if done {
+                            break;
+                        }
+                    }
+                    let before = model.exclusive.len();
+                    model.exclusive.retain(|_, holder| *holder != client);
+                    prop_assert_eq!(total.exclusive, before - model.exclusive.len());
+                    let names: Vec<Vec<u8>> = model.shared.keys().cloned().collect();
+                    let shared = names.iter().filter(|name| model.shared_release(client, name)).count();
+                    prop_assert_eq!(total.shared, shared);
+                }
+            }
+            for name in (0..12u8).map(|name| vec![name]) {
+                prop_assert_eq!(table.holder(&name), model.exclusive.get(&name).copied());
+                let holders = model.shared.get(&name).cloned().unwrap_or_default();
+                prop_assert_eq!(table.holders(&name) as usize, holders.len());
+                for &client in &clients {
+                    let holds = table.look_at_shared_holder(&name, client, || ()).is_some();
+                    prop_assert_eq!(holds, holders.contains(&client));
+                }
+                prop_assert_eq!(table.list_holders(&name), holders);
+            }
+            prop_assert_eq!(table.count(LockKind::Exclusive), model.exclusive.len());
+            prop_assert_eq!(table.count(LockKind::Shared), model.shared.len());
+            prop_assert_eq!(scanned(&table, LockKind::Exclusive), model.exclusive.keys().cloned().collect::<Vec<_>>());
+            prop_assert_eq!(scanned(&table, LockKind::Shared), model.shared.keys().cloned().collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn many_locks_come_and_go() {
+    let (table, clients) = (LockTable::new(), clients(2));
+    let names: Vec<Vec<u8>> = (0..50_000)
+        .map(|n| format!("a rather long name of a lock {n}").into_bytes())
+        .collect();
+    for round in 0..2 {
+        for name in &names {
+            assert!(table.get(clients[0], name));
+            assert!(!table.get(clients[1], name));
+            assert_eq!(table.shared_get(clients[0], name), 1);
+            assert_eq!(table.shared_get(clients[1], name), 2);
+        }
+        let found: HashSet<Vec<u8>> = scanned(&table, LockKind::Exclusive).into_iter().collect();
+        assert_eq!(found.len(), names.len(), "round {round}");
+        let (released, done) = table.release_all(clients[0], &mut Progress::default(), usize::MAX);
+        assert_eq!(
+            (released.exclusive, released.shared, done),
+            (names.len(), names.len(), true)
+        );
+        assert_eq!(table.count(LockKind::Exclusive), 0);
+        assert_eq!(table.count(LockKind::Shared), names.len());
+        table.release_all(clients[1], &mut Progress::default(), usize::MAX);
+        assert_eq!(table.count(LockKind::Shared), 0);
+    }
+}
+
+#[test]
+fn one_lock_of_many_holders() {
+    let (table, clients) = (LockTable::new(), clients(10_000));
+    for (index, &client) in clients.iter().enumerate() {
+        assert_eq!(table.shared_get(client, b"x") as usize, index + 1);
+    }
+    assert_eq!(table.list_holders(b"x"), clients);
+    for &client in clients.iter().rev() {
+        assert!(table.shared_release(client, b"x"));
+    }
+    assert_eq!(table.holders(b"x"), 0);
+}
