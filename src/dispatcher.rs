@@ -35,6 +35,28 @@ pub enum Answer<'a> {
 pub struct Departure {
     client: ClientId,
     progress: locks::Progress,
+    orphans: locks::Released,
+}
+
+impl Departure {
+    /// The end of this connection, yet to come.
+    pub fn new(client: ClientId) -> Departure {
+        Departure {
+            client,
+            progress: locks::Progress::default(),
+            orphans: locks::Released::default(),
+        }
+    }
+
+    /// Whose end it is.
+    pub fn client(&self) -> ClientId {
+        self.client
+    }
+
+    /// What was orphaned so far.
+    pub fn orphans(&self) -> locks::Released {
+        self.orphans
+    }
 }
 
 impl Dispatcher {
@@ -113,14 +135,6 @@ impl Dispatcher {
     pub fn reject_oversized(&self, limit: usize) -> Reply<'static> {
         self.stats.invalid_command();
         Reply::LineTooLong { limit }
-    }
-
-    /// The end of this connection, yet to come.
-    pub fn departure(&self, client: ClientId) -> Departure {
-        Departure {
-            client,
-            progress: locks::Progress::default(),
-        }
     }
 
     /// Takes a connection's end further: releases up to (about) `budget` of the locks it held and counts

@@ -1,11 +1,61 @@
-//! glockd.
+//! glockd, a network lock daemon, as a library: a [`Server`] to embed, and the pieces it is made of.
+//!
+//! ```text
+//!    TCP   Unix   WebSocket   memory   (your own)
+//!      \     |       |          |       /
+//!       `----+---Transport------+------'     glockd-transports   accept, handshake, framing
+//!                    |  Session: a batch of frames at a time
+//!             connection loop                the only place that waits for a peer, both ways
+//!                    |  one frame
+//!             protocol::parse                glockd-protocol     bytes -> Command
+//!                    |  Command
+//!             Dispatcher  <- Policy          Command -> Reply, no I/O
+//!               |      |      |
+//!          LockTable Registry Stats          plain data structures
+//!                    |  Reply
+//!             Reply::encode                  glockd-protocol     the only home of reply text
+//! ```
+//!
+//! A server takes any number of transports, its own or yours:
+//!
+//! ```
+//! use glockd::{Memory, Server};
+//! use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (memory, connector) = Memory::new();
+//! let server = Server::builder().transport(memory).bind().await?;
+//! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//! let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+//!
+//! let mut client = BufReader::new(connector.connect()?);
+//! client.write_all(b"g foo\n").await?;
+//! let mut reply = String::new();
+//! client.read_line(&mut reply).await?;
+//! assert_eq!(reply, "1 Lock Get Success: foo\n");
+//!
+//! drop(stop);
+//! running.await?;
+//! # Ok(())
+//! # }
+//! ```
 
-#![doc = ""]
+mod connection;
 pub mod dispatcher;
+mod hub;
 pub mod listing;
 pub mod locks;
 mod policy;
+mod reaper;
 pub mod registry;
+mod server;
 pub mod stats;
 
+pub use glockd_protocol as protocol;
+pub use glockd_transports as transports;
+pub use glockd_transports::{
+    Address, BindError, Connector, Limits, LineSession, Memory, Tcp, Transport,
+};
 pub use policy::Policy;
+pub use server::{Builder, Server};

@@ -32,6 +32,9 @@ const SHARDS_PER_CORE: usize = 16;
 /// At least this many shards, so that growing one of a million locks is a short stall.
 const MIN_SHARDS: usize = 64;
 
+/// Going to a shard, in places looked at: what a visit to an empty one costs.
+const SHARD_VISIT: usize = 8;
+
 /// How many locks are released under one hold of a shard's mutex: some ten microseconds.
 const RELEASE_SLICE: usize = 64;
 
@@ -167,24 +170,32 @@ impl LockTable {
     pub fn scan(
         &self,
         kind: LockKind,
-        place: Place,
+        mut place: Place,
         count: usize,
-        visit: impl FnMut(&ByteView),
+        mut visit: impl FnMut(&ByteView),
     ) -> Option<Place> {
-        let Place { shard, slot } = place;
-        let state = self.shards.get(shard)?.0.lock();
-        let next = match kind {
-            LockKind::Exclusive => state.exclusive.scan(slot, count, visit),
-            LockKind::Shared => state.shared.scan(slot, count, visit),
-        };
-        match next {
-            Some(slot) => Some(Place { shard, slot }),
-            None if shard + 1 < self.shards.len() => Some(Place {
-                shard: shard + 1,
-                slot: 0,
-            }),
-            None => None,
+        let mut left = count;
+        while let Some(shard) = self.shards.get(place.shard) {
+            if left == 0 {
+                return Some(place);
+            }
+            let state = shard.0.lock();
+            let end = match kind {
+                LockKind::Exclusive => state.exclusive.scan(place.slot, left, &mut visit),
+                LockKind::Shared => state.shared.scan(place.slot, left, &mut visit),
+            };
+            match end {
+                Some(slot) => return Some(Place { slot, ..place }),
+                None => {
+                    place = Place {
+                        shard: place.shard + 1,
+                        slot: 0,
+                    }
+                }
+            }
+            left = left.saturating_sub(SHARD_VISIT);
         }
+        None
     }
 
     /// Releases up to (about) `budget` of the locks that a client holds; the rest in further calls with

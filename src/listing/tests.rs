@@ -3,6 +3,7 @@
 use glockd_transports::Peer;
 
 use super::*;
+use crate::dispatcher::Departure;
 use crate::policy::Policy;
 
 fn dispatcher() -> (Dispatcher, Vec<ClientId>) {
@@ -100,7 +101,7 @@ fn connections_of_one_address_are_listed_as_they_came() {
         dispatcher.registry().rename(client, Some(name.as_bytes()));
     }
     // The identity that this frees is the lowest, and now goes to the last one to arrive.
-    assert!(dispatcher.disconnect(&mut dispatcher.departure(early), usize::MAX));
+    assert!(dispatcher.disconnect(&mut Departure::new(early), usize::MAX));
     let last = dispatcher.connect(&Peer::new("x"));
     dispatcher.registry().rename(last, Some(b"four"));
     check(

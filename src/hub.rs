@@ -1,0 +1,112 @@
+//! What the connections of a running server share.
+
+use std::sync::Arc;
+
+use glockd_transports::{Limits, Peer, Session};
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::connection::Connection;
+use crate::dispatcher::Dispatcher;
+use crate::reaper::Orphan;
+
+/// Lives as long as the server runs or one of its connections does. The reaper, which outlives it, knows
+/// by that when its work is done.
+pub(crate) struct Hub {
+    dispatcher: Arc<Dispatcher>,
+    limits: Limits,
+    orphans: mpsc::UnboundedSender<Orphan>,
+    /// The task of each connection; `None` once the server has begun to end, when no more may start.
+    ///
+    /// A table of handles costs a connection 16 bytes. A signal that each awaits beside its input would
+    /// cost it a place in a list, to be entered and left with every batch.
+    tasks: Mutex<Option<Slab<Task>>>,
+}
+
+/// A connection's task, as its [`Hub`] sees it.
+enum Task {
+    /// About to be spawned.
+    Starting,
+    /// Spawned; this ends it.
+    Running(AbortHandle),
+    /// Over before it was seen to run.
+    Over,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        dispatcher: Arc<Dispatcher>,
+        limits: Limits,
+        orphans: mpsc::UnboundedSender<Orphan>,
+    ) -> Hub {
+        Hub {
+            dispatcher,
+            limits,
+            orphans,
+            tasks: Mutex::new(Some(Slab::new())),
+        }
+    }
+
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Serves a session in a task of its own.
+    pub(crate) fn serve(self: &Arc<Hub>, peer: &Peer, session: Box<dyn Session>) {
+        let Some(task) = self
+            .tasks
+            .lock()
+            .as_mut()
+            .map(|tasks| tasks.insert(Task::Starting))
+        else {
+            return;
+        };
+        let connection = Connection::new(peer, session, Arc::clone(self), task);
+        // Not under the mutex: a runtime that is going drops the task at once, which then is over.
+        let handle = tokio::spawn(connection.serve()).abort_handle();
+        match self.tasks.lock().as_mut() {
+            None => handle.abort(),
+            Some(tasks) => match &mut tasks[task] {
+                Task::Over => {
+                    tasks.remove(task);
+                }
+                place => *place = Task::Running(handle),
+            },
+        }
+    }
+
+    /// Forgets the task of a connection, which is over.
+    pub(crate) fn forget(&self, task: usize) {
+        if let Some(tasks) = self.tasks.lock().as_mut() {
+            match &mut tasks[task] {
+                // Whoever started it will look at this place once more.
+                place @ Task::Starting => *place = Task::Over,
+                _ => {
+                    tasks.remove(task);
+                }
+            }
+        }
+    }
+
+    /// Leaves the end of a connection to the reaper.
+    pub(crate) fn leave_to_reaper(&self, orphan: Orphan) {
+        // There is no reaper only if the runtime itself is going, and all state with it.
+        let _ = self.orphans.send(orphan);
+    }
+
+    /// Ends all connections, and starts no more.
+    pub(crate) fn end(&self) {
+        let tasks = self.tasks.lock().take();
+        for (_, task) in tasks.into_iter().flatten() {
+            if let Task::Running(handle) = task {
+                handle.abort();
+            }
+        }
+    }
+}

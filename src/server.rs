@@ -1,0 +1,205 @@
+//! A server: its transports, its state, and its life from the first accept to the last goodbye.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use glockd_transports::{
+    Address, BindError, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_stream::StreamExt;
+use tracing::{debug, error, info, warn};
+
+use crate::dispatcher::Dispatcher;
+use crate::hub::Hub;
+use crate::policy::Policy;
+use crate::reaper;
+
+/// How long a transport rests after it could not accept: what it lacks (descriptors, memory) comes back
+/// only when others end, and asking all the time would burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A server that listens, and [runs](Server::run) when told to.
+///
+/// It owns all of its state: two servers in one process do not see each other's locks.
+#[must_use = "a server does nothing unless it is run"]
+pub struct Server {
+    policy: Policy,
+    limits: Limits,
+    transports: Vec<(String, Listening)>,
+}
+
+/// What a [`Server`] is to be. Made by [`Server::builder`].
+#[derive(Default)]
+#[must_use = "a builder does nothing unless it is bound"]
+pub struct Builder {
+    policy: Policy,
+    limits: Limits,
+    transports: Vec<Box<dyn Transport>>,
+}
+
+impl Builder {
+    /// Adds a way in. A server may have any number, of any kinds.
+    pub fn transport(self, transport: impl Transport + 'static) -> Builder {
+        self.boxed_transport(Box::new(transport))
+    }
+
+    /// Adds a way in whose kind is not known before the program runs.
+    pub fn boxed_transport(mut self, transport: Box<dyn Transport>) -> Builder {
+        self.transports.push(transport);
+        self
+    }
+
+    /// Sets which commands are answered; all are by default.
+    pub fn policy(self, policy: Policy) -> Builder {
+        Builder { policy, ..self }
+    }
+
+    /// Sets what connections are allowed.
+    pub fn limits(self, limits: Limits) -> Builder {
+        Builder { limits, ..self }
+    }
+
+    /// Starts to listen on all transports. From now on clients can connect; they are answered once the
+    /// server [runs](Server::run). To be called from within a tokio runtime.
+    ///
+    /// Cancel-safe: what is dropped before it is done listens nowhere.
+    ///
+    /// # Errors
+    ///
+    /// The first [`BindError`] of a transport; then the others listen no more.
+    pub async fn bind(self) -> Result<Server, BindError> {
+        let mut transports = Vec::with_capacity(self.transports.len());
+        for transport in self.transports {
+            let name = transport.name().to_owned();
+            transports.push((name, transport.listen(self.limits).await?));
+        }
+        for (name, listening) in &transports {
+            info!("listening on {name} {}", listening.address);
+        }
+        Ok(Server {
+            policy: self.policy,
+            limits: self.limits,
+            transports,
+        })
+    }
+}
+
+impl Server {
+    /// A server to be, with no transport yet.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where the transports listen, in the order in which they were added: with the ports that were
+    /// chosen for port 0.
+    pub fn addresses(&self) -> Vec<Address> {
+        let address = |(_, listening): &(String, Listening)| listening.address.clone();
+        self.transports.iter().map(address).collect()
+    }
+
+    /// Serves until `shutdown` is done; then accepts no more, ends all connections, frees all locks, says
+    /// goodbye to peers that can be told (which takes two seconds at the most), and returns.
+    ///
+    /// Dropping the future ends the server too: connections end soon, but nobody waits for them.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let dispatcher = Arc::new(Dispatcher::new(self.policy));
+        let (orphans, arrivals) = mpsc::unbounded_channel();
+        let hub = Arc::new(Hub::new(Arc::clone(&dispatcher), self.limits, orphans));
+        let reaper = tokio::spawn(reaper::reap(dispatcher, arrivals));
+        let end = EndOnDrop(Arc::clone(&hub));
+        let mut accepting = JoinSet::new();
+        for (name, listening) in self.transports {
+            accepting.spawn(accept(name, listening.incoming, Arc::clone(&hub)));
+        }
+        drop(hub);
+
+        tokio::select! {
+            () = shutdown => {}
+            () = watch(&mut accepting) => {}
+        }
+        accepting.shutdown().await;
+        drop(end);
+        if let Err(error) = reaper.await {
+            error!(%error, "the reaper failed");
+        }
+    }
+}
+
+/// Ends all connections of a server when it ends, in whatever way.
+struct EndOnDrop(Arc<Hub>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Says so if a transport fails. Never ends: the server goes on with its other transports, or without.
+async fn watch(accepting: &mut JoinSet<()>) {
+    while let Some(ended) = accepting.join_next().await {
+        if let Err(error) = ended {
+            error!(%error, "a transport failed; it accepts no more");
+        }
+    }
+    std::future::pending().await
+}
+
+/// Accepts what comes in, until nothing can come any more.
+async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
+    let mut handshakes = JoinSet::new();
+    while let Some(accepted) = incoming.next().await {
+        while handshakes.try_join_next().is_some() {}
+        match accepted {
+            Ok(Pending {
+                peer,
+                mut handshake,
+            }) => {
+                // Most are ready at once; the others must not delay the next accept.
+                match (&mut handshake).now_or_never() {
+                    Some(shaken) => serve(&hub, &peer, shaken),
+                    None => {
+                        let hub = Arc::clone(&hub);
+                        handshakes.spawn(async move {
+                            match timeout(hub.limits().handshake_timeout, handshake).await {
+                                Ok(shaken) => serve(&hub, &peer, shaken),
+                                Err(_) => debug!(%peer, "handshake timed out"),
+                            }
+                        });
+                    }
+                }
+            }
+            Err(error) if concerns_one_peer(&error) => {
+                debug!(transport = name, %error, "cannot accept")
+            }
+            Err(error) => {
+                warn!(transport = name, %error, "cannot accept");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    warn!(transport = name, "accepts no more");
+    handshakes.join_all().await;
+}
+
+/// Serves a connection whose handshake is done.
+fn serve(hub: &Arc<Hub>, peer: &Peer, shaken: io::Result<Option<Box<dyn Session>>>) {
+    match shaken {
+        Ok(Some(session)) => hub.serve(peer, session),
+        Ok(None) => debug!(%peer, "wanted something else"),
+        Err(error) => debug!(%peer, %error, "handshake failed"),
+    }
+}
+
+/// Whether an accept failed because its peer is gone already: then the next need not wait.
+fn concerns_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | InvalidInput | NotConnected
+    )
+}
