@@ -17,6 +17,7 @@ mod line;
 mod memory;
 mod tcp;
 mod transport;
+mod unix;
 
 pub use frames::{Frame, Frames};
 pub use line::LineSession;
@@ -25,3 +26,4 @@ pub use tcp::Tcp;
 pub use transport::{
     Address, BindError, Handshake, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
 };
+pub use unix::Unix;
