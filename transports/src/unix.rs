@@ -1,17 +1,21 @@
-//! Unix sockets: lines on a socket file, which is made, guarded and removed here.
+//! Unix sockets: lines on a socket file.
 //!
-//! A daemon that was killed leaves its socket file behind, and the next one must replace it; but it must
-//! never take the file of one that lives, nor delete what is no socket. Whether a socket is live is told
-//! by connecting to it. Between that and the bind another daemon may do the same: so both happen under a
-//! lock on the directory, which all of ours take.
+//! The file is the awkward part, since it outlives the process that made it. A file on which nobody
+//! answers is stale and is replaced; one on which somebody does, or one that is no socket, is left alone.
+//! Between looking and replacing, another daemon that starts at the same moment could do the same, and
+//! would delete the file of the first. So all of it, from the look to the `listen`, happens under a lock
+//! on the directory. (A lock file beside the socket would do as well, but would have to be left behind.)
+//!
+//! Nobody can connect before `listen`, so the mode is set between `bind` and `listen`, and there is no
+//! moment in which anyone gets in whom it shuts out. The umask could do it too, but it belongs to the
+//! whole process, and the threads of a program that embeds us create files of their own.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::thread;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,20 +23,21 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
-use tokio_stream::{Stream, StreamExt};
+use tokio::time::{Instant, sleep};
+use tokio_stream::Stream;
 
 use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, Transport};
 
-/// As the original has it: anyone on the host may connect.
+/// Everyone may connect, which takes the right to write; nothing else means anything for a socket.
 const MODE: u32 = 0o766;
 
-/// Connections that may wait to be accepted. The kernel lowers it to its own limit.
+/// Connections that may wait to be accepted, as for TCP.
 const BACKLOG: i32 = 4096;
 
-/// How long the lock on the directory is tried for: two seconds in all.
-const LOCK_TRIES: u32 = 200;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// How long to try for the directory's lock. Another daemon holds it for a moment while it starts;
+/// whoever holds it for longer is none, and must not hold us up for ever.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Listens on a Unix socket. Peers are `unix:1`, `unix:2`, … in the order of arrival.
 #[derive(Clone, Debug)]
@@ -41,7 +46,8 @@ pub struct Unix {
 }
 
 impl Unix {
-    /// On this path. A stale socket file there is replaced; the file is removed in the end.
+    /// On a socket file of this path, which is made with mode 0766. It is removed when the transport's
+    /// connections are no longer asked for, unless another file has taken its place.
     pub fn path(path: impl Into<PathBuf>) -> Unix {
         Unix { path: path.into() }
     }
@@ -54,228 +60,370 @@ impl Transport for Unix {
     }
 
     async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
-        let (listener, file) = bind(&self.path)?;
-        let mut arrived = 0u64;
-        let incoming = UnixListenerStream::new(listener).map(move |accepted| {
-            let stream = accepted?;
-            arrived += 1;
-            let peer = Peer::new(&format!("unix:{arrived}"));
-            Ok(Pending::ready(peer, LineSession::new(stream, limits)))
-        });
-        Ok(Listening {
-            address: Address::Path(self.path),
-            incoming: Box::pin(Guarded {
-                incoming,
-                _file: file,
+        let address = Address::Path(self.path.clone());
+        match bind(self.path).await {
+            Ok((file, listener)) => Ok(Listening {
+                address,
+                incoming: Box::pin(Arrivals {
+                    _file: file,
+                    listener,
+                    arrived: 0,
+                    limits,
+                }),
             }),
-        })
+            Err(Refusal::InUse) => Err(BindError::InUse { address }),
+            Err(Refusal::NoSocket) => Err(BindError::NoSocket { address }),
+            Err(Refusal::Io(source)) => Err(BindError::Refused { address, source }),
+        }
     }
 }
 
-/// Arrivals, and the socket file that is to go when nobody waits for them any more.
-struct Guarded<S> {
-    // In this order: who finds the file gone must not be able to connect.
-    incoming: S,
+/// The connections of a listening socket.
+struct Arrivals {
+    /// Dropped before the listener (fields drop in their order): while the socket is open its inode
+    /// number cannot be given to another file, and no other daemon takes the file for stale.
     _file: SocketFile,
+    listener: UnixListener,
+    arrived: u64,
+    limits: Limits,
 }
 
-impl<S: Stream + Unpin> Stream for Guarded<S> {
-    type Item = S::Item;
+impl Stream for Arrivals {
+    type Item = io::Result<Pending>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        Pin::new(&mut self.incoming).poll_next(context)
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Pending>>> {
+        let (stream, _) = ready!(self.listener.poll_accept(context))?;
+        self.arrived += 1;
+        let peer = Peer::new(&format!("unix:{}", self.arrived));
+        let session = LineSession::new(stream, self.limits);
+        Poll::Ready(Some(Ok(Pending::ready(peer, session))))
     }
 }
 
-/// The file of our socket. Dropping it removes the file, if it is still ours.
+/// Why there is no listening socket; a [`BindError`] that has yet to be told its address.
+enum Refusal {
+    InUse,
+    NoSocket,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Refusal {
+        Refusal::Io(error)
+    }
+}
+
+/// A listening socket at `path`, and the file to remove after it.
+async fn bind(path: PathBuf) -> Result<(SocketFile, UnixListener), Refusal> {
+    let address = SockAddr::unix(&path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let _lock = lock_directory(&path).await?;
+    clear(&path, &address)?;
+    socket.bind(&address)?;
+    // From here on, an error drops this, and thereby removes the file.
+    let file = SocketFile::made(path)?;
+    fs::set_permissions(&file.path, Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)?;
+    let listener = UnixListener::from_std(socket.into())?;
+    Ok((file, listener))
+}
+
+/// Locks the directory of `path` against other daemons that are starting. Unlocked when dropped.
+async fn lock_directory(path: &Path) -> io::Result<File> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(parent.unwrap_or(Path::new(".")))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(directory),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => sleep(LOCK_RETRY).await,
+            Err(Errno::WOULDBLOCK) => {
+                let message = "its directory is locked by another process";
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Makes room for a socket file: removes a stale one, and refuses anything else that is there.
+fn clear(path: &Path, address: &SockAddr) -> Result<(), Refusal> {
+    // A symbolic link is no socket, wherever it leads: to `bind` it is a file in the way.
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+        Ok(found) if !found.file_type().is_socket() => return Err(Refusal::NoSocket),
+        Ok(_) => {}
+    }
+    // Non-blocking: a daemon whose backlog is full is alive, and says so by `EAGAIN`.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let Err(error) = probe.connect(address) else {
+        return Err(Refusal::InUse);
+    };
+    match Errno::from_io_error(&error) {
+        Some(Errno::CONNREFUSED) => Ok(fs::remove_file(path)?),
+        Some(Errno::NOENT) => Ok(()),
+        // The second is what a socket of another type answers with, a live one.
+        Some(Errno::AGAIN | Errno::PROTOTYPE) => Err(Refusal::InUse),
+        _ => Err(error.into()),
+    }
+}
+
+/// The socket file that we made; removed when dropped, if it is still there.
 struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
+impl SocketFile {
+    /// The file that `bind` has just made.
+    fn made(path: PathBuf) -> io::Result<SocketFile> {
+        let identity = identity(&fs::symlink_metadata(&path)?);
+        Ok(SocketFile { path, identity })
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _directory = lock_directory(&self.path);
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity) {
-            // It may have been removed by hand meanwhile, which is as well.
+        let ours = |found: &Metadata| identity(found) == self.identity;
+        if fs::symlink_metadata(&self.path).as_ref().is_ok_and(ours) {
+            // There is nobody left to tell if this fails; the next start finds the file stale.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
+/// What tells a file from another that has its name.
 fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
-    let address = || Address::Path(path.to_owned());
-    let refused = |source| BindError::Refused {
-        address: address(),
-        source,
-    };
-    // Says why a path cannot be a socket's (it is too long) before anything is touched.
-    let place = SockAddr::unix(path).map_err(refused)?;
-    let directory = lock_directory(path).map_err(refused)?;
-    match fs::symlink_metadata(path) {
-        Ok(file) if !file.file_type().is_socket() => {
-            return Err(BindError::NoSocket { address: address() });
-        }
-        Ok(_) if is_live(&place).map_err(refused)? => {
-            return Err(BindError::InUse { address: address() });
-        }
-        Ok(_) => fs::remove_file(path).map_err(refused)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(refused(error)),
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(refused)?;
-    socket.bind(&place).map_err(refused)?;
-    let made = fs::symlink_metadata(path).map_err(refused)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity: identity(&made),
-    };
-    // Whatever the umask made of it: nobody can connect before `listen`.
-    let listener = fs::set_permissions(path, Permissions::from_mode(MODE))
-        .and_then(|()| socket.listen(BACKLOG))
-        .and_then(|()| UnixListener::from_std(socket.into()));
-    // Before the file is dropped, which takes it again.
-    drop(directory);
-    match listener {
-        Ok(listener) => Ok((listener, file)),
-        Err(error) => Err(refused(error)),
-    }
-}
-
-/// Whether somebody listens on a socket.
-fn is_live(place: &SockAddr) -> io::Result<bool> {
-    // Non-blocking: a live one whose backlog is full would keep us waiting.
-    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    match probe.connect(place) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
-        // A socket of another type is somebody's too.
-        Ok(()) | Err(_) => Ok(true),
-    }
-}
-
-/// Keeps other daemons from making or removing socket files in the same directory, for as long as the
-/// result lives: some microseconds.
-///
-/// Anyone who may read the directory may lock it, so this does not wait for ever.
-fn lock_directory(path: &Path) -> io::Result<File> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let directory = File::open(directory)?;
-    for _ in 0..LOCK_TRIES {
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
-            locked => return Ok(locked.map(|()| directory)?),
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::TimedOut,
-        "its directory is locked by another process",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener as StdListener;
+    use std::sync::{Arc, Barrier};
+
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio_stream::StreamExt;
 
     use super::*;
+    use crate::{Frame, Frames};
 
-    fn refusal(path: &Path) -> BindError {
-        bind(path).map(|_| ()).unwrap_err()
-    }
-
-    #[tokio::test]
-    async fn the_file_lives_as_long_as_the_transport() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        let listening = Box::new(Unix::path(&path))
-            .listen(Limits::default())
+    async fn bounded<T>(test: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(30), test)
             .await
-            .unwrap();
-        assert_eq!(listening.address, Address::Path(path.clone()));
-        let mode = fs::metadata(&path).unwrap().mode();
-        assert_eq!(mode & 0o7777, 0o766);
-        drop(listening);
-        assert!(!path.exists());
+            .expect("the test takes too long")
+    }
+
+    async fn listen(path: impl Into<PathBuf>) -> Result<Listening, BindError> {
+        bounded(Box::new(Unix::path(path)).listen(Limits::default())).await
+    }
+
+    /// A socket file that nobody listens on any more.
+    fn stale(path: &Path) {
+        drop(StdListener::bind(path).unwrap());
+        assert!(path.exists());
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
     }
 
     #[tokio::test]
-    async fn a_stale_file_is_replaced_and_a_live_one_is_not() {
-        let directory = tempfile::tempdir().unwrap();
+    async fn lines_come_and_go() {
+        bounded(async {
+            let directory = TempDir::new().unwrap();
+            let path = directory.path().join("socket");
+            let mut listening = listen(&path).await.unwrap();
+            assert_eq!(listening.address, Address::Path(path.clone()));
+            for name in ["unix:1", "unix:2"] {
+                let mut client = UnixStream::connect(&path).await.unwrap();
+                let pending = listening.incoming.next().await.unwrap().unwrap();
+                assert_eq!(pending.peer.as_str(), name);
+                let mut session = pending.handshake.await.unwrap().unwrap();
+                client.write_all(b"one\ntwo\r\n").await.unwrap();
+                let mut frames = Frames::new();
+                assert_eq!(session.recv(&mut frames).await.unwrap(), 2);
+                let expect = [Frame::Data(b"one"), Frame::Data(b"two")];
+                assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
+                let mut replies = Frames::new();
+                replies.push(b"1 ok\n");
+                session.send(&replies).await.unwrap();
+                drop(session);
+                let mut reply = Vec::new();
+                client.read_to_end(&mut reply).await.unwrap();
+                assert_eq!(reply, b"1 ok\n");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn everyone_may_connect() {
+        let directory = TempDir::new().unwrap();
         let path = directory.path().join("socket");
-        drop(net::UnixListener::bind(&path).unwrap());
-        let (_listener, _file) = bind(&path).unwrap();
-        assert!(matches!(refusal(&path), BindError::InUse { .. }));
-        net::UnixStream::connect(&path).expect("the live one was harmed");
+        let _listening = listen(&path).await.unwrap();
+        assert_eq!(mode(&path), 0o766);
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_is_left_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        fs::write(path("file"), "precious").unwrap();
-        fs::create_dir(path("directory")).unwrap();
-        std::os::unix::fs::symlink(path("nowhere"), path("dangling")).unwrap();
-        for name in ["file", "directory", "dangling"] {
-            assert!(
-                matches!(refusal(&path(name)), BindError::NoSocket { .. }),
-                "{name}"
-            );
-            assert!(
-                fs::symlink_metadata(path(name)).is_ok(),
-                "{name} was deleted"
-            );
-        }
-        assert_eq!(fs::read(path("file")).unwrap(), b"precious");
-    }
-
-    #[tokio::test]
-    async fn a_path_that_cannot_be_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let missing = directory.path().join("missing/socket");
-        let long = directory.path().join("x".repeat(120));
-        for path in [missing, long] {
-            let error = refusal(&path);
-            assert!(matches!(error, BindError::Refused { .. }), "{error}");
-            assert!(
-                error.to_string().contains(&path.display().to_string()),
-                "{error}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_not_ours_any_more_stays() {
-        let directory = tempfile::tempdir().unwrap();
+    async fn a_stale_socket_is_replaced() {
+        let directory = TempDir::new().unwrap();
         let path = directory.path().join("socket");
-        let (_listener, file) = bind(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        let _other = net::UnixListener::bind(&path).unwrap();
-        drop(file);
+        stale(&path);
+        let _listening = listen(&path).await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_left_alone() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let _first = listen(&path).await.unwrap();
+        let error = listen(&path).await.err().unwrap();
+        assert!(matches!(error, BindError::InUse { .. }), "{error}");
+        UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_of_another_type_is_left_alone() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let _other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let error = listen(&path).await.err().unwrap();
+        assert!(matches!(error, BindError::InUse { .. }), "{error}");
         assert!(path.exists());
     }
 
     #[tokio::test]
-    async fn of_many_that_start_at_once_one_gets_a_stale_file() {
-        let directory = tempfile::tempdir().unwrap();
+    async fn what_is_no_socket_is_left_alone() {
+        let check = async |make: fn(&Path)| {
+            let directory = TempDir::new().unwrap();
+            let path = directory.path().join("file");
+            make(&path);
+            let before = identity(&fs::symlink_metadata(&path).unwrap());
+            let error = listen(&path).await.err().unwrap();
+            assert!(matches!(error, BindError::NoSocket { .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(path.to_str().unwrap()), "{text}");
+            assert_eq!(identity(&fs::symlink_metadata(&path).unwrap()), before);
+        };
+        check(|path| fs::write(path, "precious").unwrap()).await;
+        check(|path| fs::create_dir(path).unwrap()).await;
+        check(|path| symlink("nowhere", path).unwrap()).await;
+        check(|path| {
+            let target = path.with_file_name("target");
+            stale(&target);
+            symlink(target, path).unwrap();
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_the_system_refuses_is_named() {
+        let directory = TempDir::new().unwrap();
+        let check = async |path: PathBuf, expect: &str| {
+            let error = listen(&path).await.err().unwrap();
+            assert!(matches!(error, BindError::Refused { .. }), "{error}");
+            let text = error.to_string();
+            let start = format!("cannot listen on {}: ", path.display());
+            assert!(text.starts_with(&start) && text.contains(expect), "{text}");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        };
+        let missing = directory.path().join("missing/socket");
+        check(missing, "No such file or directory").await;
+        let long = directory.path().join("x".repeat(108));
+        check(long, "path must be shorter than").await;
+        let nul = directory.path().join("a\0b");
+        check(nul, "NUL byte").await;
+        check(PathBuf::new(), "").await;
+    }
+
+    #[tokio::test]
+    async fn the_longest_path_works() {
+        let directory = TempDir::new().unwrap();
+        let room = 107 - directory.path().as_os_str().len() - 1;
+        let path = directory.path().join("x".repeat(room));
+        let _listening = listen(&path).await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_file_goes_with_the_listener() {
+        let directory = TempDir::new().unwrap();
         let path = directory.path().join("socket");
-        drop(net::UnixListener::bind(&path).unwrap());
-        let starts: Vec<_> = (0..8)
-            .map(|_| {
-                let path = path.clone();
-                tokio::task::spawn_blocking(move || bind(&path))
-            })
-            .collect();
-        let mut bound = Vec::new();
-        for start in starts {
-            bound.extend(start.await.unwrap().ok());
+        drop(listen(&path).await.unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_taken_our_place_stays() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let listening = listen(&path).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let other = StdListener::bind(&path).unwrap();
+        drop(listening);
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_listener_whose_file_is_gone_ends_in_peace() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let listening = listen(&path).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(listening);
+    }
+
+    #[test]
+    fn of_many_that_start_at_once_one_listens() {
+        const DAEMONS: usize = 8;
+        let directory = TempDir::new().unwrap();
+        for _ in 0..20 {
+            let path = directory.path().join("socket");
+            stale(&path);
+            let start = Arc::new(Barrier::new(DAEMONS));
+            let daemons: Vec<_> = (0..DAEMONS)
+                .map(|_| {
+                    let (path, start) = (path.clone(), Arc::clone(&start));
+                    std::thread::spawn(move || {
+                        let runtime = tokio::runtime::Builder::new_current_thread()
+                            .enable_all()
+                            .build()
+                            .unwrap();
+                        let listened = runtime.block_on(async {
+                            start.wait();
+                            listen(path).await
+                        });
+                        (listened, runtime)
+                    })
+                })
+                .collect();
+            let ended: Vec<_> = daemons
+                .into_iter()
+                .map(|daemon| daemon.join().unwrap())
+                .collect();
+            let winners = ended
+                .iter()
+                .filter(|(listened, _)| listened.is_ok())
+                .count();
+            assert_eq!(winners, 1);
+            for (listened, _) in &ended {
+                if let Err(error) = listened {
+                    assert!(matches!(error, BindError::InUse { .. }), "{error}");
+                }
+            }
+            std::os::unix::net::UnixStream::connect(&path).unwrap();
         }
-        assert_eq!(bound.len(), 1);
-        net::UnixStream::connect(&path).unwrap();
     }
 }
