@@ -18,6 +18,7 @@ mod memory;
 mod tcp;
 mod transport;
 mod unix;
+mod websocket;
 
 pub use frames::{Frame, Frames};
 pub use line::LineSession;
@@ -27,3 +28,4 @@ pub use transport::{
     Address, BindError, Handshake, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
 };
 pub use unix::Unix;
+pub use websocket::WebSocket;

@@ -1,0 +1,79 @@
+//! WebSocket: a message is a frame.
+//!
+//! A connection goes through two hands. hyper reads the HTTP request ([`handshake`]), so that whatever
+//! comes to this port gets a proper answer, a browser that was pointed at it included. Then tungstenite
+//! takes over ([`session`]), and nothing of hyper's is left. Handing the socket to tungstenite at once
+//! would be less code, but its handshake answers a bad request by closing; a web framework would be no
+//! more code, but keeps 130 KiB a connection.
+
+mod handshake;
+mod session;
+
+use std::io;
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
+use tokio::net::TcpStream;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::tcp::{On, listen, tune};
+use crate::{Address, BindError, Limits, Listening, Pending, Transport};
+
+/// How much a peer may still send after our last word before we hang up on it.
+const LAST_WORDS: u64 = 1024 * 1024;
+
+/// Listens for WebSocket connections on a TCP port.
+///
+/// Any path, any `Host` and any or no `Origin` is welcome. Of subprotocols, one that is offered alone
+/// is accepted.
+#[derive(Clone, Debug)]
+pub struct WebSocket {
+    on: On,
+}
+
+impl WebSocket {
+    /// On this port of all addresses: IPv4 and IPv6, or IPv4 alone on a host that has no IPv6. Port 0
+    /// lets the system choose one.
+    pub fn port(port: u16) -> WebSocket {
+        WebSocket { on: On::Port(port) }
+    }
+
+    /// On this address alone.
+    pub fn address(address: SocketAddr) -> WebSocket {
+        WebSocket {
+            on: On::Address(address),
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for WebSocket {
+    fn name(&self) -> &str {
+        "websocket"
+    }
+
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
+        let (address, listener) = listen(self.on)?;
+        let incoming = TcpListenerStream::new(listener).map(move |accepted| {
+            let (peer, stream) = tune(accepted?)?;
+            Ok(Pending {
+                peer,
+                handshake: Box::pin(handshake::shake(stream, limits)),
+            })
+        });
+        Ok(Listening {
+            address: Address::Ip(address),
+            incoming: Box::pin(incoming),
+        })
+    }
+}
+
+/// Ends a connection so that what was written arrives: closing a socket whose input has not been read
+/// resets it, and a reset destroys what the peer has not yet read.
+async fn part(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    copy(&mut stream.take(LAST_WORDS), &mut sink()).await?;
+    Ok(())
+}

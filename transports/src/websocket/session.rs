@@ -1,0 +1,308 @@
+//! Messages on an open WebSocket.
+//!
+//! tungstenite reads: it joins fragments, checks everything that RFC 6455 asks for, and answers pings.
+//! But all that is written goes out by our own hand, in one place and one order. So tungstenite does
+//! not get the socket itself but an [`Inlet`], which keeps what is written to it. That gives a batch of
+//! replies in one write from a pooled buffer (tungstenite's own grows and stays), a reply in several
+//! parts, and a close frame on every error, which tungstenite leaves to its user.
+//!
+//! A close frame, an answer to the peer's too, goes out in [`Session::close`], after everything the
+//! connection held is free: a client that has seen its WebSocket close knows that.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_stream::Stream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::part;
+use crate::{Frame, Frames, Limits, Session};
+
+/// What one read takes. Each connection owns a buffer of this size all the time.
+const READ: usize = 1024;
+
+/// Bytes of a ping or a close frame, which may come however short messages must be.
+const LONGEST_CONTROL: usize = 125;
+
+/// Where a batch of received messages ends, though more are there.
+const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_MESSAGES: usize = 1024;
+
+/// Bytes of pongs that may wait for a peer that pings but does not read. Nothing more is read from it
+/// until it does.
+const PONGS: usize = 1024;
+
+/// The session of a WebSocket connection.
+pub(super) struct WebSocketSession {
+    messages: WebSocketStream<Inlet>,
+    /// Bytes of a message without its line end.
+    max_line: usize,
+    phase: Phase,
+    /// Whether the last frame sent was a part, which the next one continues.
+    in_parts: bool,
+    /// Whether a write was broken off: what would follow makes no sense to the peer.
+    torn: bool,
+}
+
+/// How far the conversation has come.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Messages come and go.
+    Open,
+    /// A message was too long. That is not reported yet: what came before it is to be answered first.
+    Overlong,
+    /// It has been reported. Its answer is the close frame, and no message.
+    Refusing,
+    /// Nothing more is read. This is what the close frame will say, if it says anything.
+    Ending(Option<CloseCode>),
+    /// The peer ended its input, or the connection broke, without a word.
+    Gone,
+}
+
+impl WebSocketSession {
+    /// A session on a socket that has been upgraded; `leftover` was already read from it.
+    pub(super) async fn new(
+        stream: TcpStream,
+        leftover: Vec<u8>,
+        limits: Limits,
+    ) -> WebSocketSession {
+        // The limit counts no line end, and tungstenite knows of none.
+        let longest = limits.max_line + b"\r\n".len();
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ)
+            .write_buffer_size(0)
+            .max_message_size(Some(longest))
+            .max_frame_size(Some(longest.max(LONGEST_CONTROL)));
+        let inlet = Inlet {
+            stream,
+            pongs: Vec::new(),
+        };
+        let messages =
+            WebSocketStream::from_partially_read(inlet, leftover, Role::Server, Some(config));
+        WebSocketSession {
+            messages: messages.await,
+            max_line: limits.max_line,
+            phase: Phase::Open,
+            in_parts: false,
+            torn: false,
+        }
+    }
+
+    fn poll_recv(
+        &mut self,
+        context: &mut Context<'_>,
+        frames: &mut Frames,
+    ) -> Poll<io::Result<usize>> {
+        while matches!(self.phase, Phase::Open)
+            && frames.len() < BATCH_MESSAGES
+            && frames.as_bytes().len() < BATCH_BYTES
+        {
+            if self.messages.get_ref().pongs.len() > PONGS {
+                self.messages.get_mut().write_pongs(context)?;
+                if self.messages.get_ref().pongs.len() > PONGS {
+                    break;
+                }
+            }
+            match Pin::new(&mut self.messages).poll_next(context) {
+                Poll::Ready(read) => self.phase = self.take(read, frames)?,
+                Poll::Pending => break,
+            }
+        }
+        self.messages.get_mut().write_pongs(context)?;
+        if !frames.is_empty() {
+            return Poll::Ready(Ok(frames.len()));
+        }
+        match self.phase {
+            Phase::Open => Poll::Pending,
+            Phase::Overlong => {
+                self.phase = Phase::Refusing;
+                frames.push_oversized();
+                Poll::Ready(Ok(1))
+            }
+            Phase::Refusing | Phase::Ending(_) | Phase::Gone => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// Takes what was read, and says what phase that leads to.
+    fn take(&self, read: Option<Result<Message, Error>>, frames: &mut Frames) -> io::Result<Phase> {
+        match read {
+            Some(Ok(Message::Text(text))) => Ok(self.message(text.as_str().as_bytes(), frames)),
+            Some(Ok(Message::Binary(bytes))) => Ok(self.message(&bytes, frames)),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(Phase::Open),
+            // The code has been checked: of one that must not be sent, tungstenite makes 1002.
+            Some(Ok(Message::Close(close))) => Ok(Phase::Ending(close.map(|close| close.code))),
+            Some(Err(Error::Capacity(_))) => Ok(Phase::Overlong),
+            Some(Err(Error::Utf8(_))) => Ok(Phase::Ending(Some(CloseCode::Invalid))),
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) | None => {
+                Ok(Phase::Gone)
+            }
+            Some(Err(Error::Protocol(_))) => Ok(Phase::Ending(Some(CloseCode::Protocol))),
+            // What had come before is handed over first; then there is nothing more.
+            Some(Err(_)) if !frames.is_empty() => Ok(Phase::Gone),
+            Some(Err(Error::Io(error))) => Err(error),
+            Some(Err(error)) => Err(io::Error::other(error)),
+        }
+    }
+
+    fn message(&self, message: &[u8], frames: &mut Frames) -> Phase {
+        let line = message
+            .strip_suffix(b"\n")
+            .map_or(message, |line| line.strip_suffix(b"\r").unwrap_or(line));
+        if line.len() > self.max_line {
+            return Phase::Overlong;
+        }
+        frames.push(line);
+        Phase::Open
+    }
+
+    /// Appends a reply, or a part of one, as it goes over the wire.
+    fn encode(&mut self, data: &[u8], last: bool, output: &mut Vec<u8>) -> io::Result<()> {
+        let kind = match (self.in_parts, last) {
+            (true, _) => Data::Continue,
+            // What the later parts hold is not known yet, and half a character is no text.
+            (false, false) => Data::Binary,
+            (false, true) if str::from_utf8(data).is_ok() => Data::Text,
+            (false, true) => Data::Binary,
+        };
+        self.in_parts = !last;
+        encode(OpCode::Data(kind), last, data, output)
+    }
+
+    /// Writes what is in `output`, behind which nothing else waits.
+    async fn write(&mut self, output: &[u8]) -> io::Result<()> {
+        // Also true if the future is dropped halfway.
+        self.torn = true;
+        self.messages.get_mut().stream.write_all(output).await?;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Sends the close frame, if there is somebody to tell and something to tell it behind.
+    async fn say_goodbye(&mut self) -> io::Result<()> {
+        let code = match self.phase {
+            _ if self.torn => return Ok(()),
+            Phase::Gone => return Ok(()),
+            Phase::Open => Some(CloseCode::Away),
+            Phase::Overlong | Phase::Refusing => Some(CloseCode::Size),
+            Phase::Ending(code) => code,
+        };
+        let code = code.map(|code| u16::from(code).to_be_bytes());
+        let payload = code.as_ref().map_or(&[][..], |code| &code[..]);
+        let mut output = mem::take(&mut self.messages.get_mut().pongs);
+        encode(OpCode::Control(Control::Close), true, payload, &mut output)?;
+        self.write(&output).await
+    }
+}
+
+#[async_trait]
+impl Session for WebSocketSession {
+    async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize> {
+        let received = poll_fn(|context| self.poll_recv(context, frames)).await;
+        if received.is_err() {
+            self.phase = Phase::Gone;
+        }
+        received
+    }
+
+    async fn send(&mut self, frames: &Frames) -> io::Result<()> {
+        if matches!(self.phase, Phase::Refusing) {
+            return Ok(());
+        }
+        // Used for its pooled buffer alone.
+        let mut output = Frames::new();
+        output
+            .buffer()
+            .append(&mut mem::take(&mut self.messages.get_mut().pongs));
+        for frame in frames.iter() {
+            match frame {
+                Frame::Data(data) => self.encode(data, true, output.buffer())?,
+                Frame::Part(data) => self.encode(data, false, output.buffer())?,
+                Frame::Oversized => {}
+            }
+        }
+        self.write(output.as_bytes()).await
+    }
+
+    async fn close(mut self: Box<Self>) {
+        if self.say_goodbye().await.is_ok() {
+            // The peer is told; if it does not listen, there is nothing to be done about it.
+            let _ = part(self.messages.into_inner().stream).await;
+        }
+    }
+}
+
+/// Appends a frame as RFC 6455, section 5.2, has it.
+fn encode(opcode: OpCode, is_final: bool, data: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
+    let header = FrameHeader {
+        is_final,
+        opcode,
+        ..FrameHeader::default()
+    };
+    header
+        .format(data.len() as u64, output)
+        .map_err(io::Error::other)?;
+    output.extend_from_slice(data);
+    Ok(())
+}
+
+/// The socket as tungstenite sees it: read from, but not written to.
+struct Inlet {
+    stream: TcpStream,
+    /// What tungstenite has written, which is pongs. They go out before anything else does, since the
+    /// first may be out by half.
+    pongs: Vec<u8>,
+}
+
+impl Inlet {
+    /// Writes as many pongs as the peer takes now, and wakes the task when it takes more.
+    fn write_pongs(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while !self.pongs.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(context, &self.pongs)? {
+                Poll::Ready(written) => self.pongs.drain(..written),
+                Poll::Pending => return Ok(()),
+            };
+        }
+        self.pongs = Vec::new();
+        Ok(())
+    }
+}
+
+impl AsyncRead for Inlet {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Inlet {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.pongs.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

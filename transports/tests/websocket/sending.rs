@@ -1,0 +1,193 @@
+//! What a session sends.
+
+use std::net::Ipv4Addr;
+
+use futures_util::{SinkExt, StreamExt};
+use glockd_transports::Frames;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::client::{
+    BINARY, FIN, LIMIT, PING, PONG, TEXT, bounded, frame, limits, listen, open, read_all,
+    read_frame, serve,
+};
+
+#[tokio::test]
+async fn text_is_text_and_the_rest_is_binary() {
+    bounded(async {
+        let (mut client, mut session) = open(limits(LIMIT), b"").await;
+        let mut check = async |reply: &[u8], opcode: u8| {
+            let mut replies = Frames::new();
+            replies.push(reply);
+            session.send(&replies).await.unwrap();
+            let got = read_frame(&mut client).await.unwrap();
+            assert_eq!(got, (opcode, reply.to_vec()));
+        };
+        check(b"1 ok\n", TEXT).await;
+        check(b"", TEXT).await;
+        check("ä\n".as_bytes(), TEXT).await;
+        check(b"\xff\n", BINARY).await;
+        check(b"\0", TEXT).await;
+        check(&[b'x'; 125], TEXT).await;
+        check(&[b'x'; 126], TEXT).await;
+        check(&[b'x'; 65_535], TEXT).await;
+        check(&[0xff; 65_536], BINARY).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_is_one_write() {
+    bounded(async {
+        let (mut client, mut session) = open(limits(LIMIT), b"").await;
+        let mut replies = Frames::new();
+        for reply in [b"one\n".as_slice(), b"", b"\xff"] {
+            replies.push(reply);
+        }
+        session.send(&replies).await.unwrap();
+        let mut bytes = vec![0; 1000];
+        let read = client.read(&mut bytes).await.unwrap();
+        let expect = b"\x81\x04one\n\x81\x00\x82\x01\xff";
+        assert_eq!(
+            bytes[..read].escape_ascii().to_string(),
+            expect.escape_ascii().to_string()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn parts_are_fragments_of_one_binary_message() {
+    bounded(async {
+        let (mut client, mut session) = open(limits(LIMIT), b"").await;
+        let mut replies = Frames::new();
+        let part = |replies: &mut Frames, data: &[u8]| {
+            replies.buffer().extend_from_slice(data);
+            replies.end_part();
+        };
+        replies.push(b"before");
+        part(&mut replies, b"a: 1\n");
+        part(&mut replies, b"b: 2\n");
+        session.send(&replies).await.unwrap();
+        replies.clear();
+        part(&mut replies, b"");
+        session.send(&replies).await.unwrap();
+        replies.clear();
+        replies.push(b"c: 3\n");
+        replies.push(b"after");
+        session.send(&replies).await.unwrap();
+        let expect: [(u8, &[u8]); 6] = [
+            (TEXT, b"before"),
+            (BINARY & !FIN, b"a: 1\n"),
+            (0, b"b: 2\n"),
+            (0, b""),
+            (FIN, b"c: 3\n"),
+            (TEXT, b"after"),
+        ];
+        for (first, payload) in expect {
+            let got = read_frame(&mut client).await.unwrap();
+            assert_eq!(got, (first, payload.to_vec()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pong_goes_between_parts() {
+    bounded(async {
+        let input = [frame(PING, b"1"), frame(TEXT, b"a")].concat();
+        let (mut client, mut session) = open(limits(LIMIT), b"").await;
+        let mut replies = Frames::new();
+        replies.buffer().extend_from_slice(b"one");
+        replies.end_part();
+        session.send(&replies).await.unwrap();
+        client.write_all(&input).await.unwrap();
+        let mut frames = Frames::new();
+        assert_eq!(session.recv(&mut frames).await.unwrap(), 1);
+        replies.clear();
+        replies.push(b"two");
+        session.send(&replies).await.unwrap();
+        let expect: [(u8, &[u8]); 3] = [(BINARY & !FIN, b"one"), (PONG, b"1"), (FIN, b"two")];
+        for (first, payload) in expect {
+            let got = read_frame(&mut client).await.unwrap();
+            assert_eq!(got, (first, payload.to_vec()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_goes_away() {
+    bounded(async {
+        let (mut client, session) = open(limits(LIMIT), b"").await;
+        let talk = async {
+            let sent = read_all(&mut client).await;
+            drop(client);
+            sent
+        };
+        let ((), sent) = tokio::join!(session.close(), talk);
+        assert_eq!(sent, ["close 1001"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_follows_a_write_that_was_broken_off() {
+    bounded(async {
+        let (mut client, mut session) = open(limits(LIMIT), b"").await;
+        let mut replies = Frames::new();
+        // More than the sockets' buffers take.
+        replies.push(&vec![b'x'; 64 * 1024 * 1024]);
+        tokio::select! {
+            biased;
+            sent = session.send(&replies) => panic!("that much was sent: {sent:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        let talk = async {
+            let mut bytes = Vec::new();
+            client.read_to_end(&mut bytes).await.unwrap();
+            drop(client);
+            bytes
+        };
+        let ((), bytes) = tokio::join!(session.close(), talk);
+        assert!(bytes[10..].iter().all(|&byte| byte == b'x'));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_common_client_gets_along() {
+    bounded(async {
+        let (address, mut incoming) = listen(limits(100_000)).await;
+        assert!(address.ip() == Ipv4Addr::LOCALHOST);
+        let server = async {
+            let pending = incoming.next().await.unwrap().unwrap();
+            serve(pending.handshake.await.unwrap().unwrap()).await
+        };
+        let talk = async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (mut client, _) = client_async(format!("ws://{address}/"), stream)
+                .await
+                .unwrap();
+            let long = "x".repeat(70_000);
+            let messages = [
+                Message::text("g foo"),
+                Message::binary(b"\xff".as_slice()),
+                Message::text(""),
+                Message::text(long),
+            ];
+            for message in messages {
+                client.send(message.clone()).await.unwrap();
+                assert_eq!(client.next().await.unwrap().unwrap(), message);
+            }
+            client.close(None).await.unwrap();
+            assert!(client.next().await.unwrap().unwrap().is_close());
+            assert!(client.next().await.is_none());
+        };
+        let (received, ()) = tokio::join!(server, talk);
+        assert_eq!(received.len(), 4);
+    })
+    .await;
+}
