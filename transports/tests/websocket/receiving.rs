@@ -168,7 +168,7 @@ async fn a_close_is_answered() {
 #[tokio::test]
 async fn what_breaks_the_protocol_is_1002() {
     let one = async |bad: Vec<u8>| {
-        check(&[bad.clone()], &[], &["close 1002"]).await;
+        check(std::slice::from_ref(&bad), &[], &["close 1002"]).await;
         // What came before is answered, what comes behind is not.
         let input = [frame(TEXT, b"a"), bad, frame(TEXT, b"b")];
         check(&input, &["a"], &["text a", "close 1002"]).await;
@@ -208,7 +208,7 @@ async fn a_long_control_frame_is_1002() {
 #[tokio::test]
 async fn text_that_is_no_text_is_1007() {
     let one = async |bad: Vec<u8>| {
-        check(&[bad.clone()], &[], &["close 1007"]).await;
+        check(std::slice::from_ref(&bad), &[], &["close 1007"]).await;
         let input = [frame(TEXT, b"a"), bad, frame(TEXT, b"b")];
         check(&input, &["a"], &["text a", "close 1007"]).await;
     };
@@ -242,7 +242,7 @@ async fn the_limit_counts_no_line_end() {
         ]
         .concat();
         for bad in [frame(TEXT, message), frame(BINARY, message), parts] {
-            check(&[bad.clone()], &["OVERSIZED"], &["close 1009"]).await;
+            check(std::slice::from_ref(&bad), &["OVERSIZED"], &["close 1009"]).await;
             let input = [frame(TEXT, b"a"), frame(TEXT, b"b"), bad, frame(TEXT, b"c")];
             let received = ["a", "b", "OVERSIZED"];
             check(&input, &received, &["text a", "text b", "close 1009"]).await;
