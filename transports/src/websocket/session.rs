@@ -231,6 +231,7 @@ impl Session for WebSocketSession {
                 Frame::Oversized => {}
             }
         }
+        output.end();
         self.write(output.as_bytes()).await
     }
 
