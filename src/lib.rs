@@ -55,7 +55,12 @@ pub mod stats;
 pub use glockd_protocol as protocol;
 pub use glockd_transports as transports;
 pub use glockd_transports::{
-    Address, BindError, Connector, Limits, LineSession, Memory, Tcp, Transport,
+    Address, BindError, Connector, Limits, LineSession, Memory, Tcp, Transport, Unix, WebSocket,
 };
 pub use policy::Policy;
 pub use server::{Builder, Server};
+
+/// The Rust of the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,279 @@
+//! How connections and servers begin and end, and that they know nothing of each other.
+
+use glockd::transports::{Address, Frames, Limits, Listening, Peer, Pending, Session, Transport};
+use glockd::{BindError, Memory, Policy, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use crate::script;
+use crate::server::{TestServer, Via, bounded};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_closed_peer_is_answered_and_then_closed() {
+    for via in Via::STREAMS {
+        bounded(async {
+            let mut server = TestServer::default().await;
+            let client = server.connect(via).await;
+            let answers = client.finish(&[b"g foo\ng bar\n"]).await;
+            assert_eq!(
+                answers,
+                b"1 Lock Get Success: foo\n1 Lock Get Success: bar\n"
+            );
+            let mut other = server.connect(via).await;
+            assert_eq!(other.ask(b"g foo").await.0, b"1 Lock Get Success: foo\n");
+            server.stop().await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_server_closes_every_connection() {
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut clients = Vec::new();
+        for via in Via::ALL {
+            let mut client = server.connect(via).await;
+            assert_eq!(
+                client.ask(b"sg foo").await.0,
+                format!("{} Shared Lock Get Success: foo\n", clients.len() + 1).as_bytes()
+            );
+            clients.push(client);
+        }
+        let ending = tokio::spawn(server.stop());
+        for mut client in clients {
+            assert_eq!(client.expect_end().await, b"");
+        }
+        ending.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_server_closes_every_connection() {
+    bounded(async {
+        let (memory, connector) = Memory::new();
+        let server = Server::builder().transport(memory).bind().await.unwrap();
+        let running = tokio::spawn(server.run(std::future::pending()));
+        let mut client = connector.connect().unwrap();
+        client.write_all(b"g foo\n").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'1');
+        running.abort();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b" Lock Get Success: foo\n");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_do_not_see_each_other() {
+    bounded(async {
+        let (mut one, mut two) = (TestServer::default().await, TestServer::default().await);
+        for server in [&mut one, &mut two] {
+            let mut client = server.connect(Via::Memory).await;
+            assert_eq!(client.ask(b"g foo").await.0, b"1 Lock Get Success: foo\n");
+            let statistics = String::from_utf8(client.ask(b"q").await.0).unwrap();
+            assert!(statistics.contains("command_g: 1\n"), "{statistics}");
+            assert!(statistics.contains("connections: 1\n"), "{statistics}");
+        }
+        one.stop().await;
+        two.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_over_each_transport_contend_for_one_lock() {
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut clients = Vec::new();
+        for via in Via::ALL {
+            clients.push(server.connect(via).await);
+        }
+        let mut clients = clients.into_iter();
+        let mut holder = clients.next().unwrap();
+        assert_eq!(holder.ask(b"g foo").await.0, b"1 Lock Get Success: foo\n");
+        for mut client in clients {
+            assert_eq!(client.ask(b"g foo").await.0, b"0 Lock Get Failure: foo\n");
+            assert_eq!(
+                client.ask(b"r foo").await.0,
+                b"0 Lock Release Failure: foo\n"
+            );
+        }
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_may_be_shared_but_locks_are_not() {
+    script::check(
+        "lifetime__names_may_be_shared",
+        Policy::default(),
+        "
+        A: iam twin
+        B: iam twin
+        A: g foo
+        B: r foo
+        B: g foo
+        B: who twin
+        - A
+        B: g foo
+        B: d
+        ",
+    )
+    .await;
+}
+
+/// A transport whose sessions all come from one address, and do what a test tells them to.
+struct Puppets(mpsc::UnboundedReceiver<mpsc::UnboundedReceiver<Act>>);
+
+enum Act {
+    Say(&'static str, oneshot::Sender<String>),
+    FailToSend(&'static str),
+    Fail,
+    Panic,
+}
+
+struct Puppet {
+    acts: mpsc::UnboundedReceiver<Act>,
+    heard: Option<oneshot::Sender<String>>,
+}
+
+#[async_trait::async_trait]
+impl Transport for Puppets {
+    fn name(&self) -> &str {
+        "puppets"
+    }
+
+    async fn listen(self: Box<Self>, _: Limits) -> Result<Listening, BindError> {
+        let pending = |acts| {
+            Ok(Pending::ready(
+                Peer::new("same"),
+                Puppet { acts, heard: None },
+            ))
+        };
+        Ok(Listening {
+            address: Address::Name("strings".to_owned()),
+            incoming: Box::pin(UnboundedReceiverStream::new(self.0).map(pending)),
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl Session for Puppet {
+    async fn recv(&mut self, frames: &mut Frames) -> std::io::Result<usize> {
+        match self.acts.recv().await {
+            None => return Ok(0),
+            Some(Act::Say(line, heard)) => {
+                self.heard = Some(heard);
+                frames.push(line.as_bytes());
+            }
+            Some(Act::FailToSend(lines)) => {
+                self.heard = None;
+                lines.lines().for_each(|line| frames.push(line.as_bytes()));
+            }
+            Some(Act::Fail) => return Err(std::io::ErrorKind::TimedOut.into()),
+            Some(Act::Panic) => panic!("as a bug in a transport would"),
+        }
+        Ok(frames.len())
+    }
+
+    async fn send(&mut self, frames: &Frames) -> std::io::Result<()> {
+        let Some(heard) = self.heard.take() else {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        };
+        let _ = heard.send(String::from_utf8_lossy(frames.as_bytes()).into_owned());
+        Ok(())
+    }
+}
+
+/// Says a line through a puppet, and gives back the answer.
+async fn say(puppet: &mpsc::UnboundedSender<Act>, line: &'static str) -> String {
+    let (heard, answer) = oneshot::channel();
+    assert!(puppet.send(Act::Say(line, heard)).is_ok());
+    answer.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_are_freed_whatever_ends_a_connection() {
+    bounded(async {
+        let (arrivals, receiver) = mpsc::unbounded_channel();
+        let server = Server::builder()
+            .transport(Puppets(receiver))
+            .bind()
+            .await
+            .unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+        let arrive = || {
+            let (puppet, acts) = mpsc::unbounded_channel();
+            arrivals.send(acts).unwrap();
+            puppet
+        };
+        let observer = arrive();
+        let ends = [
+            Some(Act::Fail),
+            Some(Act::Panic),
+            Some(Act::FailToSend("i x\ni y")),
+            None,
+        ];
+        for (count, end) in ends.into_iter().enumerate() {
+            let puppet = arrive();
+            assert_eq!(say(&puppet, "g foo").await, "1 Lock Get Success: foo\n");
+            assert_eq!(
+                say(&puppet, "sg foo").await,
+                "1 Shared Lock Get Success: foo\n"
+            );
+            // The same address, but another connection.
+            assert_eq!(say(&observer, "g foo").await, "0 Lock Get Failure: foo\n");
+            assert_eq!(
+                say(&observer, "r foo").await,
+                "0 Lock Release Failure: foo\n"
+            );
+            end.map(|end| puppet.send(end).ok().unwrap());
+            drop(puppet);
+            while !say(&observer, "q").await.contains("connections: 1\n") {}
+            assert_eq!(say(&observer, "i foo").await, "0 Lock Not Locked: foo\n");
+            assert_eq!(
+                say(&observer, "si foo").await,
+                "0 Shared Lock Not Locked: foo\n"
+            );
+            let orphans = format!(
+                "\norphans: {0}\nshared_locks: 0\nshared_orphans: {0}\n",
+                count + 1
+            );
+            assert!(say(&observer, "q").await.contains(&orphans));
+        }
+        drop(stop);
+        running.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transport_that_cannot_listen_takes_the_others_with_it() {
+    bounded(async {
+        let (memory, connector) = Memory::new();
+        let taken = tempfile::NamedTempFile::new().unwrap();
+        let bound = Server::builder()
+            .transport(memory)
+            .transport(glockd::Unix::path(taken.path()))
+            .bind()
+            .await;
+        let error = bound.err().unwrap().to_string();
+        assert!(
+            error.contains(&taken.path().display().to_string()),
+            "{error}"
+        );
+        assert!(connector.connect().is_err());
+        assert!(
+            taken.path().exists(),
+            "a file that is no socket was deleted"
+        );
+    })
+    .await;
+}

@@ -1,0 +1,11 @@
+//! The protocol, pinned byte by byte against a server in this process: scripts with labelled clients,
+//! each run over every transport, their transcripts kept in `snapshots/`.
+
+mod bytes_in;
+mod hostile;
+mod lifetime;
+mod orphans;
+mod policy;
+mod script;
+mod seed;
+mod server;

@@ -1,0 +1,152 @@
+//! What a connection held is free when it has gone, however it went, and counted.
+
+use glockd::Policy;
+
+use crate::script;
+use crate::server::{TestServer, Via, bounded, reset_on_close};
+
+async fn check(case: &str, script: &str) {
+    script::check(&format!("orphans__{case}"), Policy::default(), script).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exclusive() {
+    check(
+        "exclusive",
+        "
+        A: g foo
+        A: g bar
+        A: g bar
+        B: g foo
+        B: g baz
+        - A
+        B: i foo
+        B: g foo
+        B: d
+        B: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_by_two() {
+    check(
+        "shared_by_two",
+        "
+        A: sg foo
+        B: sg foo
+        C: si foo
+        - A
+        C: si foo
+        C: sd foo
+        C: q
+        - B
+        C: si foo
+        C: dump shared
+        C: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn released_ones_are_no_orphans() {
+    check(
+        "released_ones_are_no_orphans",
+        "
+        A: g foo
+        A: sg foo
+        A: r foo
+        A: sr foo
+        B: q
+        - A
+        B: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_goes_with_its_connection() {
+    check(
+        "a_name_goes_with_its_connection",
+        "
+        A: iam worker
+        B: who
+        - A
+        B: who
+        A: me
+        ",
+    )
+    .await;
+}
+
+/// Asks until the reply is this one.
+async fn await_reply(client: &mut crate::server::Client, command: &[u8], expect: &[u8]) {
+    while client.ask(command).await.0 != expect {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abrupt_reset_frees_too() {
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut other = server.connect(Via::Memory).await;
+        let mut stream = server.tcp().await;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"g foo\nsg bar\n")
+            .await
+            .unwrap();
+        await_reply(&mut other, b"si bar", b"1 Shared Lock Is Locked: bar\n").await;
+        reset_on_close(&stream);
+        drop(stream);
+        await_reply(&mut other, b"g foo", b"1 Lock Get Success: foo\n").await;
+        await_reply(&mut other, b"si bar", b"0 Shared Lock Not Locked: bar\n").await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_locks_are_all_freed_and_counted() {
+    const COUNT: usize = 30_000;
+    for via in Via::ALL {
+        bounded(async {
+            let mut server = TestServer::default().await;
+            let (mut holder, mut other) = (server.connect(via).await, server.connect(via).await);
+            for number in 0..COUNT {
+                let verb = if number % 3 == 0 { "sg" } else { "g" };
+                let end = if via == Via::WebSocket { "" } else { "\n" };
+                holder
+                    .send(format!("{verb} lock {number}{end}").as_bytes())
+                    .await;
+                if number % 100 == 99 {
+                    let last = format!("lock {number}\n");
+                    holder.read_until(last.as_bytes()).await;
+                }
+            }
+            let (statistics, _) = other.ask(b"q").await;
+            let statistics = String::from_utf8(statistics).unwrap();
+            assert!(statistics.contains("\nlocks: 20000\n"), "{statistics}");
+            assert!(
+                statistics.contains("\nshared_locks: 10000\n"),
+                "{statistics}"
+            );
+            drop(holder);
+            loop {
+                let (statistics, _) = other.ask(b"q").await;
+                let statistics = String::from_utf8(statistics).unwrap();
+                if statistics.contains("connections: 1\n") {
+                    assert!(
+                        statistics.contains("\nlocks: 0\norphans: 20000\n"),
+                        "{statistics}"
+                    );
+                    let shared = "\nshared_locks: 0\nshared_orphans: 10000\n";
+                    assert!(statistics.contains(shared), "{statistics}");
+                    break;
+                }
+            }
+            server.stop().await;
+        })
+        .await;
+    }
+}

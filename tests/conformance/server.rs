@@ -1,0 +1,281 @@
+//! A server of the test's own, and clients of it over any transport.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use glockd::{Connector, Limits, Memory, Policy, Server, Tcp, Unix, WebSocket};
+use socket2::{SockRef, Socket};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// How long anything may take. It never decides what a test sees, only when a hung one fails.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The bound in time that every test has.
+pub(crate) async fn bounded<T>(test: impl Future<Output = T>) -> T {
+    timeout(LIMIT, test).await.expect("the test hangs")
+}
+
+/// The way a client comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    Tcp,
+    Unix,
+    WebSocket,
+    Memory,
+}
+
+impl Via {
+    pub(crate) const ALL: [Via; 4] = [Via::Tcp, Via::Unix, Via::WebSocket, Via::Memory];
+
+    /// Those whose frames are lines.
+    pub(crate) const STREAMS: [Via; 3] = [Via::Tcp, Via::Unix, Via::Memory];
+}
+
+/// A running server that listens everywhere.
+pub(crate) struct TestServer {
+    tcp: SocketAddr,
+    websocket: SocketAddr,
+    unix: PathBuf,
+    memory: Connector,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+    arrived: HashMap<&'static str, usize>,
+    _directory: TempDir,
+}
+
+impl TestServer {
+    pub(crate) async fn start(policy: Policy, limits: Limits) -> TestServer {
+        let directory = tempfile::tempdir().unwrap();
+        let unix = directory.path().join("socket");
+        let (memory, connector) = Memory::new();
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = Server::builder()
+            .transport(Tcp::address(local))
+            .transport(WebSocket::address(local))
+            .transport(Unix::path(&unix))
+            .transport(memory)
+            .policy(policy)
+            .limits(limits)
+            .bind()
+            .await
+            .unwrap();
+        let addresses = server.addresses();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(server.run(async move { drop(stopped.await) }));
+        TestServer {
+            tcp: addresses[0].ip().unwrap(),
+            websocket: addresses[1].ip().unwrap(),
+            unix,
+            memory: connector,
+            stop: Some(stop),
+            running,
+            arrived: HashMap::new(),
+            _directory: directory,
+        }
+    }
+
+    /// A server as it is by default.
+    pub(crate) async fn default() -> TestServer {
+        TestServer::start(Policy::default(), Limits::default()).await
+    }
+
+    /// Ends the server, and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        self.stop.take();
+        self.running.await.unwrap();
+    }
+
+    /// A new client. The addresses of a series of clients of one kind are in sorted order.
+    pub(crate) async fn connect(&mut self, via: Via) -> Client {
+        match via {
+            Via::Tcp => {
+                let stream = self.connect_tcp(self.tcp).await;
+                Client::stream(stream.local_addr().unwrap().to_string(), stream)
+            }
+            Via::WebSocket => {
+                let stream = self.connect_tcp(self.websocket).await;
+                let address = stream.local_addr().unwrap().to_string();
+                let (stream, _) = client_async("ws://localhost/", stream).await.unwrap();
+                let wire = Wire::WebSocket(Box::new(stream));
+                Client { address, wire }
+            }
+            Via::Unix => {
+                let stream = UnixStream::connect(&self.unix).await.unwrap();
+                Client::stream(format!("unix:{}", self.next("unix")), stream)
+            }
+            Via::Memory => {
+                let stream = self.memory.connect().unwrap();
+                Client::stream(format!("memory:{}", self.next("memory")), stream)
+            }
+        }
+    }
+
+    /// A bare TCP connection to the port for lines.
+    pub(crate) async fn tcp(&mut self) -> TcpStream {
+        self.connect_tcp(self.tcp).await
+    }
+
+    async fn connect_tcp(&mut self, to: SocketAddr) -> TcpStream {
+        // Each from a loopback address of its own: their order must not depend on the ports they get.
+        let number = u8::try_from(self.next("ip")).unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket
+            .bind((Ipv4Addr::new(127, 0, 0, number), 0).into())
+            .unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    fn next(&mut self, kind: &'static str) -> usize {
+        let arrived = self.arrived.entry(kind).or_insert(0);
+        *arrived += 1;
+        *arrived
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+enum Wire {
+    Stream(Box<dyn Stream>),
+    WebSocket(Box<WebSocketStream<TcpStream>>),
+}
+
+/// A client's end of a connection.
+pub(crate) struct Client {
+    /// Its address, as the server should see it.
+    pub(crate) address: String,
+    wire: Wire,
+}
+
+/// A name that nobody locks: asking for it marks the end of the reply before.
+const MARK: &[u8] = b"i \x01mark\n";
+const MARK_REPLY: &[u8] = b"0 Lock Not Locked: \x01mark\n";
+
+impl Client {
+    fn stream(address: String, stream: impl Stream + 'static) -> Client {
+        Client {
+            address,
+            wire: Wire::Stream(Box::new(stream)),
+        }
+    }
+
+    /// Sends bytes as they are, or as one message.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        match &mut self.wire {
+            Wire::Stream(stream) => stream.write_all(bytes).await.unwrap(),
+            Wire::WebSocket(socket) => {
+                let message = match str::from_utf8(bytes) {
+                    Ok(text) => Message::text(text),
+                    Err(_) => Message::binary(bytes.to_vec()),
+                };
+                socket.send(message).await.unwrap();
+            }
+        }
+    }
+
+    /// Sends one command and gives back the bytes of its reply, and how many inspections of a lock were
+    /// added to find its end.
+    pub(crate) async fn ask(&mut self, command: &[u8]) -> (Vec<u8>, u64) {
+        match &mut self.wire {
+            Wire::Stream(_) => {
+                self.send(&[command, b"\n", MARK].concat()).await;
+                let mut reply = self.read_until(MARK_REPLY).await;
+                reply.truncate(reply.len() - MARK_REPLY.len());
+                (reply, 1)
+            }
+            Wire::WebSocket(socket) => {
+                let message = match str::from_utf8(command) {
+                    Ok(text) => Message::text(text),
+                    Err(_) => Message::binary(command.to_vec()),
+                };
+                socket.send(message).await.unwrap();
+                (self.message().await, 0)
+            }
+        }
+    }
+
+    /// Reads until what was read ends so.
+    pub(crate) async fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut read = Vec::new();
+        while !read.ends_with(end) {
+            let before = read.len();
+            match &mut self.wire {
+                Wire::Stream(stream) => drop(stream.read_buf(&mut read).await.unwrap()),
+                Wire::WebSocket(_) => read.extend(self.message().await),
+            }
+            assert!(
+                read.len() > before || matches!(self.wire, Wire::WebSocket(_)),
+                "the server closed after {}",
+                read.escape_ascii()
+            );
+        }
+        read
+    }
+
+    /// The bytes of the next message.
+    async fn message(&mut self) -> Vec<u8> {
+        let Wire::WebSocket(socket) = &mut self.wire else {
+            unreachable!("streams have no messages");
+        };
+        match socket.next().await.unwrap().unwrap() {
+            Message::Text(text) => text.as_bytes().to_vec(),
+            Message::Binary(bytes) => {
+                let text = str::from_utf8(&bytes);
+                assert!(
+                    text.is_err() || bytes.len() > 65536,
+                    "text in a binary message"
+                );
+                bytes.to_vec()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends segments and closes the sending side, while reading what is answered up to the server's close.
+    pub(crate) async fn finish(self, segments: &[&[u8]]) -> Vec<u8> {
+        let Wire::Stream(stream) = self.wire else {
+            panic!("a message-based client has no segments");
+        };
+        let (mut input, mut output) = tokio::io::split(stream);
+        let mut read = Vec::new();
+        let sending = async {
+            for segment in segments {
+                output.write_all(segment).await.unwrap();
+                output.flush().await.unwrap();
+            }
+            output.shutdown().await.unwrap();
+        };
+        // At once, or a server whose answers nobody takes would stop reading.
+        let (_, received) = tokio::join!(sending, input.read_to_end(&mut read));
+        received.unwrap();
+        read
+    }
+
+    /// Waits until the server closes, and gives back what it said before.
+    pub(crate) async fn expect_end(&mut self) -> Vec<u8> {
+        let mut read = Vec::new();
+        match &mut self.wire {
+            Wire::Stream(stream) => drop(stream.read_to_end(&mut read).await),
+            Wire::WebSocket(socket) => while let Some(Ok(_)) = socket.next().await {},
+        }
+        read
+    }
+}
+
+/// Makes the next close of a socket a reset.
+pub(crate) fn reset_on_close(stream: &TcpStream) {
+    let socket: SockRef<'_> = SockRef::from(stream);
+    let socket: &Socket = &socket;
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+}
