@@ -56,7 +56,10 @@ pub(super) async fn shake(
     let stream = parts.io.into_inner();
     match served {
         Ok(()) if accepted.load(Ordering::Relaxed) => {
-            let session = WebSocketSession::new(stream, parts.read_buf.into(), limits).await;
+            // A copy: turned into a vector, hyper's whole buffer would live on in the session.
+            let leftover = parts.read_buf.to_vec();
+            drop(parts.read_buf);
+            let session = WebSocketSession::new(stream, leftover, limits).await;
             Ok(Some(Box::new(session)))
         }
         Err(error) if !error.is_parse() => Err(io::Error::other(error)),

@@ -29,7 +29,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::part;
 use crate::{Frame, Frames, Limits, Session};
 
-/// What one read takes. Each connection owns a buffer of this size all the time.
+/// What one read takes. Each connection owns a buffer of this size all the time; after a longer message,
+/// one of that message's size, since tungstenite gives none back. The limit of a message bounds it.
 const READ: usize = 1024;
 
 /// Bytes of a ping or a close frame, which may come however short messages must be.

@@ -139,7 +139,7 @@ async fn nothing_follows_a_write_that_was_broken_off() {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
         let mut replies = Frames::new();
         // More than the sockets' buffers take.
-        replies.push(&vec![b'x'; 64 * 1024 * 1024]);
+        replies.push(&vec![b'x'; 32 * 1024 * 1024]);
         tokio::select! {
             biased;
             sent = session.send(&replies) => panic!("that much was sent: {sent:?}"),
