@@ -385,6 +385,21 @@ mod tests {
         drop(listening);
     }
 
+    #[tokio::test]
+    async fn a_lock_on_the_directory_is_waited_for() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("socket");
+        let lock = File::open(directory.path()).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let release = async {
+            tokio::task::yield_now().await;
+            assert!(!path.exists());
+            drop(lock);
+        };
+        let (listening, ()) = tokio::join!(listen(&path), release);
+        listening.unwrap();
+    }
+
     #[test]
     fn of_many_that_start_at_once_one_listens() {
         const DAEMONS: usize = 8;
