@@ -1,0 +1,308 @@
+//! The daemon's flags: what there is, what it means, and what argv says.
+//!
+//! [`Args`] is the only list of them. argh parses by it, [`GoFlags`] reads Go's syntax by it, and the
+//! usage text is made of it, since argh's own shows a syntax that scripts do not use.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use argh::{ArgsInfo, FlagInfoKind, FromArgs};
+use glockd::Limits;
+
+use crate::config::Config;
+use crate::go_flags::{FlagError, GoFlags};
+
+const MAX_LINE: RangeInclusive<i64> = 1..=Limits::MAX_LINE_CEILING as i64;
+
+/// A network lock daemon: a lock lives as long as the connection that holds it.
+//
+// A flag may be given several times, so each is a `Vec`, of which the last wins. `int` and `bool` say
+// how a value is spelled; a text that stands for something else has a name of its own.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    error_code(0, "stopped by SIGTERM or SIGINT, or help was asked for"),
+    error_code(1, "nothing to listen on, or an address cannot be listened on"),
+    error_code(2, "mistake in the flags"),
+    error_code(3, "the pidfile cannot be opened or written"),
+    error_code(4, "the pidfile is locked by another process")
+)]
+struct Args {
+    /// port of TCP, on all addresses; 0 turns it off (default 9999)
+    #[argh(option, arg_name = "int")]
+    port: Vec<i64>,
+
+    /// port of WebSocket, on all addresses; 0 turns it off (default 9998)
+    #[argh(option, arg_name = "int")]
+    ws: Vec<i64>,
+
+    /// a Unix socket, which anyone may connect to; a stale one is replaced (default off)
+    #[argh(option, arg_name = "path")]
+    unix: Vec<String>,
+
+    /// a file for the process id, kept locked while the daemon runs (default off)
+    #[argh(option, arg_name = "path")]
+    pidfile: Vec<String>,
+
+    /// the bytes that a line or a message may have (default 131072)
+    #[argh(option, arg_name = "int")]
+    max_line: Vec<i64>,
+
+    /// allow d, sd, dump and who, which show what others hold; to forbid: -dump=false (default true)
+    #[argh(option, arg_name = "bool")]
+    dump: Vec<bool>,
+
+    /// allow iam and who; to forbid: -registry=false (default true)
+    #[argh(option, arg_name = "bool")]
+    registry: Vec<bool>,
+
+    /// log connects and disconnects, grants, releases, orphans and invalid commands (default false)
+    #[argh(option, arg_name = "bool")]
+    verbose: Vec<bool>,
+}
+
+/// Why the daemon does not start, by its command line. Shown on stderr.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ArgsError {
+    /// It was asked how it is used, and this is the answer.
+    #[error("{usage}")]
+    Help { usage: String },
+    /// A flag is wrong.
+    #[error("{message}\n{usage}")]
+    Mistake { message: String, usage: String },
+}
+
+/// Reads the command line, without the program's name. Of a help flag and a mistake the first counts, as
+/// in Go.
+pub(crate) fn parse(argv: &[OsString]) -> Result<Config, ArgsError> {
+    let flags = Args::get_args_info().flags;
+    let mistake = |message: String| ArgsError::Mistake {
+        message,
+        usage: usage(),
+    };
+    let mut plain = Vec::new();
+    let mut stopped = None;
+    for flag in GoFlags::new(flags, argv) {
+        match flag {
+            Ok((name, value)) => plain.extend([name, value]),
+            Err(error) => stopped = Some(error),
+        }
+    }
+    let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+    let args = Args::from_args(&[NAME], &plain).map_err(|exit| mistake(exit.output))?;
+    let config = args.config().map_err(mistake)?;
+    match stopped {
+        None => Ok(config),
+        Some(FlagError::Help) => Err(ArgsError::Help { usage: usage() }),
+        Some(error) => Err(mistake(error.to_string())),
+    }
+}
+
+const NAME: &str = env!("CARGO_BIN_NAME");
+
+impl Args {
+    /// The last of each flag, with a message if any is out of range. Ports are not checked here: one
+    /// that cannot be listened on is no mistake in the flags, but a failure to listen.
+    fn config(self) -> Result<Config, String> {
+        if let Some(value) = self.max_line.iter().find(|value| !MAX_LINE.contains(value)) {
+            return Err(format!(
+                "invalid value \"{value}\" for flag -max-line: not from {} to {}",
+                MAX_LINE.start(),
+                MAX_LINE.end()
+            ));
+        }
+        let path = |flag: Vec<String>| flag.into_iter().last().filter(|path| !path.is_empty());
+        let default = Config::default();
+        Ok(Config {
+            port: last(&self.port).unwrap_or(default.port),
+            ws: last(&self.ws).unwrap_or(default.ws),
+            unix: path(self.unix).map(PathBuf::from),
+            pidfile: path(self.pidfile).map(PathBuf::from),
+            max_line: last(&self.max_line)
+                .and_then(|value| value.try_into().ok())
+                .unwrap_or(default.max_line),
+            dump: last(&self.dump).unwrap_or(default.dump),
+            registry: last(&self.registry).unwrap_or(default.registry),
+            verbose: last(&self.verbose).unwrap_or(default.verbose),
+        })
+    }
+}
+
+fn last<T: Copy>(values: &[T]) -> Option<T> {
+    values.last().copied()
+}
+
+/// The usage text, laid out as Go does it.
+fn usage() -> String {
+    let info = Args::get_args_info();
+    let mut usage = format!("{}\n\nUsage of {NAME}:\n", info.description);
+    for flag in info.flags {
+        // A switch is argh's `--help`, which comes last.
+        let FlagInfoKind::Option { arg_name } = flag.kind else {
+            continue;
+        };
+        let name = flag.long.trim_start_matches('-');
+        let argument = match arg_name {
+            "bool" => String::new(),
+            other => format!(" {other}"),
+        };
+        let _ = writeln!(usage, "  -{name}{argument}\n    \t{}", flag.description);
+    }
+    usage.push_str("  -help\n    \tshow this text\n\nExit status:\n");
+    for status in info.error_codes {
+        let _ = writeln!(usage, "  {}\t{}", status.code, status.description);
+    }
+    usage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(argv: &str) -> Result<Config, ArgsError> {
+        let argv: Vec<OsString> = argv
+            .split_whitespace()
+            .map(|word| if word == "''" { "" } else { word }.into())
+            .collect();
+        parse(&argv)
+    }
+
+    #[test]
+    fn the_last_of_a_flag_wins() {
+        #[track_caller]
+        fn check(argv: &str, expect: Config) {
+            assert_eq!(read(argv), Ok(expect), "{argv}");
+        }
+        let default = Config::default;
+        check("", default());
+        check(
+            "-port 1 -ws 2 --port=0x3 -ws=0",
+            Config {
+                port: 3,
+                ws: 0,
+                ..default()
+            },
+        );
+        check(
+            "-port -1 -ws 70000",
+            Config {
+                port: -1,
+                ws: 70000,
+                ..default()
+            },
+        );
+        check(
+            "-unix /a -pidfile /b -unix=/c",
+            Config {
+                unix: Some("/c".into()),
+                pidfile: Some("/b".into()),
+                ..default()
+            },
+        );
+        check("-unix /a -unix '' -pidfile=/b -pidfile=", default());
+        check(
+            "-dump=false -registry=F -verbose",
+            Config {
+                dump: false,
+                registry: false,
+                verbose: true,
+                ..default()
+            },
+        );
+        check("-dump=0 -dump -verbose -verbose=false", default());
+        check(
+            "-max-line 1",
+            Config {
+                max_line: 1,
+                ..default()
+            },
+        );
+        check(
+            "-max-line 1_073_741_824",
+            Config {
+                max_line: 1 << 30,
+                ..default()
+            },
+        );
+    }
+
+    #[test]
+    fn each_of_a_flag_is_checked() {
+        #[track_caller]
+        fn check(argv: &str, expect: &str) {
+            let error = read(argv).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("{expect}\n{}", usage()),
+                "{argv}"
+            );
+        }
+        let range = |value: &str| {
+            format!("invalid value \"{value}\" for flag -max-line: not from 1 to 1073741824")
+        };
+        check("-max-line 0", &range("0"));
+        check("-max-line -1 -max-line 5", &range("-1"));
+        check("-max-line 1073741825 -help", &range("1073741825"));
+        check("-max-line 0 -bogus", &range("0"));
+        check(
+            "-bogus -max-line 0",
+            "flag provided but not defined: -bogus",
+        );
+        check(
+            "-port x -port 1",
+            "invalid value \"x\" for flag -port: parse error",
+        );
+        check(
+            "-dump false",
+            "unexpected argument \"false\": to set a boolean flag, write -dump=false",
+        );
+    }
+
+    #[test]
+    fn help_is_no_mistake() {
+        for argv in ["-help", "-port 1 --help", "-h -bogus", "-help -max-line 0"] {
+            assert_eq!(
+                read(argv),
+                Err(ArgsError::Help { usage: usage() }),
+                "{argv}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_usage_states_the_defaults_that_hold() {
+        let mut stated = 0;
+        for flag in Args::get_args_info().flags {
+            if let Some((_, default)) = flag.description.split_once("(default ") {
+                let value = match default.trim_end_matches(')') {
+                    "off" => "",
+                    value => value,
+                };
+                let argv = [format!("{}={value}", flag.long).into()];
+                assert_eq!(parse(&argv), Ok(Config::default()), "{argv:?}");
+                stated += 1;
+            }
+        }
+        assert_eq!(
+            stated,
+            Args::get_args_info().flags.len() - 1,
+            "all but -help"
+        );
+    }
+
+    #[test]
+    fn the_usage_is_laid_out_as_go_does_it() {
+        let usage = usage();
+        for part in [
+            "\n\nUsage of glockd:\n",
+            "\n  -port int\n    \tport of TCP, on all addresses; 0 turns it off (default 9999)\n",
+            "\n  -max-line int\n    \t",
+            "\n  -unix path\n    \t",
+            "\n  -dump\n    \tallow ",
+            "\n  4\tthe pidfile is locked by another process\n",
+        ] {
+            assert!(usage.contains(part), "{part}\n{usage}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What the flags ask for, as plain data, and the server's parts made of it.
+
+use std::path::PathBuf;
+
+use glockd::{Limits, Policy, Tcp, Transport, Unix, WebSocket};
+
+/// What the daemon is to do. Every combination is a `Config`; whether it can be done shows in
+/// [`transports`](Config::transports).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// TCP port; 0: no TCP.
+    pub(crate) port: i64,
+    /// WebSocket port; 0: no WebSocket.
+    pub(crate) ws: i64,
+    /// Unix socket.
+    pub(crate) unix: Option<PathBuf>,
+    /// Where to write the process id.
+    pub(crate) pidfile: Option<PathBuf>,
+    /// Bytes of a line or a message.
+    pub(crate) max_line: usize,
+    /// Whether clients may see what others hold.
+    pub(crate) dump: bool,
+    /// Whether clients may give themselves names.
+    pub(crate) registry: bool,
+    /// Whether to log what clients do.
+    pub(crate) verbose: bool,
+}
+
+/// Why there is nothing to bind to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("nothing to listen on: -port and -ws are 0, and there is no -unix")]
+    AllOff,
+    #[error("cannot listen on -{flag} {port}: a port is from 1 to 65535, or 0 for none")]
+    Port { flag: &'static str, port: i64 },
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            port: 9999,
+            ws: 9998,
+            unix: None,
+            pidfile: None,
+            max_line: Limits::default().max_line,
+            dump: true,
+            registry: true,
+            verbose: false,
+        }
+    }
+}
+
+impl Config {
+    /// What to listen on.
+    pub(crate) fn transports(&self) -> Result<Vec<Box<dyn Transport>>, ConfigError> {
+        let mut transports: Vec<Box<dyn Transport>> = Vec::new();
+        if let Some(port) = port("port", self.port)? {
+            transports.push(Box::new(Tcp::port(port)));
+        }
+        if let Some(port) = port("ws", self.ws)? {
+            transports.push(Box::new(WebSocket::port(port)));
+        }
+        if let Some(path) = &self.unix {
+            transports.push(Box::new(Unix::path(path)));
+        }
+        if transports.is_empty() {
+            return Err(ConfigError::AllOff);
+        }
+        Ok(transports)
+    }
+
+    /// What clients may do.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy::new(self.dump, self.registry)
+    }
+
+    /// How much of it.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::default().with_max_line(self.max_line)
+    }
+}
+
+fn port(flag: &'static str, port: i64) -> Result<Option<u16>, ConfigError> {
+    match u16::try_from(port) {
+        Ok(0) => Ok(None),
+        Ok(port) => Ok(Some(port)),
+        Err(_) => Err(ConfigError::Port { flag, port }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_off_is_not_listened_on() {
+        let check = |port, ws, unix: Option<&str>, expect: Result<&[&str], &str>| {
+            let config = Config {
+                port,
+                ws,
+                unix: unix.map(PathBuf::from),
+                ..Config::default()
+            };
+            let transports = config.transports();
+            let names = transports.as_ref().map(|transports| {
+                let names = transports.iter().map(|transport| transport.name());
+                names.collect::<Vec<_>>()
+            });
+            assert_eq!(
+                names.as_deref().map_err(|error| error.to_string()),
+                expect.map_err(str::to_owned)
+            );
+        };
+        check(9999, 9998, None, Ok(&["tcp", "websocket"]));
+        check(1, 0, Some("/s"), Ok(&["tcp", "unix"]));
+        check(0, 65535, None, Ok(&["websocket"]));
+        check(0, 0, Some("/s"), Ok(&["unix"]));
+        check(
+            0,
+            0,
+            None,
+            Err("nothing to listen on: -port and -ws are 0, and there is no -unix"),
+        );
+        check(
+            70000,
+            0,
+            None,
+            Err("cannot listen on -port 70000: a port is from 1 to 65535, or 0 for none"),
+        );
+        check(
+            0,
+            -1,
+            Some("/s"),
+            Err("cannot listen on -ws -1: a port is from 1 to 65535, or 0 for none"),
+        );
+    }
+}
