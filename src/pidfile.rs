@@ -1,0 +1,260 @@
+//! The file that says which process the daemon is, and that there is only one.
+//!
+//! The lock on the file tells whether its owner lives; its text is for people and scripts. Nothing of
+//! the file is changed before it is locked, so that a process that comes second never harms it. It stays
+//! open, and thereby locked, until [`Pidfile`] is dropped, which removes it. The descriptor is closed on
+//! exec, and a kernel's lock ends with the process: a file that a killed daemon left is free to take.
+//!
+//! A lock belongs to the file, not to its name: between opening and locking, the last owner may have
+//! removed the name. So the name is looked up again once the file is locked, and removed only while it
+//! still means this file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// How often a file may vanish between opening and locking. Each time, another daemon came and went.
+const ATTEMPTS: u32 = 100;
+
+/// Bytes of a locked file that are read to find a process id in it.
+const LONGEST_PID: u64 = 20;
+
+/// A pidfile that is ours. Dropping it removes the file.
+#[derive(Debug)]
+pub(crate) struct Pidfile {
+    /// Without symbolic links, and not relative: it is the file that is removed, wherever we are then.
+    path: PathBuf,
+    file: File,
+}
+
+/// Why there is no pidfile.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PidfileError {
+    /// It cannot be opened, locked or written.
+    #[error("cannot use pidfile {}: {source}", path.display())]
+    Unusable { path: PathBuf, source: io::Error },
+    /// Another process holds it. The file is as it was.
+    #[error("pidfile {} is locked by another process{}", path.display(), owner(*.pid))]
+    Locked { path: PathBuf, pid: Option<u32> },
+}
+
+fn owner(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(", {pid}")).unwrap_or_default()
+}
+
+impl Pidfile {
+    /// Creates the file, or takes over one that nobody holds, and writes this process's id into it,
+    /// without a line end.
+    pub(crate) fn take(path: &Path) -> Result<Pidfile, PidfileError> {
+        let unusable = |source| PidfileError::Unusable {
+            path: path.to_owned(),
+            source,
+        };
+        for _ in 0..ATTEMPTS {
+            let mut file = open(path).map_err(unusable)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(PidfileError::Locked {
+                        path: path.to_owned(),
+                        pid: read(&mut file),
+                    });
+                }
+                Err(errno) => return Err(unusable(errno.into())),
+            }
+            match fs::canonicalize(path) {
+                Ok(path) if names(&path, &file) => {
+                    let mut pidfile = Pidfile { path, file };
+                    pidfile.write().map_err(unusable)?;
+                    return Ok(pidfile);
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(unusable(error));
+                }
+                _ => {}
+            }
+        }
+        Err(unusable(io::Error::other("it keeps vanishing")))
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all(process::id().to_string().as_bytes())
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        // Before the lock goes with the file: nobody else can have taken it yet.
+        if names(&self.path, &self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Opens the file as it is, or creates it.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
+/// Whether `path` is a name of `file`.
+fn names(path: &Path, file: &File) -> bool {
+    match (fs::metadata(path), file.metadata()) {
+        (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+        _ => false,
+    }
+}
+
+/// The process id that another daemon wrote.
+fn read(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(LONGEST_PID).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    fn own_pid() -> String {
+        process::id().to_string()
+    }
+
+    #[track_caller]
+    fn check_locked(path: &Path, expect: Option<u32>) {
+        match Pidfile::take(path).unwrap_err() {
+            PidfileError::Locked { pid, .. } => assert_eq!(pid, expect),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[track_caller]
+    fn check_unusable(path: &Path) {
+        let error = Pidfile::take(path).unwrap_err();
+        assert!(matches!(error, PidfileError::Unusable { .. }), "{error}");
+        let message = error.to_string();
+        let start = format!("cannot use pidfile {}: ", path.display());
+        assert!(message.starts_with(&start), "{message}");
+    }
+
+    #[test]
+    fn it_is_written_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let pidfile = Pidfile::take(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), own_pid());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777 & !0o644, 0);
+        drop(pidfile);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_second_taker_leaves_it_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let pidfile = Pidfile::take(&path).unwrap();
+        check_locked(&path, Some(process::id()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), own_pid());
+        fs::write(&path, "\x1B[1mno number").unwrap();
+        check_locked(&path, None);
+        drop(pidfile);
+        drop(Pidfile::take(&path).unwrap());
+    }
+
+    #[test]
+    fn a_file_that_nobody_holds_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        fs::write(&path, "12345678901234567890 of a daemon that was killed").unwrap();
+        let _pidfile = Pidfile::take(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), own_pid());
+    }
+
+    #[test]
+    fn a_file_that_is_no_longer_ours_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let pidfile = Pidfile::take(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(pidfile);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
+    }
+
+    #[test]
+    fn behind_a_symbolic_link_it_is_the_file_that_is_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, path) = (dir.path().join("link"), dir.path().join("pid"));
+        symlink("pid", &link).unwrap();
+        let pidfile = Pidfile::take(&link).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), own_pid());
+        check_locked(&path, Some(process::id()));
+        drop(pidfile);
+        assert!(!path.exists());
+        assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn what_is_no_file_is_unusable() {
+        let dir = tempfile::tempdir().unwrap();
+        check_unusable(dir.path());
+        check_unusable(&dir.path().join("no/such/folder"));
+        check_unusable(Path::new("/dev/null"));
+        check_unusable(Path::new("/"));
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        check_unusable(&file.join("pid"));
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        check_unusable(&socket);
+        assert!(socket.exists());
+    }
+
+    /// Takers that come and go all the time: never two at once, and never one that holds a file that
+    /// has no name, so that the next one would not see it.
+    #[test]
+    fn of_many_takers_one_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let (owners, taken) = (AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        match Pidfile::take(&path) {
+                            Ok(pidfile) => {
+                                assert_eq!(owners.fetch_add(1, Ordering::SeqCst), 0);
+                                taken.fetch_add(1, Ordering::SeqCst);
+                                assert!(names(&path, &pidfile.file));
+                                assert_eq!(owners.fetch_sub(1, Ordering::SeqCst), 1);
+                            }
+                            Err(PidfileError::Locked { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(taken.into_inner() > 0);
+        assert!(!path.exists());
+    }
+}
