@@ -1,1 +1,118 @@
-fn main() {}
+//! The daemon: flags, pidfile, signals and log around a [`glockd::Server`].
+//!
+//! Things are claimed in the order in which they can fail (flags, pidfile, addresses), and given back in
+//! the opposite one, whether it failed or ran: nothing here calls `process::exit`. The status says how
+//! far it came; [`Failure::status`] has them all.
+
+mod args;
+mod config;
+mod go_flags;
+mod go_values;
+mod pidfile;
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use glockd::{BindError, Server};
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
+
+use crate::args::ArgsError;
+use crate::config::{Config, ConfigError};
+use crate::pidfile::{Pidfile, PidfileError};
+
+/// Why the daemon did not run.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Args(#[from] ArgsError),
+    #[error("glockd: {0}")]
+    Pidfile(#[from] PidfileError),
+    #[error("glockd: {0}")]
+    Config(#[from] ConfigError),
+    #[error("glockd: {0}")]
+    Bind(#[from] BindError),
+    #[error("glockd: cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+impl Failure {
+    fn status(&self) -> u8 {
+        match self {
+            Failure::Args(ArgsError::Help { .. }) => 0,
+            Failure::Config(_) | Failure::Bind(_) | Failure::System(_) => 1,
+            Failure::Args(ArgsError::Mistake { .. }) => 2,
+            Failure::Pidfile(PidfileError::Unusable { .. }) => 3,
+            Failure::Pidfile(PidfileError::Locked { .. }) => 4,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Not `eprintln!`: it panics if nobody reads.
+            let _ = writeln!(io::stderr(), "{}", failure.to_string().trim_end());
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn start() -> Result<(), Failure> {
+    let argv: Vec<OsString> = env::args_os().skip(1).collect();
+    let config = args::parse(&argv)?;
+    log_to_stderr(config.verbose);
+    runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(&config))
+}
+
+async fn run(config: &Config) -> Result<(), Failure> {
+    // From here on a signal can no longer leave anything behind.
+    let stop = stop_signal()?;
+    let _pidfile = match &config.pidfile {
+        Some(path) => Some(Pidfile::take(path)?),
+        None => None,
+    };
+    let mut server = Server::builder()
+        .policy(config.policy())
+        .limits(config.limits());
+    for transport in config.transports()? {
+        server = server.boxed_transport(transport);
+    }
+    server.bind().await?.run(stop).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Done when the daemon is told to stop, be it before this is first polled. SIGHUP is caught, and means
+/// nothing: it comes when a terminal is closed.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    // Once caught, always caught: dropping the receiver does not bring the default back.
+    let _ = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!("{name}: stopping");
+    })
+}
+
+fn log_to_stderr(verbose: bool) {
+    let level = if verbose { Level::DEBUG } else { Level::INFO };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        // They would go to stderr as well, by a macro that panics if that is what failed.
+        .log_internal_errors(false)
+        .init();
+}
