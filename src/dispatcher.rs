@@ -144,6 +144,8 @@ impl Dispatcher {
         let (released, done) =
             self.locks
                 .release_all(departure.client, &mut departure.progress, budget);
+        departure.orphans.exclusive += released.exclusive;
+        departure.orphans.shared += released.shared;
         self.stats
             .orphans(released.exclusive as u64, released.shared as u64);
         if done {
