@@ -1,0 +1,124 @@
+//! Clients, one for each way in, that say a line and wait for the answer.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::process::{Daemon, PATIENCE};
+
+/// A byte stream to the daemon.
+pub(crate) struct Client<S: Read + Write> {
+    stream: BufReader<S>,
+}
+
+impl Client<TcpStream> {
+    /// Over TCP.
+    pub(crate) fn tcp(daemon: &Daemon) -> Client<TcpStream> {
+        Client::new(connect(daemon.port))
+    }
+
+    /// Goes without a goodbye, as if its machine had forgotten it.
+    pub(crate) fn reset(self) {
+        let socket = SockRef::from(self.stream.get_ref());
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl Client<UnixStream> {
+    /// Over the Unix socket.
+    pub(crate) fn unix(daemon: &Daemon) -> Client<UnixStream> {
+        let stream = UnixStream::connect(&daemon.sock).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client::new(stream)
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    fn new(stream: S) -> Client<S> {
+        Client {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    /// Sends a command, which has no answer, or not yet.
+    pub(crate) fn say(&mut self, command: impl AsRef<[u8]>) {
+        let line = [command.as_ref(), b"\n"].concat();
+        self.stream.get_mut().write_all(&line).unwrap();
+    }
+
+    /// The next line of an answer, without its end.
+    pub(crate) fn hear(&mut self) -> String {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line).unwrap();
+        assert_eq!(line.pop(), Some(b'\n'), "the daemon hung up");
+        line.escape_ascii().to_string()
+    }
+
+    /// Sends a command, and waits for the line that answers it.
+    pub(crate) fn ask(&mut self, command: impl AsRef<[u8]>) -> String {
+        self.say(command);
+        self.hear()
+    }
+
+    /// The counter of this name, by `q`.
+    pub(crate) fn counter(&mut self, name: &str) -> u64 {
+        let mut value = None;
+        // `me` marks the end, since `q` has none.
+        self.say("q\nme");
+        loop {
+            let line = self.hear();
+            match line.split_once(": ") {
+                Some((key, number)) if key == name => value = number.parse().ok(),
+                Some(_) => {}
+                None => return value.unwrap(),
+            }
+        }
+    }
+
+    /// Waits for the daemon to hang up.
+    pub(crate) fn await_end(mut self) {
+        let mut rest = Vec::new();
+        // It may be a reset, if something was left unread.
+        let _ = self.stream.read_to_end(&mut rest);
+        assert_eq!(rest.escape_ascii().to_string(), "");
+    }
+}
+
+/// A WebSocket to the daemon.
+pub(crate) struct Web {
+    socket: tungstenite::WebSocket<TcpStream>,
+}
+
+impl Web {
+    pub(crate) fn connect(daemon: &Daemon) -> Web {
+        let url = format!("ws://127.0.0.1:{}/any/path", daemon.ws);
+        let (socket, _) = tungstenite::client(url, connect(daemon.ws)).unwrap();
+        Web { socket }
+    }
+
+    /// Sends a command, and waits for the message that answers it.
+    pub(crate) fn ask(&mut self, command: &str) -> String {
+        self.socket.send(Message::text(command)).unwrap();
+        let message = self.socket.read().unwrap();
+        message.into_data().escape_ascii().to_string()
+    }
+}
+
+/// Sends this to a port, and waits until the daemon hangs up, whatever it answers.
+pub(crate) fn knock(port: u16, bytes: &[u8]) {
+    let mut stream = connect(port);
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}

@@ -1,0 +1,221 @@
+//! Forms of flags, and the order in which things fail. What every form means is tested in the program,
+//! without a process; here it is the statuses and the texts.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
+
+use tempfile::tempdir;
+
+use crate::clients::{Client, Web};
+use crate::process::{Daemon, Finished, free_ports, retry, run, run_arguments};
+
+const ALL_OFF: &str = "glockd: nothing to listen on: -port and -ws are 0, and there is no -unix\n";
+
+/// Runs a daemon that ends with this status, and says this at the start of its stderr.
+#[track_caller]
+fn check(flags: &str, status: i32, stderr: &str) -> Finished {
+    let dir = tempdir().unwrap();
+    let finished = run(dir.path(), flags);
+    assert_eq!(finished.status, Some(status), "{flags}: {finished:?}");
+    assert!(finished.stderr.starts_with(stderr), "{flags}: {finished:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{flags}");
+    finished
+}
+
+/// Flags that are taken as well formed: what fails is that nothing is left to listen on.
+#[test]
+fn every_form_of_a_flag_is_taken() {
+    for flags in [
+        "-port 0 -ws 0",
+        "--port 0 --ws 0",
+        "-port=0 --ws=0",
+        "-port 0x0 -ws 0_0",
+        "-port 00 -ws -0",
+        "-port 0 -ws 0 --",
+        "-port 1 -port 0 -ws 70000 -ws=0",
+        "-port 0 -ws 0 -verbose -dump",
+        "-port 0 -ws 0 -dump=false -registry=F -verbose=1",
+        "-registry=false -verbose=true -port 0 -ws 0",
+        "-port 0 -ws 0 -unix /no/where -unix=",
+        "-port 0 -ws 0 -max-line 1",
+    ] {
+        let finished = check(flags, 1, ALL_OFF);
+        assert_eq!(finished.stderr, ALL_OFF, "{flags}");
+    }
+}
+
+#[test]
+fn an_empty_path_means_off() {
+    let empty = ["-port", "0", "-ws", "0", "-unix", "", "-pidfile", ""];
+    let finished = run_arguments(empty);
+    assert_eq!((finished.status, &*finished.stderr), (Some(1), ALL_OFF));
+}
+
+#[test]
+fn mistakes_in_the_flags_are_named() {
+    for (flags, message) in [
+        ("-bogus", "flag provided but not defined: -bogus"),
+        ("-port", "flag needs an argument: -port"),
+        (
+            "-port x",
+            r#"invalid value "x" for flag -port: parse error"#,
+        ),
+        ("-port=", r#"invalid value "" for flag -port: parse error"#),
+        (
+            "-ws 1.5",
+            r#"invalid value "1.5" for flag -ws: parse error"#,
+        ),
+        ("-dump=", r#"invalid value "" for flag -dump: parse error"#),
+        (
+            "-dump=no",
+            r#"invalid value "no" for flag -dump: parse error"#,
+        ),
+        (
+            "-port 99999999999999999999",
+            r#"invalid value "99999999999999999999" for flag -port: value out of range"#,
+        ),
+        (
+            "-max-line 0",
+            r#"invalid value "0" for flag -max-line: not from 1 to 1073741824"#,
+        ),
+        (
+            "-max-line 1073741825",
+            r#"invalid value "1073741825" for flag -max-line: not from 1 to 1073741824"#,
+        ),
+        ("---port 1", "bad flag syntax: ---port"),
+        ("-=x", "bad flag syntax: -=x"),
+        (
+            "-dump false",
+            r#"unexpected argument "false": to set a boolean flag, write -dump=false"#,
+        ),
+        (
+            "-verbose true -port 0",
+            r#"unexpected argument "true": to set a boolean flag, write -verbose=true"#,
+        ),
+        ("-port 0 -", r#"unexpected argument "-": "#),
+        ("-- -help", r#"unexpected argument "-help": "#),
+        ("-bogus -help", "flag provided but not defined: -bogus"),
+        // A mistake is found before anything is claimed.
+        (
+            "-pidfile {dir}/pid -bogus",
+            "flag provided but not defined: -bogus",
+        ),
+        ("-pidfile /no/such/folder -port x", "invalid value"),
+        ("-port 70000 -dump=no", "invalid value"),
+    ] {
+        let finished = check(flags, 2, message);
+        assert!(
+            finished
+                .stderr
+                .contains("\nUsage of glockd:\n  -port int\n"),
+            "{flags}: {finished:?}"
+        );
+    }
+}
+
+#[test]
+fn an_argument_that_is_not_utf8_is_a_mistake() {
+    let finished = run_arguments([OsStr::new("-unix"), OsStr::from_bytes(b"/a\xFF")]);
+    assert_eq!(finished.status, Some(2), "{finished:?}");
+    assert!(
+        finished
+            .stderr
+            .starts_with("invalid argument \"/a\\xFF\": not UTF-8\n"),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn help_is_the_usage_and_no_failure() {
+    for flags in [
+        "-h",
+        "-help",
+        "--help",
+        "-port 1 -help -bogus",
+        "-pidfile {dir}/pid -h",
+    ] {
+        let finished = check(flags, 0, "A network lock daemon");
+        for flag in [
+            "port", "ws", "unix", "pidfile", "max-line", "dump", "registry", "verbose",
+        ] {
+            let flag = format!("\n  -{flag}");
+            assert!(finished.stderr.contains(&flag), "{flag}: {finished:?}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_none_fails_after_the_pidfile() {
+    for (flag, port) in [
+        ("port", "70000"),
+        ("port", "-1"),
+        ("ws", "65536"),
+        ("ws", "-9998"),
+    ] {
+        let other = if flag == "port" { "ws" } else { "port" };
+        check(
+            &format!("-pidfile {{dir}}/pid -unix {{dir}}/sock -{other} 0 -{flag} {port}"),
+            1,
+            &format!("glockd: cannot listen on -{flag} {port}: a port is from 1 to 65535"),
+        );
+        check(
+            &format!("-pidfile /no/such/folder/pid -{other} 0 -{flag} {port}"),
+            3,
+            "glockd: cannot use pidfile /no/such/folder/pid: ",
+        );
+    }
+}
+
+#[test]
+fn nothing_to_listen_on_fails_after_the_pidfile() {
+    check("-pidfile {dir}/pid -port 0 -ws 0", 1, ALL_OFF);
+    check(
+        "-pidfile {dir} -port 0 -ws 0",
+        3,
+        "glockd: cannot use pidfile ",
+    );
+}
+
+#[test]
+fn a_taken_port_is_named_and_leaves_nothing_behind() {
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for flags in [
+        format!("-port {port} -ws 0"),
+        format!("-port 0 -ws {port}"),
+        format!("-pidfile {{dir}}/pid -unix {{dir}}/sock -port {port} -ws 0"),
+        format!("-pidfile {{dir}}/pid -unix {{dir}}/sock -port 0 -ws {port}"),
+    ] {
+        let finished = check(&flags, 1, "glockd: cannot listen on ");
+        let named = format!(":{port}: Address already in use");
+        assert!(finished.stderr.contains(&named), "{flags}: {finished:?}");
+    }
+    let missing = format!("-pidfile /no/such/folder/pid -port {port}");
+    check(&missing, 3, "glockd: cannot use pidfile ");
+}
+
+#[test]
+fn tcp_and_websocket_cannot_share_a_port() {
+    let (port, _) = free_ports();
+    let flags = format!("-pidfile {{dir}}/pid -port {port} -ws {port}");
+    let finished = check(&flags, 1, "");
+    let named = format!(":{port}: Address already in use");
+    assert!(finished.stderr.contains(&named), "{finished:?}");
+}
+
+/// Without SO_REUSEADDR the connections that were just closed would be in the way.
+#[test]
+fn a_port_is_free_again_after_a_restart() {
+    retry(|| {
+        let dir = tempdir().unwrap();
+        let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws}");
+        let flags = format!("-port {} -ws {} -unix {{sock}}", daemon.port, daemon.ws);
+        let (mut client, mut web) = (Client::tcp(&daemon), Web::connect(&daemon));
+        assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
+        assert_eq!(web.ask("g bar"), "1 Lock Get Success: bar\\n");
+        daemon.stop();
+        Daemon::try_start(dir.path(), &flags).map(Daemon::stop)
+    });
+}

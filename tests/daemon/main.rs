@@ -1,0 +1,12 @@
+//! The daemon as its users have it: a process with flags, signals, files, sockets and a log.
+
+// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+#![cfg(test)]
+
+mod clients;
+mod flags;
+mod pidfile;
+mod process;
+mod sessions;
+mod signals;
+mod sockets;

@@ -1,0 +1,195 @@
+//! A session over each way in, and the flags that clients notice.
+
+use tempfile::tempdir;
+
+use crate::clients::{Client, Web, knock};
+use crate::process::Daemon;
+
+#[test]
+fn all_ways_in_lead_to_the_same_locks() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
+    let mut tcp = Client::tcp(&daemon);
+    let mut unix = Client::unix(&daemon);
+    let mut web = Web::connect(&daemon);
+
+    assert_eq!(tcp.ask("g foo"), "1 Lock Get Success: foo");
+    assert_eq!(unix.ask("g foo"), "0 Lock Get Failure: foo");
+    assert_eq!(web.ask("g foo"), "0 Lock Get Failure: foo\\n");
+    assert_eq!(web.ask("sg foo"), "1 Shared Lock Get Success: foo\\n");
+    assert_eq!(unix.ask("sg foo"), "2 Shared Lock Get Success: foo");
+    assert_eq!(tcp.ask("si foo"), "2 Shared Lock Is Locked: foo");
+    assert_eq!(unix.ask("me"), "1 unix:1 unix:1");
+    assert_eq!(unix.ask("iam me"), "1 ok");
+    assert_eq!(tcp.ask("who"), "unix:1: me");
+    assert_eq!(web.ask("bogus"), "");
+    assert_eq!(tcp.ask("r foo"), "1 Lock Release Success: foo");
+    assert_eq!(web.ask("g foo\n"), "1 Lock Get Success: foo\\n");
+    assert_eq!(tcp.counter("connections"), 3);
+    daemon.stop();
+}
+
+#[test]
+fn locks_end_with_the_connection_that_holds_them() {
+    let dir = tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock} -verbose");
+    let mut watcher = Client::tcp(&daemon);
+    let mut tcp = Client::tcp(&daemon);
+    let mut web = Web::connect(&daemon);
+    let mut unix = Client::unix(&daemon);
+    tcp.ask("g a");
+    web.ask("g b");
+    unix.ask("g c");
+    let mut reset = Client::tcp(&daemon);
+    reset.ask("g d");
+    assert_eq!(watcher.counter("locks"), 4);
+    drop((tcp, web, unix));
+    reset.reset();
+    for _ in 0..4 {
+        daemon.await_line(&["disconnected", "orphans=1"]);
+    }
+    assert_eq!(watcher.counter("locks"), 0);
+    assert_eq!(watcher.counter("orphans"), 4);
+    assert_eq!(watcher.counter("connections"), 1);
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(
+            watcher.ask(format!("g {name}")),
+            format!("1 Lock Get Success: {name}")
+        );
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_verbose_log_tells_what_clients_do() {
+    let dir = tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path(), "-port 0 -ws 0 -unix {sock} -verbose");
+    let mut client = Client::unix(&daemon);
+    client.ask("g foo");
+    daemon.await_line(&["unix:1", "connected"]);
+    daemon.await_line(&["unix:1", "1 Lock Get Success: foo"]);
+    client.ask("r foo");
+    daemon.await_line(&["unix:1", "1 Lock Release Success: foo"]);
+    client.ask("sg foo");
+    daemon.await_line(&["unix:1", "1 Shared Lock Get Success: foo"]);
+    client.ask("g bar");
+    client.say("bogus bar");
+    daemon.await_line(&["unix:1", "bogus bar"]);
+    drop(client);
+    daemon.await_line(&["unix:1", "disconnected", "orphans=1", "shared_orphans=1"]);
+    daemon.stop();
+}
+
+#[test]
+fn a_quiet_log_tells_of_the_daemon_alone() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
+    Client::tcp(&daemon).ask("g foo");
+    Web::connect(&daemon).ask("bogus");
+    let mut client = Client::unix(&daemon);
+    client.say("bogus");
+    client.ask("g bar");
+    drop(client);
+    let log = daemon.stop();
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines.len(), 5, "{log}");
+    for (line, part) in lines.iter().zip([
+        "listening on tcp ",
+        "listening on websocket ",
+        "listening on unix ",
+        "SIGTERM: stopping",
+        "stopped",
+    ]) {
+        assert!(line.contains(" INFO ") && line.contains(part), "{log}");
+    }
+}
+
+#[test]
+fn what_peers_send_is_logged_escaped() {
+    let dir = tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock} -verbose");
+    let nasty = "a\x1B[31m\x07\x08\u{9B}2J\u{202E}z\0\u{7F}";
+    let mut client = Client::unix(&daemon);
+    for verb in ["g", "sg", "r", "sr", "i", "iam"] {
+        client.ask(format!("{verb} {nasty}"));
+    }
+    client.say(format!("bogus {nasty}"));
+    client.say([b"\xFF\xFE ", nasty.as_bytes()].concat());
+    client.say(format!("{nasty}\r{nasty}"));
+    Web::connect(&daemon).ask(&format!("bogus\n{nasty}\nmade up line"));
+    for request in [
+        format!("GET /{nasty} HTTP/1.1\r\nHost: {nasty}\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nUpgrade: websocket\r\n{nasty}: {nasty}\r\n\r\n"),
+        format!("{nasty}\nmade up line\r\n\r\n"),
+    ] {
+        knock(daemon.ws, request.as_bytes());
+    }
+    client.ask(format!("g {nasty}2"));
+    drop(client);
+    daemon.await_line(&["unix:1", "disconnected", "orphans=1"]);
+    let log = daemon.stop();
+    assert!(
+        !log.lines().any(|line| line.starts_with("made up line")),
+        "{log}"
+    );
+    for line in log.lines() {
+        let printable = line.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        assert!(printable, "{}", line.escape_debug());
+    }
+}
+
+#[test]
+fn what_is_not_allowed_is_refused() {
+    let check = |flags: &str, refused: &[&str], allowed: &[&str]| {
+        let dir = tempdir().unwrap();
+        let flags = format!("-port 0 -ws 0 -unix {{sock}} {flags}");
+        let daemon = Daemon::start(dir.path(), &flags);
+        let mut client = Client::unix(&daemon);
+        client.ask("g foo");
+        client.ask("sg foo");
+        for command in refused {
+            assert_eq!(client.ask(command), "0 disabled", "{flags}: {command}");
+        }
+        for command in allowed {
+            assert_ne!(client.ask(command), "0 disabled", "{flags}: {command}");
+        }
+        daemon.stop();
+    };
+    check(
+        "",
+        &[],
+        &["d", "sd", "dump", "dump shared", "iam me", "who", "me"],
+    );
+    check(
+        "-dump=false",
+        &["d", "sd", "dump", "who"],
+        &["iam me", "me"],
+    );
+    check(
+        "-registry=false",
+        &["iam me", "who"],
+        &["d", "sd", "dump", "me"],
+    );
+    check(
+        "-dump=false -registry=false",
+        &["d foo", "sd foo", "dump shared", "iam", "who x"],
+        &["me", "i foo"],
+    );
+    check(
+        "-dump=false -registry=F -dump -registry=true",
+        &[],
+        &["d", "iam me", "who"],
+    );
+}
+
+#[test]
+fn a_line_may_be_as_long_as_max_line_says() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws 0 -unix {sock} -max-line 10");
+    let mut client = Client::tcp(&daemon);
+    assert_eq!(client.ask("g 34567890"), "1 Lock Get Success: 34567890");
+    assert_eq!(client.ask("g 34567890\r"), "1 Lock Get Success: 34567890");
+    assert_eq!(client.ask("g 345678901"), "0 Line Too Long: limit 10");
+    assert_eq!(client.counter("invalid_commands"), 1);
+    daemon.stop();
+}

@@ -1,0 +1,113 @@
+//! `-unix`: the file of the socket, and what is in its way.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use rustix::process::Signal;
+use tempfile::tempdir;
+
+use crate::clients::Client;
+use crate::process::{Daemon, run};
+
+const SOCK: &str = "-port 0 -ws 0 -unix {sock}";
+
+/// A daemon on `{dir}/sock`, which it cannot have: says so, and leaves it as it is.
+#[track_caller]
+fn check_refused(dir: &Path) {
+    let sock = dir.join("sock");
+    let before = fs::metadata(&sock).unwrap();
+    let finished = run(dir, "-port 0 -ws 0 -unix {dir}/sock -pidfile {dir}/pid");
+    assert_eq!(finished.status, Some(1), "{finished:?}");
+    let start = format!("glockd: cannot listen on {}: ", sock.display());
+    assert!(finished.stderr.starts_with(&start), "{finished:?}");
+    let after = fs::metadata(&sock).unwrap();
+    assert_eq!((before.ino(), before.mode()), (after.ino(), after.mode()));
+    assert!(!dir.join("pid").exists());
+}
+
+#[test]
+fn anyone_may_connect_while_it_runs() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = tempdir().unwrap();
+        let daemon = Daemon::start(dir.path(), SOCK);
+        let metadata = fs::metadata(&daemon.sock).unwrap();
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.mode() & 0o7777, 0o766);
+        let sock = daemon.sock.clone();
+        daemon.signal(signal);
+        let (status, log) = daemon.finish();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!sock.exists());
+    }
+}
+
+#[test]
+fn a_stale_socket_is_replaced() {
+    let dir = tempdir().unwrap();
+    drop(UnixListener::bind(dir.path().join("sock")).unwrap());
+    let daemon = Daemon::start(dir.path(), SOCK);
+    assert_eq!(
+        Client::unix(&daemon).ask("g foo"),
+        "1 Lock Get Success: foo"
+    );
+    // And one that a daemon left, when it was killed.
+    daemon.signal(Signal::KILL);
+    daemon.finish();
+    assert!(dir.path().join("sock").exists());
+    let daemon = Daemon::start(dir.path(), SOCK);
+    assert_eq!(
+        Client::unix(&daemon).ask("g foo"),
+        "1 Lock Get Success: foo"
+    );
+    assert_eq!(Client::unix(&daemon).ask("me"), "1 unix:2 unix:2");
+}
+
+#[test]
+fn a_live_socket_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let sock = dir.path().join("sock");
+    let listener = UnixListener::bind(&sock).unwrap();
+    check_refused(dir.path());
+    let _client = UnixStream::connect(&sock).unwrap();
+    listener.accept().unwrap();
+}
+
+#[test]
+fn the_socket_of_another_daemon_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), SOCK);
+    let mut client = Client::unix(&daemon);
+    assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
+    check_refused(dir.path());
+    assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
+    assert_eq!(Client::unix(&daemon).ask("i foo"), "1 Lock Is Locked: foo");
+    daemon.stop();
+}
+
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let sock = dir.path().join("sock");
+    fs::write(&sock, "precious").unwrap();
+    check_refused(dir.path());
+    assert_eq!(fs::read_to_string(&sock).unwrap(), "precious");
+    fs::remove_file(&sock).unwrap();
+    fs::create_dir(&sock).unwrap();
+    check_refused(dir.path());
+}
+
+#[test]
+fn a_path_that_cannot_be_is_named() {
+    let dir = tempdir().unwrap();
+    let long = format!("/tmp/{}", "x".repeat(200));
+    for path in ["/no/such/folder/sock", &long] {
+        let flags = format!("-port 0 -ws 0 -pidfile {{dir}}/pid -unix {path}");
+        let finished = run(dir.path(), &flags);
+        assert_eq!(finished.status, Some(1), "{finished:?}");
+        let start = format!("glockd: cannot listen on {path}: ");
+        assert!(finished.stderr.starts_with(&start), "{finished:?}");
+        assert!(!dir.path().join("pid").exists());
+    }
+}
