@@ -13,6 +13,7 @@ mod pidfile;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::pin::pin;
 use std::process::ExitCode;
 
 use glockd::{BindError, Server};
@@ -74,7 +75,7 @@ fn start() -> Result<(), Failure> {
 
 async fn run(config: &Config) -> Result<(), Failure> {
     // From here on a signal can no longer leave anything behind.
-    let stop = stop_signal()?;
+    let mut stop = pin!(stop_signal()?);
     let _pidfile = match &config.pidfile {
         Some(path) => Some(Pidfile::take(path)?),
         None => None,
@@ -85,7 +86,11 @@ async fn run(config: &Config) -> Result<(), Failure> {
     for transport in config.transports()? {
         server = server.boxed_transport(transport);
     }
-    server.bind().await?.run(stop).await;
+    let server = tokio::select! {
+        server = server.bind() => server?,
+        () = &mut stop => return Ok(()),
+    };
+    server.run(stop).await;
     tracing::info!("stopped");
     Ok(())
 }

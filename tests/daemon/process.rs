@@ -165,6 +165,16 @@ impl Daemon {
         found.unwrap_or_else(|| panic!("no line with {parts:?} in {:#?}", self.log))
     }
 
+    /// Waits until the daemon has made this file. There is nothing that tells of it, so it looks.
+    #[track_caller]
+    pub(crate) fn await_file(&self, path: &Path) {
+        let deadline = Instant::now() + PATIENCE;
+        while !path.exists() {
+            assert!(Instant::now() < deadline, "no {}", path.display());
+            thread::yield_now();
+        }
+    }
+
     /// Waits for the end of the process: its status, and all of its log.
     pub(crate) fn finish(mut self) -> (ExitStatus, String) {
         let none = self.find_line(|_| false);

@@ -1,5 +1,8 @@
 //! How the daemon is stopped, and what does not stop it.
 
+use std::fs::{self, File};
+
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use tempfile::tempdir;
 
@@ -26,7 +29,7 @@ fn sigterm_and_sigint_stop_it_and_leave_nothing() {
         clients.1.await_end();
         let (status, log) = daemon.finish();
         assert_eq!(status.code(), Some(0), "{signal:?} {status}\n{log}");
-        let left = std::fs::read_dir(dir.path()).unwrap();
+        let left = fs::read_dir(dir.path()).unwrap();
         assert_eq!(left.count(), 0, "{signal:?}");
     }
 }
@@ -37,8 +40,29 @@ fn a_signal_as_soon_as_it_listens_is_a_clean_stop() {
         let dir = tempdir().unwrap();
         let daemon = Daemon::start(dir.path(), "-port 0 -ws 0 -unix {sock} -pidfile {dir}/pid");
         daemon.stop();
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
+}
+
+/// A Unix socket's folder is locked while the file is made, and whoever starts has to wait for that.
+#[test]
+fn a_signal_before_it_listens_is_a_clean_stop() {
+    let dir = tempdir().unwrap();
+    let busy = dir.path().join("busy");
+    fs::create_dir(&busy).unwrap();
+    let lock = File::open(&busy).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+
+    let flags = "-port 0 -ws 0 -unix {dir}/busy/sock -pidfile {dir}/pid";
+    let daemon = Daemon::start(dir.path(), flags);
+    // From here on signals are caught.
+    daemon.await_file(&dir.path().join("pid"));
+    daemon.signal(Signal::TERM);
+    let (status, log) = daemon.finish();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("listening"), "{log}");
+    assert!(!busy.join("sock").exists());
+    assert!(!dir.path().join("pid").exists());
 }
 
 #[test]
