@@ -107,7 +107,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let children = Children {
         scripts: vec![
             // Takes a lock, notes what it was told, and keeps it as long as it lives.
-            "echo 'g job 1'; read reply; echo \"iam told:$reply\"; read ok; exec cat > /dev/null",
+            "echo 'g job 1'; read reply; echo \"iam told:$reply\"; read ok; read forever",
             // Takes another, and is gone at once: so is its lock.
             "echo 'g job 2'; read reply",
         ],

@@ -52,6 +52,8 @@ pub(crate) async fn transcript(via: Via, policy: Policy, script: &str) -> String
     {
         run.step(line).await;
     }
+    // A WebSocket client that is there but does not read would keep the server waiting at its end.
+    drop((run.clients, run.control));
     run.server.stop().await;
     run.transcript
 }

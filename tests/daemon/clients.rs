@@ -44,10 +44,14 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// Sends bytes as they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
     /// Sends a command, which has no answer, or not yet.
     pub(crate) fn say(&mut self, command: impl AsRef<[u8]>) {
-        let line = [command.as_ref(), b"\n"].concat();
-        self.stream.get_mut().write_all(&line).unwrap();
+        self.write(&[command.as_ref(), b"\n"].concat());
     }
 
     /// The next line of an answer, without its end.

@@ -5,6 +5,7 @@
 
 mod clients;
 mod flags;
+mod memory;
 mod pidfile;
 mod process;
 mod sessions;

@@ -1,0 +1,35 @@
+//! The examples, run as their documentation says.
+
+use std::time::Duration;
+
+use assert_cmd::Command;
+
+/// What an example prints, which must end by itself and well.
+fn output(example: &str) -> String {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["run", "--quiet", "--example", example]);
+    // It may have to be compiled first.
+    let output = cargo.timeout(Duration::from_secs(300)).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn embedded() {
+    let output = output("embedded");
+    let (first, rest) = output.split_once('\n').unwrap();
+    assert!(first.starts_with("listening on /"), "{first}");
+    let expect = "worker: 1 Lock Get Success: nightly report\n\
+        rival:  0 Lock Get Failure: nightly report\n\
+        rival:  1 Lock Get Success: nightly report\n\
+        stopped, and the socket file is gone: true\n";
+    assert_eq!(rest, expect);
+}
+
+#[test]
+fn custom_transport() {
+    let expect = "job 1: told:1 Lock Get Success: job 1\nstopped\n";
+    assert_eq!(output("custom_transport"), expect);
+}
