@@ -1,5 +1,8 @@
 //! The examples, run as their documentation says.
 
+// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+#![cfg(test)]
+
 use std::time::Duration;
 
 use assert_cmd::Command;

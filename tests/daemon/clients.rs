@@ -38,7 +38,7 @@ impl Client<UnixStream> {
 }
 
 impl<S: Read + Write> Client<S> {
-    fn new(stream: S) -> Client<S> {
+    pub(crate) fn new(stream: S) -> Client<S> {
         Client {
             stream: BufReader::new(stream),
         }
@@ -99,8 +99,11 @@ pub(crate) struct Web {
 
 impl Web {
     pub(crate) fn connect(daemon: &Daemon) -> Web {
-        let url = format!("ws://127.0.0.1:{}/any/path", daemon.ws);
-        let (socket, _) = tungstenite::client(url, connect(daemon.ws)).unwrap();
+        Web::new(connect(daemon.ws))
+    }
+
+    pub(crate) fn new(stream: TcpStream) -> Web {
+        let (socket, _) = tungstenite::client("ws://localhost/any/path", stream).unwrap();
         Web { socket }
     }
 

@@ -1,5 +1,7 @@
 //! A session over each way in, and the flags that clients notice.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+
 use tempfile::tempdir;
 
 use crate::clients::{Client, Web, knock};
@@ -26,6 +28,34 @@ fn all_ways_in_lead_to_the_same_locks() {
     assert_eq!(tcp.ask("r foo"), "1 Lock Release Success: foo");
     assert_eq!(web.ask("g foo\n"), "1 Lock Get Success: foo\\n");
     assert_eq!(tcp.counter("connections"), 3);
+    daemon.stop();
+}
+
+#[test]
+fn ports_are_open_to_ipv4_and_ipv6() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws}");
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("skipped: this host has no IPv6");
+        return;
+    }
+    for ip in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv6Addr::LOCALHOST.into(),
+    ] {
+        let stream = TcpStream::connect((ip, daemon.port)).unwrap();
+        let address = stream.local_addr().unwrap();
+        assert_eq!(
+            Client::new(stream).ask("me"),
+            format!("1 {address} {address}")
+        );
+        let stream = TcpStream::connect((ip, daemon.ws)).unwrap();
+        let address = stream.local_addr().unwrap();
+        assert_eq!(
+            Web::new(stream).ask("me"),
+            format!("1 {address} {address}\\n")
+        );
+    }
     daemon.stop();
 }
 
