@@ -4,6 +4,7 @@
 //! an error, a panic, the server's end), dropping the `Connection` is what orphans its locks: there is no
 //! path that could forget to.
 
+use std::fmt::{self, Display};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,17 @@ use crate::registry::ClientId;
 /// does not read costs no more memory than this and one reply.
 const CHUNK: usize = 64 * 1024;
 
-/// Steps of a listing, of some ten microseconds each, before others get their turn.
-const STEPS: usize = 8;
+/// What a connection does before others get their turn, in commands of some hundred nanoseconds: about
+/// 100 microseconds.
+const TURN: u32 = 1024;
+
+/// What a step of a listing costs, and a `q`, which visits every shard of the table: some ten
+/// microseconds.
+const STEP: u32 = 64;
+const STATISTICS: u32 = 32;
+
+/// How much of a frame the log shows: a peer must not fill the disk with one line.
+const LOGGED: usize = 256;
 
 /// Locks that are released at once when a connection ends, in some ten microseconds. More are left to
 /// the reaper, so that no thread is busy for long with what nobody waits for.
@@ -68,15 +78,28 @@ impl Connection {
         if let Err(error) = self.answer_frames().await {
             debug!(peer = %address(self.hub.dispatcher(), self.client), %error, "connection failed");
         }
-        let session = self.session.take();
         // Kept through the goodbye, because the server's end waits for it.
         let hub = Arc::clone(&self.hub);
+        let orphan = self.depart();
         drop(self);
-        if let Some(session) = session {
-            // Boxed, or every idle connection would keep room for this timer.
-            Box::pin(say_goodbye(session)).await;
+        match orphan.map(Orphan::into_session) {
+            Some(Ok(session)) => {
+                // Boxed, or every idle connection would keep room for this timer.
+                Box::pin(say_goodbye(session)).await;
+            }
+            Some(Err(orphan)) => hub.leave_to_reaper(orphan),
+            None => {}
         }
         drop(hub);
+    }
+
+    /// Ends the connection, if it has not ended yet: orphans what it held, as far as that is done at once.
+    fn depart(&mut self) -> Option<Orphan> {
+        let session = self.session.take()?;
+        self.hub.forget(self.task);
+        let mut orphan = Orphan::new(self.client, session);
+        orphan.release(self.hub.dispatcher(), RELEASE_AT_ONCE);
+        Some(orphan)
     }
 
     async fn answer_frames(&mut self) -> io::Result<()> {
@@ -86,15 +109,17 @@ impl Connection {
         let (hub, client) = (&*self.hub, self.client);
         // Neither owns memory while there is nothing to do.
         let (mut input, mut output) = (Frames::new(), Frames::new());
+        let mut turn = Turn::default();
         while session.recv(&mut input).await? > 0 {
             for frame in input.iter() {
-                if let Some(cursor) = answer(hub, client, frame, &mut output) {
-                    list(session, hub.dispatcher(), cursor, &mut output).await?;
+                if let Some(cursor) = answer(hub, client, frame, &mut output, &mut turn) {
+                    list(session, hub.dispatcher(), cursor, &mut output, &mut turn).await?;
                 }
                 output.end();
-                if output.as_bytes().len() >= CHUNK {
+                if output.as_bytes().len() >= CHUNK || turn.is_over() {
                     session.send(&output).await?;
                     output.clear();
+                    turn.pass().await;
                 }
             }
             input.clear();
@@ -108,13 +133,10 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Orphans what the connection held. It still has its session if its task was aborted or panicked:
-    /// the reaper then says goodbye.
+    /// Orphans what the connection held, if its task was aborted or panicked: the reaper then does what
+    /// is left to do, the goodbye included.
     fn drop(&mut self) {
-        self.hub.forget(self.task);
-        let mut orphan = Orphan::new(self.client, self.session.take());
-        let free = orphan.release(self.hub.dispatcher(), RELEASE_AT_ONCE);
-        if !free || orphan.has_session() {
+        if let Some(orphan) = self.depart() {
             self.hub.leave_to_reaper(orphan);
         }
     }
@@ -134,14 +156,41 @@ pub(crate) fn address(dispatcher: &Dispatcher, client: ClientId) -> String {
     address.unwrap_or_default()
 }
 
+/// How much a connection has done since others last got their turn. It goes on from batch to batch: a
+/// peer whose input never ends, and is never waited for, passes its turn on all the same.
+#[derive(Default)]
+struct Turn {
+    work: u32,
+}
+
+impl Turn {
+    fn spend(&mut self, work: u32) {
+        self.work += work;
+    }
+
+    fn is_over(&self) -> bool {
+        self.work >= TURN
+    }
+
+    /// Lets others run, if the turn is over. Send what was answered before.
+    async fn pass(&mut self) {
+        if self.is_over() {
+            self.work = 0;
+            yield_now().await;
+        }
+    }
+}
+
 /// Runs one frame, and appends the bytes of its reply; or returns the listing that is to be appended.
 fn answer(
     hub: &Hub,
     client: ClientId,
     frame: Frame<'_>,
     output: &mut Frames,
+    turn: &mut Turn,
 ) -> Option<Box<Cursor>> {
     let dispatcher = hub.dispatcher();
+    turn.spend(1);
     let out = output.buffer();
     let start = out.len();
     let logged = match frame {
@@ -149,12 +198,15 @@ fn answer(
             Ok(command) => match dispatcher.dispatch(client, &command) {
                 Answer::Reply(reply) => {
                     reply.encode(out);
+                    if command.verb() == Verb::Q {
+                        turn.spend(STATISTICS);
+                    }
                     matches!(command.verb(), Verb::G | Verb::R | Verb::Sg | Verb::Sr)
                 }
                 Answer::List(cursor) => return Some(cursor),
             },
             Err(error) => {
-                debug!(peer = %address(dispatcher, client), line = %bytes.escape_ascii(), "{error}");
+                debug!(peer = %address(dispatcher, client), line = %excerpt(bytes), "{error}");
                 dispatcher.reject(error).encode(out);
                 false
             }
@@ -168,9 +220,16 @@ fn answer(
     };
     if logged {
         let reply = out[start..].trim_ascii_end();
-        debug!(peer = %address(dispatcher, client), "{}", reply.escape_ascii());
+        debug!(peer = %address(dispatcher, client), "{}", excerpt(reply));
     }
     None
+}
+
+/// The beginning of what came from a peer, as the log shows it.
+fn excerpt(bytes: &[u8]) -> impl Display {
+    let (shown, rest) = bytes.split_at(bytes.len().min(LOGGED));
+    let mark = if rest.is_empty() { "" } else { "…" };
+    fmt::from_fn(move |formatter| write!(formatter, "{}{mark}", shown.escape_ascii()))
 }
 
 /// Appends a listing to `output`, sending it in parts as it grows. Before others get their turn, whatever
@@ -180,21 +239,25 @@ async fn list(
     dispatcher: &Dispatcher,
     mut cursor: Box<Cursor>,
     output: &mut Frames,
+    turn: &mut Turn,
 ) -> io::Result<()> {
     loop {
-        for _ in 0..STEPS {
-            if cursor.step(dispatcher, output.buffer()) == Step::Done {
-                return Ok(());
-            }
-            if output.unfinished() >= CHUNK {
-                output.end_part();
-                break;
-            }
+        turn.spend(STEP);
+        if cursor.step(dispatcher, output.buffer()) == Step::Done {
+            return Ok(());
+        }
+        if output.unfinished() >= CHUNK {
+            output.end_part();
+        } else if !turn.is_over() {
+            continue;
         }
         if !output.is_empty() {
             session.send(output).await?;
             output.clear_finished();
         }
-        yield_now().await;
+        turn.pass().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

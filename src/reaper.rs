@@ -22,24 +22,31 @@ const SLICE: usize = 512;
 /// What an ended connection has left behind.
 pub(crate) struct Orphan {
     departure: Departure,
-    /// There if nobody has said goodbye to the peer yet.
-    session: Option<Box<dyn Session>>,
+    /// Whether nothing is held any more. Then the identity may be another's already.
+    free: bool,
+    session: Box<dyn Session>,
 }
 
 impl Orphan {
-    pub(crate) fn new(client: ClientId, session: Option<Box<dyn Session>>) -> Orphan {
+    pub(crate) fn new(client: ClientId, session: Box<dyn Session>) -> Orphan {
         Orphan {
             departure: Departure::new(client),
+            free: false,
             session,
         }
     }
 
-    /// Releases up to (about) `budget` locks. Whether all are free.
-    pub(crate) fn release(&mut self, dispatcher: &Dispatcher, budget: usize) -> bool {
+    /// Releases up to (about) `budget` locks.
+    pub(crate) fn release(&mut self, dispatcher: &Dispatcher, budget: usize) {
+        if self.free {
+            return;
+        }
         // Its address is gone once it has left.
         let peer = enabled!(Level::DEBUG).then(|| address(dispatcher, self.departure.client()));
-        let free = dispatcher.disconnect(&mut self.departure, budget);
-        if free && let Some(peer) = peer {
+        self.free = dispatcher.disconnect(&mut self.departure, budget);
+        if self.free
+            && let Some(peer) = peer
+        {
             let orphans = self.departure.orphans();
             debug!(
                 %peer,
@@ -48,11 +55,15 @@ impl Orphan {
                 "disconnected"
             );
         }
-        free
     }
 
-    pub(crate) fn has_session(&self) -> bool {
-        self.session.is_some()
+    /// The session, to say goodbye to its peer, once everything is free.
+    pub(crate) fn into_session(self) -> Result<Box<dyn Session>, Orphan> {
+        if self.free {
+            Ok(self.session)
+        } else {
+            Err(self)
+        }
     }
 }
 
@@ -74,14 +85,49 @@ pub(crate) async fn reap(
             queue.push_back(orphan);
         }
         if let Some(mut orphan) = queue.pop_front() {
-            if !orphan.release(&dispatcher, SLICE) {
-                queue.push_back(orphan);
-            } else if let Some(session) = orphan.session {
-                goodbyes.spawn(say_goodbye(session));
+            orphan.release(&dispatcher, SLICE);
+            match orphan.into_session() {
+                Ok(session) => drop(goodbyes.spawn(say_goodbye(session))),
+                Err(orphan) => queue.push_back(orphan),
             }
         }
         while goodbyes.try_join_next().is_some() {}
         yield_now().await;
     }
-    goodbyes.join_all().await;
+    // Not `join_all`, which passes a panic on: one session's must not cut the others short.
+    while goodbyes.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use glockd_transports::{Frames, Peer};
+
+    use super::*;
+    use crate::policy::Policy;
+
+    struct Silent;
+
+    #[async_trait::async_trait]
+    impl Session for Silent {
+        async fn recv(&mut self, _: &mut Frames) -> std::io::Result<usize> {
+            Ok(0)
+        }
+
+        async fn send(&mut self, _: &Frames) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The connection that has its identity now must not be taken for it.
+    #[test]
+    fn a_connection_leaves_once() {
+        let dispatcher = Dispatcher::new(Policy::default());
+        let client = dispatcher.connect(&Peer::new("a"));
+        let mut orphan = Orphan::new(client, Box::new(Silent));
+        orphan.release(&dispatcher, SLICE);
+        assert_eq!(dispatcher.connect(&Peer::new("b")), client);
+        orphan.release(&dispatcher, SLICE);
+        assert_eq!(dispatcher.registry().connections(), 1);
+        assert!(orphan.into_session().is_ok());
+    }
 }

@@ -1,6 +1,7 @@
 //! A server: its transports, its state, and its life from the first accept to the last goodbye.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,10 +156,11 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
     while let Some(accepted) = incoming.next().await {
         while handshakes.try_join_next().is_some() {}
         match accepted {
-            Ok(Pending {
-                peer,
-                mut handshake,
-            }) => {
+            Ok(Pending { peer, handshake }) => {
+                // Its panic must end neither the loop nor the other handshakes.
+                let mut handshake = AssertUnwindSafe(handshake)
+                    .catch_unwind()
+                    .map(|shaken| shaken.unwrap_or_else(|_| Err(io::Error::other("it panicked"))));
                 // Most are ready at once; the others must not delay the next accept.
                 match (&mut handshake).now_or_never() {
                     Some(shaken) => serve(&hub, &peer, shaken),
@@ -183,7 +185,8 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
         }
     }
     warn!(transport = name, "accepts no more");
-    handshakes.join_all().await;
+    // Not `join_all`, which passes a panic on: one handshake's must not cut the others short.
+    while handshakes.join_next().await.is_some() {}
 }
 
 /// Serves a connection whose handshake is done.

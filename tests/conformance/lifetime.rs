@@ -279,3 +279,81 @@ async fn a_transport_that_cannot_listen_takes_the_others_with_it() {
     })
     .await;
 }
+
+/// A transport that accepts, or fails to, what a test tells it to.
+struct Arrivals(mpsc::UnboundedReceiver<std::io::Result<Pending>>);
+
+#[async_trait::async_trait]
+impl Transport for Arrivals {
+    fn name(&self) -> &str {
+        "arrivals"
+    }
+
+    async fn listen(self: Box<Self>, _: Limits) -> Result<Listening, BindError> {
+        Ok(Listening {
+            address: Address::Name("a channel".to_owned()),
+            incoming: Box::pin(UnboundedReceiverStream::new(self.0)),
+        })
+    }
+}
+
+/// Sends its word when it is dropped.
+struct Drops(Option<oneshot::Sender<()>>);
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|dropped| dropped.send(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing() {
+    use std::io::{Error, ErrorKind, Result};
+    use std::time::Duration;
+
+    bounded(async {
+        let (arrivals, receiver) = mpsc::unbounded_channel::<Result<Pending>>();
+        let server = Server::builder()
+            .transport(Arrivals(receiver))
+            .limits(Limits::default().with_handshake_timeout(Duration::from_millis(1)))
+            .bind()
+            .await
+            .unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+        let shake = |handshake| {
+            let peer = Peer::new("same");
+            assert!(arrivals.send(Ok(Pending { peer, handshake })).is_ok());
+        };
+
+        // Accepts that fail, for a peer's reason and for a reason that takes a pause.
+        for kind in [ErrorKind::ConnectionReset, ErrorKind::OutOfMemory] {
+            assert!(arrivals.send(Err(kind.into())).is_ok());
+        }
+        // Handshakes that fail, panic at once and later, want something else, and never end.
+        shake(Box::pin(async { Err(Error::other("no")) }));
+        shake(Box::pin(async { panic!("as a bug in a transport would") }));
+        shake(Box::pin(async {
+            tokio::task::yield_now().await;
+            panic!("as a bug in a transport would")
+        }));
+        shake(Box::pin(async { Ok(None) }));
+        let (dropped, timed_out) = oneshot::channel();
+        let drops = Drops(Some(dropped));
+        shake(Box::pin(async move {
+            let _drops = drops;
+            std::future::pending().await
+        }));
+        timed_out.await.unwrap();
+
+        let (puppet, acts) = mpsc::unbounded_channel();
+        let puppet_session = Puppet { acts, heard: None };
+        let ready = Pending::ready(Peer::new("same"), puppet_session);
+        assert!(arrivals.send(Ok(ready)).is_ok());
+        let statistics = say(&puppet, "q").await;
+        assert!(statistics.contains("\nconnections: 1\n"), "{statistics}");
+        drop(stop);
+        running.await.unwrap();
+    })
+    .await;
+}

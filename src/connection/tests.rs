@@ -1,0 +1,140 @@
+//! A connection on a runtime of one thread: there, how much is done between two turns of another task
+//! can be counted.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use async_trait::async_trait;
+use glockd_protocol::LockKind;
+use glockd_transports::Limits;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::policy::Policy;
+use crate::reaper;
+
+/// What a session saw, and what it is to do.
+#[derive(Default)]
+struct Script {
+    /// Batches that are there at once, one after the other.
+    batches: usize,
+    batch: Vec<u8>,
+    received: AtomicUsize,
+    longest_send: AtomicUsize,
+    closed: AtomicBool,
+}
+
+struct Scripted(Arc<Script>);
+
+#[async_trait]
+impl Session for Scripted {
+    async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize> {
+        if self.0.received.fetch_add(1, SeqCst) == self.0.batches {
+            return Ok(0);
+        }
+        for line in self.0.batch.split(|&byte| byte == b'\n') {
+            frames.push(line);
+        }
+        Ok(frames.len())
+    }
+
+    async fn send(&mut self, frames: &Frames) -> io::Result<()> {
+        let length = frames.as_bytes().len();
+        self.0.longest_send.fetch_max(length, SeqCst);
+        Ok(())
+    }
+
+    async fn close(self: Box<Self>) {
+        self.0.closed.store(true, SeqCst);
+    }
+}
+
+/// Serves a session to its end, and looks at it whenever it is another task's turn, and once more.
+async fn serve(script: &Arc<Script>, mut look: impl FnMut(&Dispatcher)) {
+    let dispatcher = Arc::new(Dispatcher::new(Policy::default()));
+    let (orphans, arrivals) = mpsc::unbounded_channel();
+    let hub = Arc::new(Hub::new(
+        Arc::clone(&dispatcher),
+        Limits::default(),
+        orphans,
+    ));
+    let reaper = tokio::spawn(reaper::reap(Arc::clone(&dispatcher), arrivals));
+    hub.serve(&Peer::new("test"), Box::new(Scripted(Arc::clone(script))));
+    drop(hub);
+    while !reaper.is_finished() {
+        look(&dispatcher);
+        yield_now().await;
+    }
+    reaper.await.unwrap();
+    look(&dispatcher);
+}
+
+fn lines(line: impl Fn(usize) -> String, count: usize) -> Vec<u8> {
+    let lines: Vec<String> = (0..count).map(line).collect();
+    lines.join("\n").into_bytes()
+}
+
+/// Input that never ends, and is answered by little or nothing, is no reason to wait for anything.
+#[tokio::test]
+async fn a_flood_passes_its_turn_on() {
+    async fn check(command: &str, frames: usize, turns: usize) {
+        let script = Arc::new(Script {
+            batches: 4,
+            batch: lines(|_| command.to_owned(), frames / 4),
+            ..Script::default()
+        });
+        let mut passed = 0;
+        serve(&script, |_| passed += 1).await;
+        assert!(passed >= turns, "{command}: {passed} turns");
+    }
+    check("nonsense", 40_000, 39).await;
+    check("i x", 40_000, 39).await;
+    // On an empty table, which adds no byte to the output.
+    check("d", 400, 50).await;
+    check("who", 400, 50).await;
+    check("q", 400, 12).await;
+}
+
+#[tokio::test]
+async fn output_is_sent_as_soon_as_it_is_a_chunk() {
+    let name = "x".repeat(1000);
+    let script = Arc::new(Script {
+        batches: 1,
+        batch: lines(|_| format!("i {name}"), 1000),
+        ..Script::default()
+    });
+    serve(&script, |_| ()).await;
+    let longest = script.longest_send.load(SeqCst);
+    let reply = format!("0 Lock Not Locked: {name}\n").len();
+    assert!((CHUNK..CHUNK + reply).contains(&longest), "{longest}");
+}
+
+#[tokio::test]
+async fn many_locks_are_released_in_slices_and_the_goodbye_is_said_after_them() {
+    const LOCKS: usize = 20_000;
+    let script = Arc::new(Script {
+        batches: 1,
+        batch: lines(|number| format!("g lock {number}"), LOCKS),
+        ..Script::default()
+    });
+    let (mut before, mut steps) = (0, 0);
+    serve(&script, |dispatcher| {
+        let held = dispatcher.locks().count(LockKind::Exclusive);
+        if held < before {
+            // Two tasks may have had a turn since: the connection's and the reaper's.
+            assert!(before - held <= 1024, "{} at once", before - held);
+            steps += 1;
+        }
+        before = held;
+        assert!(held == 0 || !script.closed.load(SeqCst));
+    })
+    .await;
+    assert_eq!(before, 0);
+    assert!(steps >= LOCKS / 1024, "{steps} steps");
+}
+
+#[test]
+fn the_log_shows_the_beginning_of_what_came() {
+    assert_eq!(excerpt(b"a\n\xFF").to_string(), "a\\n\\xff");
+    let long = excerpt(&[b'x'; LOGGED + 1]).to_string();
+    assert_eq!(long, format!("{}…", "x".repeat(LOGGED)));
+}
