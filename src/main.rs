@@ -8,18 +8,18 @@ mod args;
 mod config;
 mod go_flags;
 mod go_values;
+mod log;
 mod pidfile;
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::pin::pin;
 use std::process::ExitCode;
 
 use glockd::{BindError, Server};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::Level;
 
 use crate::args::ArgsError;
 use crate::config::{Config, ConfigError};
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 fn start() -> Result<(), Failure> {
     let argv: Vec<OsString> = env::args_os().skip(1).collect();
     let config = args::parse(&argv)?;
-    log_to_stderr(config.verbose);
+    log::to_stderr(config.verbose);
     runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
@@ -109,15 +109,4 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
         };
         tracing::info!("{name}: stopping");
     })
-}
-
-fn log_to_stderr(verbose: bool) {
-    let level = if verbose { Level::DEBUG } else { Level::INFO };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        // They would go to stderr as well, by a macro that panics if that is what failed.
-        .log_internal_errors(false)
-        .init();
 }

@@ -60,7 +60,8 @@ fn finish(mut command: assert_cmd::Command) -> Finished {
     }
 }
 
-/// A daemon that runs, and listens. Killed when dropped.
+/// A daemon that runs, and listens. Its log is read only while something in it is waited for. Killed when
+/// dropped.
 pub(crate) struct Daemon {
     pub(crate) port: u16,
     pub(crate) ws: u16,
@@ -112,7 +113,7 @@ impl Daemon {
             .spawn()
             .unwrap();
         let stderr = child.stderr.take().unwrap();
-        let (sender, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::sync_channel(0);
         let reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines() {
                 if sender.send(line.unwrap()).is_err() {
@@ -198,10 +199,23 @@ impl Daemon {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits for the end of the process, without reading its log.
+    #[track_caller]
+    pub(crate) fn await_end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => return status,
+                None => assert!(Instant::now() < deadline, "it does not end"),
+            }
+            thread::yield_now();
+        }
+    }
+
     /// Closes our end of its log, so that it can no longer write there. This shows when it next has
     /// something to write, so `provoke` makes it.
     pub(crate) fn close_log(&mut self, provoke: impl FnOnce()) {
-        self.lines = mpsc::channel().1;
+        self.lines = mpsc::sync_channel(0).1;
         provoke();
         self.reader.take().unwrap().join().unwrap();
     }

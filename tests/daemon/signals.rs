@@ -95,3 +95,23 @@ fn a_log_that_nobody_reads_does_not_end_it() {
     let (status, _) = daemon.finish();
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn a_log_that_is_not_read_holds_up_nothing() {
+    let dir = tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path(), "-port 0 -ws 0 -unix {sock} -verbose");
+    let (mut client, mut other) = (Client::unix(&daemon), Client::unix(&daemon));
+    let long = "x".repeat(1000);
+    // More than a pipe holds.
+    for number in 0..1000 {
+        let lock = format!("{number} {long}");
+        let reply = client.ask(&format!("g {lock}"));
+        assert_eq!(reply, format!("1 Lock Get Success: {lock}"));
+    }
+    assert_eq!(other.ask("i foo"), "0 Lock Not Locked: foo");
+    daemon.signal(Signal::TERM);
+    client.await_end();
+    assert_eq!(daemon.await_end().code(), Some(0));
+    let (_, log) = daemon.finish();
+    assert!(log.contains("…"), "a name was logged whole: {log}");
+}
