@@ -1,6 +1,7 @@
 //! "Bytes in": how bytes become commands.
 
 use glockd::{Limits, Policy};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
 
 use crate::script;
 use crate::server::{Client, TestServer, Via, bounded};
@@ -339,9 +340,54 @@ async fn a_line_end_is_optional_in_a_message_and_white_space_within() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_may_be_binary_and_in_fragments() {
+    bounded(async {
+        let (server, mut client) = websocket().await;
+        let mut check = async |kind, fragments: &[&[u8]], expect: &[u8]| {
+            client.send_fragments(kind, fragments).await;
+            assert_eq!(client.message().await, expect, "{fragments:?}");
+        };
+        check(Data::Binary, &[b"g foo"], b"1 Lock Get Success: foo\n").await;
+        check(Data::Binary, &[b"i \xFF"], b"0 Lock Not Locked: \xFF\n").await;
+        check(
+            Data::Text,
+            &[b"i f", b"o", b"o"],
+            b"1 Lock Is Locked: foo\n",
+        )
+        .await;
+        check(
+            Data::Text,
+            &[b"", b"i foo\n", b""],
+            b"1 Lock Is Locked: foo\n",
+        )
+        .await;
+        // Half a character is no error; it may go on.
+        check(
+            Data::Text,
+            &[b"i \xC3", b"\xA9"],
+            "0 Lock Not Locked: é\n".as_bytes(),
+        )
+        .await;
+        check(
+            Data::Binary,
+            &[b"r", b" foo\r", b"\n"],
+            b"1 Lock Release Success: foo\n",
+        )
+        .await;
+        check(Data::Binary, &[b"", b""], b"").await;
+        server.stop().await;
+    })
+    .await;
+}
+
+/// Found by the message's length as a whole, or already by its frame's header.
+#[tokio::test(flavor = "multi_thread")]
 async fn an_overlong_message_is_counted_and_ends_its_session() {
     bounded(async {
         let mut server = limited(10).await;
+        let mut client = server.connect(Via::WebSocket).await;
+        client.send(&[b'g'; 1000]).await;
+        client.expect_end().await;
         let mut client = server.connect(Via::WebSocket).await;
         assert_eq!(
             client.ask(b"i 45678901").await.0,
@@ -356,7 +402,7 @@ async fn an_overlong_message_is_counted_and_ends_its_session() {
         let mut other = server.connect(Via::Memory).await;
         let statistics = String::from_utf8(other.ask(b"q").await.0).unwrap();
         assert!(
-            statistics.contains("\ninvalid_commands: 1\nlocks: 0\n"),
+            statistics.contains("\ninvalid_commands: 2\nlocks: 0\n"),
             "{statistics}"
         );
         server.stop().await;

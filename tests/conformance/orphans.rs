@@ -101,6 +101,14 @@ async fn an_abrupt_reset_frees_too() {
         drop(stream);
         await_reply(&mut other, b"g foo", b"1 Lock Get Success: foo\n").await;
         await_reply(&mut other, b"si bar", b"0 Shared Lock Not Locked: bar\n").await;
+        loop {
+            let statistics = String::from_utf8(other.ask(b"q").await.0).unwrap();
+            if statistics.contains("connections: 1\n") {
+                let expect = "\nlocks: 1\norphans: 1\nshared_locks: 0\nshared_orphans: 1\n";
+                assert!(statistics.contains(expect), "{statistics}");
+                break;
+            }
+        }
         server.stop().await;
     })
     .await;

@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// How long anything may take. It never decides what a test sees, only when a hung one fails.
@@ -184,6 +186,19 @@ impl Client {
         }
     }
 
+    /// Sends one message in these fragments.
+    pub(crate) async fn send_fragments(&mut self, kind: Data, fragments: &[&[u8]]) {
+        let Wire::WebSocket(socket) = &mut self.wire else {
+            unreachable!("streams have no messages");
+        };
+        for (index, fragment) in fragments.iter().enumerate() {
+            let kind = if index == 0 { kind } else { Data::Continue };
+            let last = index + 1 == fragments.len();
+            let frame = Frame::message(fragment.to_vec(), OpCode::Data(kind), last);
+            socket.send(Message::Frame(frame)).await.unwrap();
+        }
+    }
+
     /// Sends one command and gives back the bytes of its reply, and how many inspections of a lock were
     /// added to find its end.
     pub(crate) async fn ask(&mut self, command: &[u8]) -> (Vec<u8>, u64) {
@@ -224,7 +239,7 @@ impl Client {
     }
 
     /// The bytes of the next message.
-    async fn message(&mut self) -> Vec<u8> {
+    pub(crate) async fn message(&mut self) -> Vec<u8> {
         let Wire::WebSocket(socket) = &mut self.wire else {
             unreachable!("streams have no messages");
         };
