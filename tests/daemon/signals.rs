@@ -105,7 +105,7 @@ fn a_log_that_is_not_read_holds_up_nothing() {
     // More than a pipe holds.
     for number in 0..1000 {
         let lock = format!("{number} {long}");
-        let reply = client.ask(&format!("g {lock}"));
+        let reply = client.ask(format!("g {lock}"));
         assert_eq!(reply, format!("1 Lock Get Success: {lock}"));
     }
     assert_eq!(other.ask("i foo"), "0 Lock Not Locked: foo");
