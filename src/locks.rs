@@ -20,6 +20,7 @@ use std::thread::available_parallelism;
 use byteview::ByteView;
 use glockd_protocol::LockKind;
 use parking_lot::{Mutex, MutexGuard};
+use siphasher::sip::SipHasher13;
 
 use crate::registry::ClientId;
 use exclusive::Exclusive;
@@ -42,7 +43,8 @@ const RELEASE_SLICE: usize = 64;
 #[derive(Debug)]
 pub struct LockTable {
     shards: Box<[Shard]>,
-    hasher: RandomState,
+    // std's, of the same strength, takes a name in pieces, and twice the time.
+    hasher: SipHasher13,
 }
 
 /// Two cache lines apart, because processors fetch them in pairs.
@@ -85,9 +87,10 @@ impl LockTable {
         let shards = (cores * SHARDS_PER_CORE)
             .max(MIN_SHARDS)
             .next_power_of_two();
+        let random = RandomState::new();
         LockTable {
             shards: (0..shards).map(|_| Shard::default()).collect(),
-            hasher: RandomState::new(),
+            hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
         }
     }
 
@@ -231,7 +234,7 @@ impl LockTable {
     }
 
     fn hash(&self, name: &[u8]) -> u64 {
-        self.hasher.hash_one(name)
+        self.hasher.hash(name)
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, State> {

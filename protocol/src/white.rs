@@ -7,6 +7,33 @@
 
 use std::borrow::Cow;
 
+/// What a byte can be to white space: most names have none that is anything to it, and are done at once.
+static ROLES: [u8; 256] = roles();
+
+/// White space may start with this byte.
+const STARTS: u8 = 1;
+/// White space may end with this byte.
+const ENDS: u8 = 2;
+
+const fn roles() -> [u8; 256] {
+    let mut roles = [0; 256];
+    let mut byte = 0;
+    while byte < roles.len() {
+        roles[byte] = match byte as u8 {
+            b'\t'..=b'\r' | b' ' => STARTS | ENDS,
+            0xC2 | 0xE1..=0xE3 => STARTS,
+            0x80..=0xAF => ENDS,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    roles
+}
+
+fn may(byte: u8, role: u8) -> bool {
+    ROLES[usize::from(byte)] & role != 0
+}
+
 /// The length in bytes of the white space character at the start of `bytes`; 0 if there is none.
 fn at_start(bytes: &[u8]) -> usize {
     match bytes {
@@ -34,14 +61,13 @@ fn at_end(bytes: &[u8]) -> usize {
 
 /// `bytes` without the white space at both ends.
 pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
-    loop {
+    while bytes.first().is_some_and(|&first| may(first, STARTS)) {
         match at_start(bytes) {
             0 => break,
             length => bytes = &bytes[length..],
         }
     }
-    // Only these can be the last byte of white space: most names are done at once.
-    while let Some(..=b' ' | 0x80..=0xAF) = bytes.last() {
+    while bytes.last().is_some_and(|&last| may(last, ENDS)) {
         match at_end(bytes) {
             0 => break,
             length => bytes = &bytes[..bytes.len() - length],
@@ -63,11 +89,15 @@ pub fn fold(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 /// Where the first white space stands that is not a single space between words.
 fn first_to_fold(bytes: &[u8]) -> Option<usize> {
-    let mut position = 0;
-    while let Some(found) = bytes[position..]
+    // Without a branch a byte, this is a tenth of what the search below takes.
+    let roles = bytes
         .iter()
-        .position(|&byte| may_be_white(byte))
-    {
+        .fold(0, |roles, &byte| roles | ROLES[usize::from(byte)]);
+    if roles & STARTS == 0 {
+        return None;
+    }
+    let mut position = 0;
+    while let Some(found) = bytes[position..].iter().position(|&byte| may(byte, STARTS)) {
         position += found;
         let length = at_start(&bytes[position..]);
         let single =
@@ -78,10 +108,6 @@ fn first_to_fold(bytes: &[u8]) -> Option<usize> {
         position += 1;
     }
     None
-}
-
-fn may_be_white(byte: u8) -> bool {
-    matches!(byte, b'\t'..=b'\r' | b' ' | 0xC2 | 0xE1..=0xE3)
 }
 
 fn fold_from(bytes: &[u8], position: usize) -> Vec<u8> {

@@ -96,9 +96,11 @@ impl Frames {
         self.entry(self.last_end()..self.bytes.len(), Kind::Part);
     }
 
-    /// Makes this range of the buffer a frame, wherever it stands: what arrives need not be moved.
-    pub(crate) fn mark(&mut self, range: Range<usize>) {
-        self.entry(range, Kind::Data);
+    /// The buffer, and the marks to say which ranges of it are frames, wherever they stand: what arrives
+    /// need not be moved.
+    pub(crate) fn parts(&mut self) -> (&mut Vec<u8>, Marks<'_>) {
+        self.buffer();
+        (&mut self.bytes, Marks(&mut self.entries))
     }
 
     /// The frames, in order.
@@ -174,15 +176,36 @@ impl Frames {
     }
 
     fn entry(&mut self, range: Range<usize>, kind: Kind) {
+        self.entries.push(Entry::new(range, kind));
+    }
+}
+
+/// Where the frames of a batch stand, to be added to.
+pub(crate) struct Marks<'a>(&'a mut Vec<Entry>);
+
+impl Marks<'_> {
+    /// Makes this range of the buffer a frame.
+    pub(crate) fn push(&mut self, range: Range<usize>) {
+        self.0.push(Entry::new(range, Kind::Data));
+    }
+
+    /// Marks a frame that was too long.
+    pub(crate) fn push_oversized(&mut self) {
+        self.0.push(Entry::new(0..0, Kind::Oversized));
+    }
+}
+
+impl Entry {
+    fn new(range: Range<usize>, kind: Kind) -> Entry {
         debug_assert!(
             range.end <= u32::MAX as usize,
             "a batch is bounded by its limits"
         );
-        self.entries.push(Entry {
+        Entry {
             start: range.start as u32,
             end: range.end as u32,
             kind,
-        });
+        }
     }
 }
 

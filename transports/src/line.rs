@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::frames::Marks;
 use crate::{Frames, Limits, Session};
 
 /// A session whose frames are lines, ended by `\n` or `\r\n`, on a byte stream.
@@ -94,37 +95,36 @@ impl LineFramer {
 
     /// Marks the lines in what one read has put into the (otherwise empty) batch.
     fn split(&mut self, frames: &mut Frames) {
-        let read = frames.buffer().len();
+        let (bytes, mut marks) = frames.parts();
+        let read = bytes.len();
         let mut start = 0;
         if (self.skipping || !self.tail.is_empty())
-            && let Some(position) = memchr(b'\n', frames.buffer())
+            && let Some(position) = memchr(b'\n', bytes)
         {
-            self.complete(frames, position);
+            self.complete(bytes, &mut marks, position);
             start = position + 1;
         }
         if !self.skipping && self.tail.is_empty() {
-            while let Some(length) = memchr(b'\n', &frames.buffer()[start..read]) {
-                let end = start + length;
-                match self.content(&frames.buffer()[start..end]) {
-                    Some(content) => frames.mark(start..start + content),
-                    None => frames.push_oversized(),
+            while let Some(length) = memchr(b'\n', &bytes[start..read]) {
+                match self.content(&bytes[start..start + length]) {
+                    Some(content) => marks.push(start..start + content),
+                    None => marks.push_oversized(),
                 }
-                start = end + 1;
+                start += length + 1;
             }
         }
         if start < read && !self.skipping {
-            self.tail.extend_from_slice(&frames.buffer()[start..read]);
-            self.check_tail(frames);
+            self.tail.extend_from_slice(&bytes[start..read]);
+            self.check_tail(&mut marks);
         }
     }
 
     /// Ends the line that was begun by an earlier read, at `position` of this one.
-    fn complete(&mut self, frames: &mut Frames, position: usize) {
+    fn complete(&mut self, bytes: &mut Vec<u8>, marks: &mut Marks<'_>, position: usize) {
         if std::mem::take(&mut self.skipping) {
             return;
         }
         let mut line = std::mem::take(&mut self.tail);
-        let bytes = frames.buffer();
         line.extend_from_slice(&bytes[..position]);
         match self.content(&line) {
             // Behind what was read: the other lines keep their places, and the order of frames is that
@@ -132,9 +132,9 @@ impl LineFramer {
             Some(content) => {
                 let start = bytes.len();
                 bytes.extend_from_slice(&line[..content]);
-                frames.mark(start..start + content);
+                marks.push(start..start + content);
             }
-            None => frames.push_oversized(),
+            None => marks.push_oversized(),
         }
     }
 
@@ -156,11 +156,11 @@ impl LineFramer {
 
     /// Throws an incomplete line away as soon as it is certainly too long: a `\r` right behind the limit
     /// may yet turn out to be part of the line's end.
-    fn check_tail(&mut self, frames: &mut Frames) {
+    fn check_tail(&mut self, marks: &mut Marks<'_>) {
         if self.content(&self.tail).is_none() {
             self.tail = Vec::new();
             self.skipping = true;
-            frames.push_oversized();
+            marks.push_oversized();
         }
     }
 }
