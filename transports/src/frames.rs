@@ -17,7 +17,9 @@ const KEEP: usize = 128 * 1024;
 const SPARE: usize = 4;
 
 thread_local! {
-    static POOL: RefCell<Vec<(Vec<u8>, Vec<Entry>)>> = const { RefCell::new(Vec::new()) };
+    // Boxed, so that what every waiting connection keeps, and what moves to and fro, is one pointer.
+    #[expect(clippy::vec_box, reason = "what is kept is the box")]
+    static POOL: RefCell<Vec<Box<Memory>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A batch of frames, in order.
@@ -26,6 +28,11 @@ thread_local! {
 /// say what it was by [`end`](Frames::end) or [`end_part`](Frames::end_part).
 #[derive(Debug, Default)]
 pub struct Frames {
+    memory: Option<Box<Memory>>,
+}
+
+#[derive(Debug)]
+struct Memory {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -59,10 +66,7 @@ enum Kind {
 impl Frames {
     /// An empty batch, which owns no memory yet.
     pub const fn new() -> Frames {
-        Frames {
-            bytes: Vec::new(),
-            entries: Vec::new(),
-        }
+        Frames { memory: None }
     }
 
     /// Appends a whole frame.
@@ -73,40 +77,38 @@ impl Frames {
 
     /// Appends the mark of a frame that was too long.
     pub fn push_oversized(&mut self) {
-        self.buffer();
-        let end = self.bytes.len();
-        self.entry(end..end, Kind::Oversized);
+        let memory = self.memory();
+        let end = memory.bytes.len();
+        memory.entries.push(Entry::new(end..end, Kind::Oversized));
     }
 
     /// The buffer, to append the bytes of the next frame to.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        if self.bytes.capacity() == 0 {
-            self.borrow_memory();
-        }
-        &mut self.bytes
+        &mut self.memory().bytes
     }
 
     /// Makes what was appended since the last frame a frame.
     pub fn end(&mut self) {
-        self.entry(self.last_end()..self.bytes.len(), Kind::Data);
+        self.memory().end(Kind::Data);
     }
 
     /// Makes what was appended since the last frame a part of a frame that goes on.
     pub fn end_part(&mut self) {
-        self.entry(self.last_end()..self.bytes.len(), Kind::Part);
+        self.memory().end(Kind::Part);
     }
 
     /// The buffer, and the marks to say which ranges of it are frames, wherever they stand: what arrives
     /// need not be moved.
     pub(crate) fn parts(&mut self) -> (&mut Vec<u8>, Marks<'_>) {
-        self.buffer();
-        (&mut self.bytes, Marks(&mut self.entries))
+        let memory = self.memory();
+        (&mut memory.bytes, Marks(&mut memory.entries))
     }
 
     /// The frames, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
-        self.entries.iter().map(|entry| {
-            let bytes = &self.bytes[entry.start as usize..entry.end as usize];
+        let (bytes, entries) = self.slices();
+        entries.iter().map(|entry| {
+            let bytes = &bytes[entry.start as usize..entry.end as usize];
             match entry.kind {
                 Kind::Data => Frame::Data(bytes),
                 Kind::Part => Frame::Part(bytes),
@@ -118,39 +120,39 @@ impl Frames {
     /// The bytes of all frames of a batch to be sent, one after the other. Bytes that are not yet a frame
     /// are left out.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.last_end()]
+        let (bytes, entries) = self.slices();
+        &bytes[..last_end(entries)]
     }
 
     /// How many bytes were appended since the last frame.
     pub fn unfinished(&self) -> usize {
-        self.bytes.len() - self.last_end()
+        let (bytes, entries) = self.slices();
+        bytes.len() - last_end(entries)
     }
 
     /// How many frames there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.slices().1.len()
     }
 
     /// Whether there is no frame.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Empties the batch and gives its memory back.
     pub fn clear(&mut self) {
-        if self.bytes.capacity() == 0 {
+        let Some(mut memory) = self.memory.take() else {
+            return;
+        };
+        if memory.bytes.capacity() > KEEP || memory.entries.capacity() * size_of::<Entry>() > KEEP {
             return;
         }
-        let mut bytes = std::mem::take(&mut self.bytes);
-        let mut entries = std::mem::take(&mut self.entries);
-        if bytes.capacity() > KEEP || entries.capacity() * size_of::<Entry>() > KEEP {
-            return;
-        }
-        bytes.clear();
-        entries.clear();
+        memory.bytes.clear();
+        memory.entries.clear();
         POOL.with_borrow_mut(|pool| {
             if pool.len() < SPARE {
-                pool.push((bytes, entries));
+                pool.push(memory);
             }
         });
     }
@@ -160,24 +162,43 @@ impl Frames {
         if self.unfinished() == 0 {
             self.clear();
         } else {
-            self.bytes.drain(..self.last_end());
-            self.entries.clear();
+            let memory = self.memory();
+            memory.bytes.drain(..last_end(&memory.entries));
+            memory.entries.clear();
         }
     }
 
-    fn borrow_memory(&mut self) {
-        let spare = POOL.with_borrow_mut(Vec::pop);
-        (self.bytes, self.entries) =
-            spare.unwrap_or_else(|| (Vec::with_capacity(READ), Vec::with_capacity(64)));
+    fn memory(&mut self) -> &mut Memory {
+        self.memory.get_or_insert_with(borrow_memory)
     }
 
-    fn last_end(&self) -> usize {
-        self.entries.last().map_or(0, |entry| entry.end as usize)
+    fn slices(&self) -> (&[u8], &[Entry]) {
+        match &self.memory {
+            Some(memory) => (&memory.bytes, &memory.entries),
+            None => (&[], &[]),
+        }
     }
+}
 
-    fn entry(&mut self, range: Range<usize>, kind: Kind) {
+impl Memory {
+    fn end(&mut self, kind: Kind) {
+        let range = last_end(&self.entries)..self.bytes.len();
         self.entries.push(Entry::new(range, kind));
     }
+}
+
+fn borrow_memory() -> Box<Memory> {
+    let spare = POOL.with_borrow_mut(Vec::pop);
+    spare.unwrap_or_else(|| {
+        Box::new(Memory {
+            bytes: Vec::with_capacity(READ),
+            entries: Vec::with_capacity(64),
+        })
+    })
+}
+
+fn last_end(entries: &[Entry]) -> usize {
+    entries.last().map_or(0, |entry| entry.end as usize)
 }
 
 /// Where the frames of a batch stand, to be added to.
@@ -249,7 +270,7 @@ mod tests {
         frames.push(b"o");
         assert_eq!(frames.iter().collect::<Vec<_>>(), [Frame::Data(b"two")]);
         frames.clear_finished();
-        assert_eq!(frames.bytes.capacity(), 0);
+        assert!(frames.memory.is_none());
     }
 
     #[test]
@@ -267,12 +288,15 @@ mod tests {
         let mut frames = Frames::new();
         frames.push(b"one");
         frames.clear();
-        assert_eq!((frames.bytes.capacity(), frames.entries.capacity()), (0, 0));
+        assert!(frames.memory.is_none());
         assert!(frames.is_empty());
         frames.buffer().resize(KEEP + 1, 0);
         frames.end();
         frames.clear();
         frames.push(b"two");
-        assert!(frames.bytes.capacity() <= KEEP, "a large buffer was kept");
+        assert!(
+            frames.buffer().capacity() <= KEEP,
+            "a large buffer was kept"
+        );
     }
 }
