@@ -74,23 +74,35 @@ impl Connection {
 
     /// Answers frames until the peer closes or something fails; then orphans what is held, and only then
     /// says goodbye.
-    pub(crate) async fn serve(mut self) {
-        if let Err(error) = self.answer_frames().await {
-            debug!(peer = %address(self.hub.dispatcher(), self.client), %error, "connection failed");
-        }
-        // Kept through the goodbye, because the server's end waits for it.
-        let hub = Arc::clone(&self.hub);
-        let orphan = self.depart();
-        drop(self);
-        match orphan.map(Orphan::into_session) {
-            Some(Ok(session)) => {
-                // Boxed, or every idle connection would keep room for this timer.
+    //
+    // What an idle connection keeps is this future, so what takes room and is seldom needed is boxed, here
+    // and below.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` keeps room for `self` twice"
+    )]
+    pub(crate) fn serve(mut self) -> impl Future<Output = ()> {
+        async move {
+            if let Err(error) = self.answer_frames().await {
+                let peer = address(self.hub.dispatcher(), self.client);
+                debug!(%peer, %error, "connection failed");
+            }
+            if let Some(session) = self.end() {
+                // The hub lives on meanwhile, because the server's end waits for it.
                 Box::pin(say_goodbye(session)).await;
             }
-            Some(Err(orphan)) => hub.leave_to_reaper(orphan),
-            None => {}
         }
-        drop(hub);
+    }
+
+    /// Ends the connection. Gives back the session if everything is free; if not, the reaper has it.
+    fn end(&mut self) -> Option<Box<dyn Session>> {
+        match self.depart()?.into_session() {
+            Ok(session) => Some(session),
+            Err(orphan) => {
+                self.hub.leave_to_reaper(orphan);
+                None
+            }
+        }
     }
 
     /// Ends the connection, if it has not ended yet: orphans what it held, as far as that is done at once.
@@ -113,13 +125,16 @@ impl Connection {
         while session.recv(&mut input).await? > 0 {
             for frame in input.iter() {
                 if let Some(cursor) = answer(hub, client, frame, &mut output, &mut turn) {
-                    list(session, hub.dispatcher(), cursor, &mut output, &mut turn).await?;
+                    let listing = list(session, hub.dispatcher(), cursor, &mut output, &mut turn);
+                    Box::pin(listing).await?;
                 }
                 output.end();
                 if output.as_bytes().len() >= CHUNK || turn.is_over() {
                     session.send(&output).await?;
                     output.clear();
-                    turn.pass().await;
+                    if turn.pass() {
+                        yield_now().await;
+                    }
                 }
             }
             input.clear();
@@ -172,12 +187,13 @@ impl Turn {
         self.work >= TURN
     }
 
-    /// Lets others run, if the turn is over. Send what was answered before.
-    async fn pass(&mut self) {
-        if self.is_over() {
+    /// Ends the turn, if it is over. Then send what was answered, and let others run.
+    fn pass(&mut self) -> bool {
+        let over = self.is_over();
+        if over {
             self.work = 0;
-            yield_now().await;
         }
+        over
     }
 }
 
@@ -255,7 +271,9 @@ async fn list(
             session.send(output).await?;
             output.clear_finished();
         }
-        turn.pass().await;
+        if turn.pass() {
+            yield_now().await;
+        }
     }
 }
 
