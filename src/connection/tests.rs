@@ -12,6 +12,9 @@ use super::*;
 use crate::policy::Policy;
 use crate::reaper;
 
+/// How long a test may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// What a session saw, and what it is to do.
 #[derive(Default)]
 struct Script {
@@ -60,10 +63,13 @@ async fn serve(script: &Arc<Script>, mut look: impl FnMut(&Dispatcher)) {
     let reaper = tokio::spawn(reaper::reap(Arc::clone(&dispatcher), arrivals));
     hub.serve(&Peer::new("test"), Box::new(Scripted(Arc::clone(script))));
     drop(hub);
-    while !reaper.is_finished() {
-        look(&dispatcher);
-        yield_now().await;
-    }
+    let serving = async {
+        while !reaper.is_finished() {
+            look(&dispatcher);
+            yield_now().await;
+        }
+    };
+    timeout(LIMIT, serving).await.expect("the test hangs");
     reaper.await.unwrap();
     look(&dispatcher);
 }
