@@ -1,11 +1,13 @@
 //! What peers cannot make the daemon do: take memory without bound.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 
 use tempfile::tempdir;
 
 use crate::clients::Client;
-use crate::process::Daemon;
+use crate::process::{Daemon, PATIENCE};
 
 /// The most memory that the daemon has ever had, in KiB.
 fn peak(daemon: &Daemon) -> u64 {
@@ -67,5 +69,62 @@ fn a_peer_that_never_reads_costs_no_more_than_a_chunk() {
     let grown = peak(&daemon) - before;
     assert!(grown < 10 * 1024, "grown by {grown} KiB");
     drop(deaf);
+    daemon.stop();
+}
+
+/// A WebSocket past its handshake, to which bytes can be written that no client library would.
+fn open_websocket(daemon: &Daemon) -> TcpStream {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.ws)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(
+        head.starts_with(b"HTTP/1.1 101 "),
+        "{}",
+        head.escape_ascii()
+    );
+    stream
+}
+
+#[test]
+fn a_message_without_an_end_costs_no_more_than_the_limit() {
+    /// The head of a frame that is masked, with zeros.
+    fn head(first: u8, length: u64) -> Vec<u8> {
+        let mut head = vec![first, 0x80 | 127];
+        head.extend(length.to_be_bytes());
+        head.extend([0; 4]);
+        head
+    }
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws}");
+    let mut other = Client::tcp(&daemon);
+    drop(open_websocket(&daemon));
+    let before = peak(&daemon);
+
+    let mut claims = open_websocket(&daemon);
+    claims.write_all(&head(0x81, 1 << 62)).unwrap();
+    let mut fragments = open_websocket(&daemon);
+    let fragment = [head(0x00, 1 << 16), vec![b'x'; 1 << 16]].concat();
+    fragments.write_all(&head(0x01, 0)).unwrap();
+    // The close frame comes long before; the daemon hears out a bounded rest, and hangs up.
+    for _ in 0..160 {
+        if fragments.write_all(&fragment).is_err() {
+            break;
+        }
+    }
+    let mut said = Vec::new();
+    claims.read_to_end(&mut said).unwrap();
+    assert_eq!(said, b"\x88\x02\x03\xF1", "{}", said.escape_ascii());
+    assert_eq!(other.counter("invalid_commands"), 2);
+    let grown = peak(&daemon) - before;
+    assert!(grown < 2048, "grown by {grown} KiB");
     daemon.stop();
 }
