@@ -123,13 +123,14 @@ impl Connection {
         let (mut input, mut output) = (Frames::new(), Frames::new());
         let mut turn = Turn::default();
         while session.recv(&mut input).await? > 0 {
-            for frame in input.iter() {
-                if let Some(cursor) = answer(hub, client, frame, &mut output, &mut turn) {
+            let mut frames = input.iter();
+            while let Some(pause) = answer_some(hub, client, &mut frames, &mut output, &mut turn) {
+                if let Pause::List(cursor) = pause {
                     let listing = list(session, hub.dispatcher(), cursor, &mut output, &mut turn);
                     Box::pin(listing).await?;
+                    output.end();
                 }
-                output.end();
-                if output.as_bytes().len() >= CHUNK || turn.is_over() {
+                if is_chunk(&output) || turn.is_over() {
                     session.send(&output).await?;
                     output.clear();
                     if turn.pass() {
@@ -137,6 +138,7 @@ impl Connection {
                     }
                 }
             }
+            drop(frames);
             input.clear();
             if !output.is_empty() {
                 session.send(&output).await?;
@@ -197,6 +199,39 @@ impl Turn {
     }
 }
 
+/// Why a batch is not answered at one go.
+enum Pause {
+    /// There is a chunk to send, or it is others' turn.
+    Send,
+    /// This listing is to be appended.
+    List(Box<Cursor>),
+}
+
+/// Whether there is so much output that it must be sent before more is run.
+fn is_chunk(output: &Frames) -> bool {
+    output.as_bytes().len() >= CHUNK
+}
+
+/// Answers frames until one is left to be finished, or none.
+fn answer_some<'a>(
+    hub: &Hub,
+    client: ClientId,
+    frames: &mut impl Iterator<Item = Frame<'a>>,
+    output: &mut Frames,
+    turn: &mut Turn,
+) -> Option<Pause> {
+    for frame in frames {
+        if let Some(cursor) = answer(hub, client, frame, output, turn) {
+            return Some(Pause::List(cursor));
+        }
+        output.end();
+        if is_chunk(output) || turn.is_over() {
+            return Some(Pause::Send);
+        }
+    }
+    None
+}
+
 /// Runs one frame, and appends the bytes of its reply; or returns the listing that is to be appended.
 fn answer(
     hub: &Hub,
@@ -235,8 +270,8 @@ fn answer(
         }
     };
     if logged {
-        let reply = out[start..].trim_ascii_end();
-        debug!(peer = %address(dispatcher, client), "{}", excerpt(reply));
+        let reply = &out[start..];
+        debug!(peer = %address(dispatcher, client), "{}", excerpt(reply.trim_ascii_end()));
     }
     None
 }

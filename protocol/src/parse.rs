@@ -45,22 +45,22 @@ type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
 /// `command = name-verb name / filter-verb filter / "dump" kind / ( "me" / "q" ) ignored`
 fn command(input: &[u8]) -> Parsed<'_, Command<'_>> {
-    let (input, verb) = verb(input)?;
-    match verb {
-        Verb::G => map(name, Command::Get).parse_complete(input),
-        Verb::R => map(name, Command::Release).parse_complete(input),
-        Verb::I => map(name, Command::Inspect).parse_complete(input),
-        Verb::Sg => map(name, Command::SharedGet).parse_complete(input),
-        Verb::Sr => map(name, Command::SharedRelease).parse_complete(input),
-        Verb::Si => map(name, Command::SharedInspect).parse_complete(input),
-        Verb::D => map(filter, Command::List).parse_complete(input),
-        Verb::Sd => map(filter, Command::SharedList).parse_complete(input),
-        Verb::Dump => map(kind, Command::Dump).parse_complete(input),
-        Verb::Me => map(ignored, |()| Command::Me).parse_complete(input),
-        Verb::Iam => map(filter, Command::Iam).parse_complete(input),
-        Verb::Who => map(filter, Command::Who).parse_complete(input),
-        Verb::Q => map(ignored, |()| Command::Statistics).parse_complete(input),
-    }
+    map((verb, argument), |(verb, argument)| match verb {
+        Verb::G => Command::Get(argument),
+        Verb::R => Command::Release(argument),
+        Verb::I => Command::Inspect(argument),
+        Verb::Sg => Command::SharedGet(argument),
+        Verb::Sr => Command::SharedRelease(argument),
+        Verb::Si => Command::SharedInspect(argument),
+        Verb::D => Command::List(filter(argument)),
+        Verb::Sd => Command::SharedList(filter(argument)),
+        Verb::Dump => Command::Dump(kind(&argument)),
+        Verb::Me => Command::Me,
+        Verb::Iam => Command::Iam(filter(argument)),
+        Verb::Who => Command::Who(filter(argument)),
+        Verb::Q => Command::Statistics,
+    })
+    .parse_complete(input)
 }
 
 /// `verb = "g" / "r" / "i" / "sg" / "sr" / "si" / "d" / "sd" / "dump" / "me" / "iam" / "who" / "q"`,
@@ -77,31 +77,17 @@ fn argument(input: &[u8]) -> Parsed<'_, Cow<'_, [u8]>> {
     .parse_complete(input)
 }
 
-/// `name = argument`: the empty name is a name.
-fn name(input: &[u8]) -> Parsed<'_, Cow<'_, [u8]>> {
-    argument(input)
-}
-
 /// `filter = argument`: an empty one is none.
-fn filter(input: &[u8]) -> Parsed<'_, Option<Cow<'_, [u8]>>> {
-    map(argument, |argument| {
-        Some(argument).filter(|name| !name.is_empty())
-    })
-    .parse_complete(input)
+fn filter(argument: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
+    Some(argument).filter(|name| !name.is_empty())
 }
 
 /// `kind = "shared" / ignored`
-fn kind(input: &[u8]) -> Parsed<'_, LockKind> {
-    map(argument, |argument| match &*argument {
+fn kind(argument: &[u8]) -> LockKind {
+    match argument {
         b"shared" => LockKind::Shared,
         _ => LockKind::Exclusive,
-    })
-    .parse_complete(input)
-}
-
-/// `ignored = *OCTET`
-fn ignored(input: &[u8]) -> Parsed<'_, ()> {
-    map(rest, |_| ()).parse_complete(input)
+    }
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ pub enum Reply<'a> {
 
 impl Reply<'_> {
     /// Appends the bytes of this reply to `out`.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Reply::Nothing => {}

@@ -35,6 +35,8 @@ pub struct Frames {
 struct Memory {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    /// Where the last frame of a batch to be sent ends.
+    end: usize,
 }
 
 /// One frame of a batch.
@@ -78,8 +80,7 @@ impl Frames {
     /// Appends the mark of a frame that was too long.
     pub fn push_oversized(&mut self) {
         let memory = self.memory();
-        let end = memory.bytes.len();
-        memory.entries.push(Entry::new(end..end, Kind::Oversized));
+        memory.end(Kind::Oversized);
     }
 
     /// The buffer, to append the bytes of the next frame to.
@@ -120,14 +121,16 @@ impl Frames {
     /// The bytes of all frames of a batch to be sent, one after the other. Bytes that are not yet a frame
     /// are left out.
     pub fn as_bytes(&self) -> &[u8] {
-        let (bytes, entries) = self.slices();
-        &bytes[..last_end(entries)]
+        match &self.memory {
+            Some(memory) => &memory.bytes[..memory.end],
+            None => &[],
+        }
     }
 
     /// How many bytes were appended since the last frame.
     pub fn unfinished(&self) -> usize {
-        let (bytes, entries) = self.slices();
-        bytes.len() - last_end(entries)
+        let memory = self.memory.as_ref();
+        memory.map_or(0, |memory| memory.bytes.len() - memory.end)
     }
 
     /// How many frames there are.
@@ -150,6 +153,7 @@ impl Frames {
         }
         memory.bytes.clear();
         memory.entries.clear();
+        memory.end = 0;
         POOL.with_borrow_mut(|pool| {
             if pool.len() < SPARE {
                 pool.push(memory);
@@ -163,13 +167,18 @@ impl Frames {
             self.clear();
         } else {
             let memory = self.memory();
-            memory.bytes.drain(..last_end(&memory.entries));
+            memory.bytes.drain(..memory.end);
             memory.entries.clear();
+            memory.end = 0;
         }
     }
 
+    #[inline]
     fn memory(&mut self) -> &mut Memory {
-        self.memory.get_or_insert_with(borrow_memory)
+        match &mut self.memory {
+            Some(memory) => memory,
+            none => none.insert(borrow_memory()),
+        }
     }
 
     fn slices(&self) -> (&[u8], &[Entry]) {
@@ -182,8 +191,8 @@ impl Frames {
 
 impl Memory {
     fn end(&mut self, kind: Kind) {
-        let range = last_end(&self.entries)..self.bytes.len();
-        self.entries.push(Entry::new(range, kind));
+        let start = std::mem::replace(&mut self.end, self.bytes.len());
+        self.entries.push(Entry::new(start..self.end, kind));
     }
 }
 
@@ -193,12 +202,9 @@ fn borrow_memory() -> Box<Memory> {
         Box::new(Memory {
             bytes: Vec::with_capacity(READ),
             entries: Vec::with_capacity(64),
+            end: 0,
         })
     })
-}
-
-fn last_end(entries: &[Entry]) -> usize {
-    entries.last().map_or(0, |entry| entry.end as usize)
 }
 
 /// Where the frames of a batch stand, to be added to.

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::task::{Poll, ready};
 
 use async_trait::async_trait;
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::frames::Marks;
@@ -105,12 +105,14 @@ impl LineFramer {
             start = position + 1;
         }
         if !self.skipping && self.tail.is_empty() {
-            while let Some(length) = memchr(b'\n', &bytes[start..read]) {
-                match self.content(&bytes[start..start + length]) {
+            let offset = start;
+            for end in memchr_iter(b'\n', &bytes[offset..read]) {
+                let end = offset + end;
+                match self.content(&bytes[start..end]) {
                     Some(content) => marks.push(start..start + content),
                     None => marks.push_oversized(),
                 }
-                start += length + 1;
+                start = end + 1;
             }
         }
         if start < read && !self.skipping {
