@@ -233,6 +233,7 @@ fn answer_some<'a>(
 }
 
 /// Runs one frame, and appends the bytes of its reply; or returns the listing that is to be appended.
+#[inline(always)]
 fn answer(
     hub: &Hub,
     client: ClientId,

@@ -14,11 +14,13 @@ mod pidfile;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use glockd::{BindError, Server};
-use tokio::runtime;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ArgsError;
@@ -72,11 +74,17 @@ fn start() -> Result<(), Failure> {
     let argv: Vec<OsString> = env::args_os().skip(1).collect();
     let config = args::parse(&argv)?;
     log::to_stderr(config.verbose);
-    runtime::Builder::new_multi_thread()
-        .enable_all()
-        .event_interval(TASKS_A_ROUND)
-        .build()?
-        .block_on(run(&config))
+    runtime()?.block_on(run(&config))
+}
+
+/// A worker for each processor. Where there is but one, no thread beside this one: then the kernel need
+/// not count who uses a descriptor, nor tokio who wakes whom.
+fn runtime() -> io::Result<Runtime> {
+    let mut builder = match available_parallelism() {
+        Ok(NonZeroUsize::MIN) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.enable_all().event_interval(TASKS_A_ROUND).build()
 }
 
 async fn run(config: &Config) -> Result<(), Failure> {
