@@ -26,12 +26,10 @@ use crate::registry::ClientId;
 use exclusive::Exclusive;
 use shared::Shared;
 
-/// Shards for each processor: enough that two threads seldom meet, few enough that visiting all when a
-/// connection ends takes a microsecond.
+/// Shards for each processor: enough that two threads seldom meet, and that growing one, of a million
+/// locks, is a stall of a millisecond or two; few enough that they stay in a processor's cache, and that
+/// visiting all when a connection ends takes a microsecond.
 const SHARDS_PER_CORE: usize = 16;
-
-/// At least this many shards, so that growing one of a million locks is a short stall.
-const MIN_SHARDS: usize = 64;
 
 /// Going to a shard, in places looked at: what a visit to an empty one costs.
 const SHARD_VISIT: usize = 8;
@@ -55,7 +53,8 @@ struct Shard(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     exclusive: Exclusive,
-    shared: Shared,
+    // Boxed, so that the mutex and all of `exclusive` are in two cache lines.
+    shared: Box<Shared>,
 }
 
 /// How far the release of everything a connection held has come. See [`LockTable::release_all`].
@@ -84,9 +83,7 @@ impl LockTable {
     /// An empty table, with as many shards as this machine's processors can make use of.
     pub fn new() -> LockTable {
         let cores = available_parallelism().map_or(1, usize::from);
-        let shards = (cores * SHARDS_PER_CORE)
-            .max(MIN_SHARDS)
-            .next_power_of_two();
+        let shards = (cores * SHARDS_PER_CORE).next_power_of_two();
         let random = RandomState::new();
         LockTable {
             shards: (0..shards).map(|_| Shard::default()).collect(),
