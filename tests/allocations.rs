@@ -1,0 +1,232 @@
+//! What commands take from the allocator: nothing, and a batch of them no more than one.
+//!
+//! Only what the test's own thread allocates is counted, so tests may run side by side.
+
+// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+#![cfg(test)]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use allocation_counter::{AllocationInfo, measure};
+use glockd::dispatcher::{Answer, Dispatcher};
+use glockd::protocol::parse;
+use glockd::registry::ClientId;
+use glockd::transports::Peer;
+use glockd::{Connector, Memory, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::runtime::{self, Runtime};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// What a batch allocates: the boxed futures of `Session::recv` and `Session::send`.
+const PER_BATCH: u64 = 2;
+
+/// Longer than anything takes on the slowest of machines: to reach it is to fail.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn allocations_are_counted() {
+    let kept = measure(|| std::mem::forget(black_box(Box::new(1))));
+    assert_eq!((kept.count_total, kept.count_current), (1, 1));
+    let freed = measure(|| drop(black_box(Box::new(1))));
+    assert_eq!((freed.count_total, freed.count_current), (1, 0));
+}
+
+/// Runs a command, from a line to the bytes of its reply.
+fn answer(dispatcher: &Dispatcher, client: ClientId, line: &str, out: &mut Vec<u8>) {
+    out.clear();
+    let command = parse(line.as_bytes()).unwrap();
+    match dispatcher.dispatch(client, &command) {
+        Answer::Reply(reply) => reply.encode(out),
+        Answer::List(_) => panic!("{line} is a listing"),
+    }
+}
+
+#[test]
+fn commands_allocate_nothing() {
+    let dispatcher = Dispatcher::default();
+    let [one, two] = ["one", "two"].map(|name| dispatcher.connect(&Peer::new(name)));
+    let script = [
+        (one, "i", "0 Lock Not Locked: "),
+        (one, "g", "1 Lock Get Success: "),
+        (one, "g", "1 Lock Get Success: "),
+        (two, "g", "0 Lock Get Failure: "),
+        (two, "i", "1 Lock Is Locked: "),
+        (two, "r", "0 Lock Release Failure: "),
+        (one, "r", "1 Lock Release Success: "),
+        (one, "r", "0 Lock Release Failure: "),
+        (one, "si", "0 Shared Lock Not Locked: "),
+        (one, "sg", "1 Shared Lock Get Success: "),
+        (one, "sg", "1 Shared Lock Get Success: "),
+        (two, "sg", "2 Shared Lock Get Success: "),
+        (two, "si", "2 Shared Lock Is Locked: "),
+        (one, "sr", "1 Shared Lock Release Success: "),
+        (one, "sr", "0 Shared Lock Release Failure: "),
+        (two, "sr", "1 Shared Lock Release Success: "),
+    ];
+    let mut out = Vec::with_capacity(100);
+    // The first time around the table grows; then it has what it needs.
+    for warm in [false, true] {
+        // Names of up to 20 bytes are kept in place.
+        for name in ["", "x", "a name with spaces", "lock-of-twenty-bytes"] {
+            for (client, verb, reply) in script {
+                let line = format!("{verb} {name}");
+                let info = measure(|| answer(&dispatcher, client, &line, &mut out));
+                assert_eq!(out.escape_ascii().to_string(), format!("{reply}{name}\\n"));
+                if warm {
+                    assert_eq!(info, AllocationInfo::default(), "{line}");
+                }
+            }
+        }
+    }
+}
+
+/// A server that runs, on the same thread, whenever one of its clients waits.
+struct Running {
+    runtime: Runtime,
+    connector: Connector,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+impl Running {
+    fn start() -> Running {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (memory, connector) = Memory::new();
+        let bound = Server::builder().transport(memory).bind();
+        let server = runtime.block_on(bound).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let server = runtime.spawn(server.run(async { drop(stopped.await) }));
+        Running {
+            runtime,
+            connector,
+            stop,
+            server,
+        }
+    }
+
+    fn connect(&self) -> Client<'_> {
+        Client {
+            server: self,
+            stream: self.connector.connect().unwrap(),
+            replies: Vec::with_capacity(64 * 1024),
+        }
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        wait(&self.runtime, self.server).unwrap();
+    }
+}
+
+/// Waits for something, but not for ever.
+fn wait<T>(runtime: &Runtime, event: impl Future<Output = T>) -> T {
+    let bounded = async { timeout(PATIENCE, event).await };
+    runtime.block_on(bounded).expect("the test hangs")
+}
+
+struct Client<'a> {
+    server: &'a Running,
+    stream: DuplexStream,
+    replies: Vec<u8>,
+}
+
+impl Client<'_> {
+    /// Sends commands at once, and waits for a line to answer each. Allocates nothing itself.
+    fn ask(&mut self, batch: &str) -> &[u8] {
+        let Client {
+            server,
+            stream,
+            replies,
+        } = self;
+        replies.clear();
+        wait(&server.runtime, async {
+            stream.write_all(batch.as_bytes()).await.unwrap();
+            while lines(replies) < lines(batch.as_bytes()) {
+                assert_ne!(stream.read_buf(replies).await.unwrap(), 0);
+            }
+        });
+        replies
+    }
+}
+
+fn lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte == b'\n').count()
+}
+
+/// So many commands, all of which are granted, as often as they are sent.
+fn batch(length: usize) -> String {
+    let verbs = ["g", "i", "r", "sg", "si", "sr"];
+    let line = |number: usize| format!("{} lock {}\n", verbs[number % 6], number / 6);
+    (0..length).map(line).collect()
+}
+
+#[test]
+fn a_batch_allocates_no_more_than_a_command() {
+    let server = Running::start();
+    let mut client = server.connect();
+    for warm in [false, true] {
+        for length in [64, 16, 1] {
+            let batch = batch(length);
+            let info = measure(|| {
+                client.ask(&batch);
+            });
+            let granted = client.replies.split_inclusive(|&byte| byte == b'\n');
+            assert!(granted.clone().all(|line| line.starts_with(b"1 ")));
+            assert_eq!(granted.count(), length);
+            if warm {
+                assert_eq!(info.count_total, PER_BATCH, "of {length}");
+                assert_eq!(info.count_current, 0, "of {length}");
+            }
+        }
+    }
+    drop(client);
+    server.stop();
+}
+
+#[test]
+fn a_connection_leaves_nothing() {
+    let server = Running::start();
+    let mut host = server.connect();
+    let mut visit = || {
+        let mut guest = server.connect();
+        let replies =
+            guest.ask("iam a guest of many words\ng the guest's lock\nsg the guest's lock\n");
+        assert!(replies.ends_with(b"1 Shared Lock Get Success: the guest's lock\n"));
+        assert!(host.ask("i the guest's lock\n").starts_with(b"1"));
+        drop(guest);
+        let deadline = Instant::now() + PATIENCE;
+        while host.ask("i the guest's lock\n").starts_with(b"1") {
+            assert!(Instant::now() < deadline, "the lock is kept");
+        }
+    };
+    visit();
+    let info = measure(visit);
+    assert_ne!(info.count_total, 0);
+    assert_eq!((info.count_current, info.bytes_current), (0, 0));
+    drop(host);
+    server.stop();
+}
+
+#[test]
+fn a_server_leaves_nothing() {
+    let life = || {
+        let server = Running::start();
+        let mut client = server.connect();
+        client.ask(&batch(64));
+        let mut other = server.connect();
+        other.ask("g another lock\n");
+        drop(other);
+        server.stop();
+    };
+    // What a thread keeps for the next is not the server's.
+    life();
+    let info = measure(life);
+    assert_ne!(info.count_total, 0);
+    assert_eq!((info.count_current, info.bytes_current), (0, 0));
+}
