@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::dispatcher::{Answer, Dispatcher};
-use crate::hub::Hub;
+use crate::hub::{Hub, TaskId};
 use crate::listing::{Cursor, Step};
 use crate::reaper::Orphan;
 use crate::registry::ClientId;
@@ -50,7 +50,7 @@ pub(crate) struct Connection {
     session: Option<Box<dyn Session>>,
     client: ClientId,
     /// What the hub knows its task by.
-    task: usize,
+    task: TaskId,
     hub: Arc<Hub>,
 }
 
@@ -60,7 +60,7 @@ impl Connection {
         peer: &Peer,
         session: Box<dyn Session>,
         hub: Arc<Hub>,
-        task: usize,
+        task: TaskId,
     ) -> Connection {
         let client = hub.dispatcher().connect(peer);
         debug!(%peer, "connected");
@@ -114,38 +114,42 @@ impl Connection {
         Some(orphan)
     }
 
-    async fn answer_frames(&mut self) -> io::Result<()> {
-        let Some(session) = &mut self.session else {
-            return Ok(());
-        };
-        let (hub, client) = (&*self.hub, self.client);
-        // Neither owns memory while there is nothing to do.
-        let (mut input, mut output) = (Frames::new(), Frames::new());
-        let mut turn = Turn::default();
-        while session.recv(&mut input).await? > 0 {
-            let mut frames = input.iter();
-            while let Some(pause) = answer_some(hub, client, &mut frames, &mut output, &mut turn) {
-                if let Pause::List(cursor) = pause {
-                    let listing = list(session, hub.dispatcher(), cursor, &mut output, &mut turn);
-                    Box::pin(listing).await?;
-                    output.end();
-                }
-                if is_chunk(&output) || turn.is_over() {
-                    session.send(&output).await?;
-                    output.clear();
-                    if turn.pass() {
-                        yield_now().await;
+    #[expect(clippy::manual_async_fn, reason = "as for `serve`")]
+    fn answer_frames(&mut self) -> impl Future<Output = io::Result<()>> {
+        async move {
+            let Some(session) = &mut self.session else {
+                return Ok(());
+            };
+            // Neither owns memory while there is nothing to do.
+            let (mut input, mut output) = (Frames::new(), Frames::new());
+            let mut turn = Turn::default();
+            while session.recv(&mut input).await? > 0 {
+                let mut next = 0;
+                while (next as usize) < input.len() {
+                    let (hub, client) = (&*self.hub, self.client);
+                    if let Some(cursor) =
+                        answer_some(hub, client, &input, &mut next, &mut output, &mut turn)
+                    {
+                        let dispatcher = hub.dispatcher();
+                        Box::pin(list(session, dispatcher, cursor, &mut output, &mut turn)).await?;
+                        output.end();
+                    }
+                    if is_chunk(&output) || turn.is_over() {
+                        session.send(&output).await?;
+                        output.clear();
+                        if turn.pass() {
+                            yield_now().await;
+                        }
                     }
                 }
+                input.clear();
+                if !output.is_empty() {
+                    session.send(&output).await?;
+                    output.clear();
+                }
             }
-            drop(frames);
-            input.clear();
-            if !output.is_empty() {
-                session.send(&output).await?;
-                output.clear();
-            }
+            Ok(())
         }
-        Ok(())
     }
 }
 
@@ -199,41 +203,36 @@ impl Turn {
     }
 }
 
-/// Why a batch is not answered at one go.
-enum Pause {
-    /// There is a chunk to send, or it is others' turn.
-    Send,
-    /// This listing is to be appended.
-    List(Box<Cursor>),
-}
-
 /// Whether there is so much output that it must be sent before more is run.
 fn is_chunk(output: &Frames) -> bool {
     output.as_bytes().len() >= CHUNK
 }
 
-/// Answers frames until one is left to be finished, or none.
-fn answer_some<'a>(
+/// Answers the frames of `input` from number `next` on: up to a listing, which is then to be appended, a
+/// chunk of output, or the end of the turn.
+fn answer_some(
     hub: &Hub,
     client: ClientId,
-    frames: &mut impl Iterator<Item = Frame<'a>>,
+    input: &Frames,
+    next: &mut u32,
     output: &mut Frames,
     turn: &mut Turn,
-) -> Option<Pause> {
-    for frame in frames {
+) -> Option<Box<Cursor>> {
+    for frame in input.iter().skip(*next as usize) {
+        *next += 1;
         if let Some(cursor) = answer(hub, client, frame, output, turn) {
-            return Some(Pause::List(cursor));
+            return Some(cursor);
         }
         output.end();
         if is_chunk(output) || turn.is_over() {
-            return Some(Pause::Send);
+            break;
         }
     }
     None
 }
 
 /// Runs one frame, and appends the bytes of its reply; or returns the listing that is to be appended.
-#[inline(always)]
+#[inline(always)] // Its one caller is a loop around it.
 fn answer(
     hub: &Hub,
     client: ClientId,

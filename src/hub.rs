@@ -35,6 +35,16 @@ enum Task {
     Over,
 }
 
+/// What a connection's task is known by. There are fewer than descriptors, so 32 bits hold it.
+#[derive(Clone, Copy)]
+pub(crate) struct TaskId(u32);
+
+impl TaskId {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 impl Hub {
     pub(crate) fn new(
         dispatcher: Arc<Dispatcher>,
@@ -63,18 +73,19 @@ impl Hub {
             .tasks
             .lock()
             .as_mut()
-            .map(|tasks| tasks.insert(Task::Starting))
+            .map(|tasks| TaskId(tasks.insert(Task::Starting) as u32))
         else {
             return;
         };
         let connection = Connection::new(peer, session, Arc::clone(self), task);
         // Not under the mutex: a runtime that is going drops the task at once, which then is over.
-        let handle = tokio::spawn(connection.serve()).abort_handle();
+        // Boxed, because tokio aligns what it spawns to 128 bytes, and an allocator pads that.
+        let handle = tokio::spawn(Box::pin(connection.serve())).abort_handle();
         match self.tasks.lock().as_mut() {
             None => handle.abort(),
-            Some(tasks) => match &mut tasks[task] {
+            Some(tasks) => match &mut tasks[task.index()] {
                 Task::Over => {
-                    tasks.remove(task);
+                    tasks.remove(task.index());
                 }
                 place => *place = Task::Running(handle),
             },
@@ -82,13 +93,13 @@ impl Hub {
     }
 
     /// Forgets the task of a connection, which is over.
-    pub(crate) fn forget(&self, task: usize) {
+    pub(crate) fn forget(&self, task: TaskId) {
         if let Some(tasks) = self.tasks.lock().as_mut() {
-            match &mut tasks[task] {
+            match &mut tasks[task.index()] {
                 // Whoever started it will look at this place once more.
                 place @ Task::Starting => *place = Task::Over,
                 _ => {
-                    tasks.remove(task);
+                    tasks.remove(task.index());
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! Everything else knows a connection by its [`ClientId`] alone. Addresses and names are shown, never
 //! compared, so two connections may share either.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use byteview::ByteView;
 use glockd_transports::Peer;
@@ -39,8 +39,8 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct State {
     clients: Slab<Client>,
-    /// Connections since the start.
-    arrivals: u64,
+    /// The last arrival.
+    arrivals: Option<NonZeroU64>,
 }
 
 /// What is known of one connection.
@@ -48,8 +48,10 @@ struct State {
 pub struct Client {
     // `ByteView` keeps up to 20 bytes in place: most addresses and names.
     address: ByteView,
-    name: Option<ByteView>,
-    arrival: u64,
+    // Boxed, because most register none.
+    name: Option<Box<ByteView>>,
+    // Never 0, which lets a free place say so here.
+    arrival: NonZeroU64,
 }
 
 /// A connection that registered a name, as `who` sorts them.
@@ -58,7 +60,7 @@ pub struct Registration {
     /// Where it comes from.
     pub address: ByteView,
     /// A number that grows from connection to connection.
-    pub arrival: u64,
+    pub arrival: NonZeroU64,
     /// Its identity.
     pub client: ClientId,
 }
@@ -71,12 +73,12 @@ impl Client {
 
     /// The name it registered, or else its address.
     pub fn shown_as(&self) -> &ByteView {
-        self.name.as_ref().unwrap_or(&self.address)
+        self.name().unwrap_or(&self.address)
     }
 
     /// The name it registered.
     pub fn name(&self) -> Option<&ByteView> {
-        self.name.as_ref()
+        self.name.as_deref()
     }
 }
 
@@ -84,11 +86,15 @@ impl Registry {
     /// Adds a connection.
     pub fn enter(&self, peer: &Peer) -> ClientId {
         let mut state = self.state.lock();
-        state.arrivals += 1;
+        let arrival = match state.arrivals {
+            Some(last) => last.saturating_add(1),
+            None => NonZeroU64::MIN,
+        };
+        state.arrivals = Some(arrival);
         let client = Client {
             address: peer.as_str().as_bytes().into(),
             name: None,
-            arrival: state.arrivals,
+            arrival,
         };
         ClientId::new(state.clients.insert(client))
     }
@@ -107,7 +113,7 @@ impl Registry {
     /// Registers a name for a connection, or takes it back.
     pub fn rename(&self, client: ClientId, name: Option<&[u8]>) {
         if let Some(client) = self.state.lock().clients.get_mut(client.index()) {
-            client.name = name.map(ByteView::from);
+            client.name = name.map(|name| Box::new(name.into()));
         }
     }
 
@@ -122,7 +128,7 @@ impl Registry {
         let state = self.state.lock();
         let client = state.clients.get(found.client.index())?;
         let same = client.arrival == found.arrival;
-        client.name.as_deref().filter(|_| same).map(look)
+        client.name().filter(|_| same).map(|name| look(name))
     }
 
     /// Visits the registrations in `count` places from place `from` on, in no order that means anything.
