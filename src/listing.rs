@@ -19,8 +19,12 @@ use crate::locks;
 use crate::registry::{ClientId, Registration};
 use window::{Key, Window};
 
-/// Slots of a table that are looked at in one step: some ten microseconds.
+/// Slots of a table that are looked at in one step: some ten microseconds, several times that where their
+/// names are taken.
 const SCAN: usize = 1024;
+
+/// Keys that are sorted in one step: some ten microseconds.
+const SORT: usize = 64;
 
 /// Entries that are shown in one step: some ten microseconds.
 const SHOW: usize = 64;
@@ -57,11 +61,18 @@ enum Phase {
     Start(Option<ByteView>),
     /// A window is being gathered.
     Gather { window: Window, place: Place },
+    /// A window is being sorted.
+    Sort {
+        window: Window,
+        /// What has been sorted, the next to be shown last.
+        keys: Vec<Key>,
+        /// Where the next window starts; `None` if this is the last.
+        next: Option<Key>,
+    },
     /// A window is being shown.
     Show {
-        keys: std::vec::IntoIter<Key>,
+        keys: Vec<Key>,
         holders: Option<Holders>,
-        /// Where the next window starts; `None` if this is the last.
         next: Option<Key>,
     },
 }
@@ -120,6 +131,10 @@ impl Cursor {
                 self.gather(dispatcher);
                 Step::More
             }
+            Phase::Sort { .. } => {
+                self.sort();
+                Step::More
+            }
             Phase::Show { .. } => self.show(dispatcher, out),
         }
     }
@@ -130,7 +145,7 @@ impl Cursor {
         }
         self.phase = match name {
             Some(name) => Phase::Show {
-                keys: vec![Key::Lock(name)].into_iter(),
+                keys: vec![Key::Lock(name)],
                 holders: None,
                 next: None,
             },
@@ -174,13 +189,25 @@ impl Cursor {
         match next {
             Some(next) => *place = next,
             None => {
-                let (keys, next) = std::mem::take(window).into_keys();
-                self.phase = Phase::Show {
-                    keys: keys.into_iter(),
-                    holders: None,
-                    next,
+                self.phase = Phase::Sort {
+                    keys: Vec::new(),
+                    next: window.next(),
+                    window: std::mem::take(window),
                 };
             }
+        }
+    }
+
+    fn sort(&mut self) {
+        let Phase::Sort { window, keys, next } = &mut self.phase else {
+            return;
+        };
+        if !window.sort_some(SORT, keys) {
+            self.phase = Phase::Show {
+                keys: std::mem::take(keys),
+                holders: None,
+                next: next.take(),
+            };
         }
     }
 
@@ -200,7 +227,7 @@ impl Cursor {
                 }
                 *holders = None;
             }
-            match keys.next() {
+            match keys.pop() {
                 Some(Key::Lock(name)) => {
                     *holders = show_lock(&mut self.list, name, dispatcher, out)
                 }

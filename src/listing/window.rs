@@ -78,12 +78,22 @@ impl Window {
         }
     }
 
-    /// The keys in order, none twice, and where the next window is to start, if there may be more.
-    pub(super) fn into_keys(self) -> (Vec<Key>, Option<Key>) {
-        let mut keys = self.keys.into_sorted_vec();
-        keys.dedup();
-        let next = self.before.and_then(|_| keys.last().cloned());
-        (keys, next)
+    /// Where the next window is to start, if there may be more.
+    pub(super) fn next(&self) -> Option<Key> {
+        self.before.as_ref().and(self.keys.peek()).cloned()
+    }
+
+    /// Moves up to `count` keys to `sorted`, the largest first, none twice. False once there are no more.
+    pub(super) fn sort_some(&mut self, count: usize, sorted: &mut Vec<Key>) -> bool {
+        sorted.reserve_exact(self.keys.len());
+        for _ in 0..count {
+            match self.keys.pop() {
+                Some(key) if sorted.last() == Some(&key) => {}
+                Some(key) => sorted.push(key),
+                None => return false,
+            }
+        }
+        true
     }
 
     fn take(&mut self, key: Key) {
@@ -116,6 +126,14 @@ mod tests {
         }
     }
 
+    /// The keys of a window, in order.
+    fn sorted(mut window: Window) -> Vec<Key> {
+        let mut keys = Vec::new();
+        while window.sort_some(3, &mut keys) {}
+        keys.reverse();
+        keys
+    }
+
     /// All keys that a series of windows shows, when each is offered all numbers below `count`.
     #[track_caller]
     fn check(count: u32, max_keys: usize, max_bytes: usize) {
@@ -130,8 +148,8 @@ mod tests {
                 window.offer_lock(&name);
             }
             assert!(window.keys.len() <= max_keys.max(1));
-            let (keys, next) = window.into_keys();
-            shown.extend(keys);
+            let next = window.next();
+            shown.extend(sorted(window));
             match next {
                 Some(next) => after = Some(next),
                 None => break,
@@ -159,7 +177,8 @@ mod tests {
         window.offer_lock(&long);
         window.offer_lock(&ByteView::from(vec![b'b'; 20]));
         window.offer_lock(&b"z".into());
-        let (keys, next) = window.into_keys();
+        let next = window.next();
+        let keys = sorted(window);
         assert_eq!(keys.len(), 2);
         assert_eq!(next, keys.last().cloned());
     }
