@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use argh::{ArgsInfo, FlagInfoKind, FromArgs};
 use glockd::Limits;
@@ -15,6 +16,9 @@ use crate::config::Config;
 use crate::go_flags::{FlagError, GoFlags};
 
 const MAX_LINE: RangeInclusive<i64> = 1..=Limits::MAX_LINE_CEILING as i64;
+
+/// What TCP can be told, in seconds.
+const KEEPALIVE: RangeInclusive<u64> = 1..=32767;
 
 /// A network lock daemon: a lock lives as long as the connection that holds it.
 //
@@ -48,6 +52,20 @@ struct Args {
     /// the bytes that a line or a message may have (default 131072)
     #[argh(option, arg_name = "int")]
     max_line: Vec<i64>,
+
+    /// how long a client may be silent before TCP asks whether it is there; one that has not answered 15s
+    /// later is gone; 0 never asks (default 15s)
+    #[argh(option, arg_name = "duration")]
+    keepalive: Vec<i64>,
+
+    /// how long a client may read nothing of its replies before it is disconnected; 0 waits for ever
+    /// (default 30s)
+    #[argh(option, arg_name = "duration")]
+    write_timeout: Vec<i64>,
+
+    /// how long the handshake of a WebSocket may take (default 10s)
+    #[argh(option, arg_name = "duration")]
+    handshake_timeout: Vec<i64>,
 
     /// allow d, sd, dump and who, which show what others hold; to forbid: -dump=false (default true)
     #[argh(option, arg_name = "bool")]
@@ -112,6 +130,14 @@ impl Args {
                 MAX_LINE.end()
             ));
         }
+        let keepalive = durations("keepalive", &self.keepalive, |value| {
+            value.is_zero() || KEEPALIVE.contains(&value.as_secs())
+        })?;
+        let write_timeout = durations("write-timeout", &self.write_timeout, |_| true)?;
+        let handshake_timeout = durations("handshake-timeout", &self.handshake_timeout, |value| {
+            !value.is_zero()
+        })?;
+        let unless_zero = |value: Duration| (!value.is_zero()).then_some(value);
         let path = |flag: Vec<String>| flag.into_iter().last().filter(|path| !path.is_empty());
         let default = Config::default();
         Ok(Config {
@@ -122,6 +148,9 @@ impl Args {
             max_line: last(&self.max_line)
                 .and_then(|value| value.try_into().ok())
                 .unwrap_or(default.max_line),
+            keepalive: keepalive.map_or(default.keepalive, unless_zero),
+            write_timeout: write_timeout.map_or(default.write_timeout, unless_zero),
+            handshake_timeout: handshake_timeout.unwrap_or(default.handshake_timeout),
             dump: last(&self.dump).unwrap_or(default.dump),
             registry: last(&self.registry).unwrap_or(default.registry),
             verbose: last(&self.verbose).unwrap_or(default.verbose),
@@ -131,6 +160,26 @@ impl Args {
 
 fn last<T: Copy>(values: &[T]) -> Option<T> {
     values.last().copied()
+}
+
+/// The last of a flag's durations, given in nanoseconds, with a message if any is out of range.
+fn durations(
+    flag: &str,
+    values: &[i64],
+    allowed: impl Fn(Duration) -> bool,
+) -> Result<Option<Duration>, String> {
+    let mut last = None;
+    for &value in values {
+        let duration = Duration::from_nanos(value.unsigned_abs());
+        if value < 0 || !allowed(duration) {
+            let sign = if value < 0 { "-" } else { "" };
+            return Err(format!(
+                "invalid value \"{sign}{duration:?}\" for flag -{flag}: out of range"
+            ));
+        }
+        last = Some(duration);
+    }
+    Ok(last)
 }
 
 /// The usage text, laid out as Go does it.
@@ -219,6 +268,23 @@ mod tests {
             },
         );
         check(
+            "-keepalive 1m -write-timeout=1.5s -handshake-timeout 100ms",
+            Config {
+                keepalive: Some(Duration::from_secs(60)),
+                write_timeout: Some(Duration::from_millis(1500)),
+                handshake_timeout: Duration::from_millis(100),
+                ..default()
+            },
+        );
+        check(
+            "-keepalive 0 -write-timeout 0s",
+            Config {
+                keepalive: None,
+                write_timeout: None,
+                ..default()
+            },
+        );
+        check(
             "-max-line 1_073_741_824",
             Config {
                 max_line: 1 << 30,
@@ -245,6 +311,20 @@ mod tests {
         check("-max-line -1 -max-line 5", &range("-1"));
         check("-max-line 1073741825 -help", &range("1073741825"));
         check("-max-line 0 -bogus", &range("0"));
+        for (argv, value, flag) in [
+            ("-keepalive 100ms", "100ms", "keepalive"),
+            ("-keepalive 32768s", "32768s", "keepalive"),
+            ("-keepalive 0 -keepalive=-1s", "-1s", "keepalive"),
+            ("-write-timeout=-1m", "-60s", "write-timeout"),
+            ("-handshake-timeout 0", "0ns", "handshake-timeout"),
+        ] {
+            let expect = format!("invalid value \"{value}\" for flag -{flag}: out of range");
+            check(argv, &expect);
+        }
+        check(
+            "-keepalive 15",
+            "invalid value \"15\" for flag -keepalive: parse error",
+        );
         check(
             "-bogus -max-line 0",
             "flag provided but not defined: -bogus",

@@ -1,6 +1,7 @@
 //! What the flags ask for, as plain data, and the server's parts made of it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use glockd::{Limits, Policy, Tcp, Transport, Unix, WebSocket};
 
@@ -18,6 +19,12 @@ pub(crate) struct Config {
     pub(crate) pidfile: Option<PathBuf>,
     /// Bytes of a line or a message.
     pub(crate) max_line: usize,
+    /// How long a client may be silent before it is asked for; `None`: for ever.
+    pub(crate) keepalive: Option<Duration>,
+    /// How long a client may take nothing of its replies; `None`: for ever.
+    pub(crate) write_timeout: Option<Duration>,
+    /// How long a handshake may take.
+    pub(crate) handshake_timeout: Duration,
     /// Whether clients may see what others hold.
     pub(crate) dump: bool,
     /// Whether clients may give themselves names.
@@ -37,12 +44,16 @@ pub(crate) enum ConfigError {
 
 impl Default for Config {
     fn default() -> Config {
+        let limits = Limits::default();
         Config {
             port: 9999,
             ws: 9998,
             unix: None,
             pidfile: None,
-            max_line: Limits::default().max_line,
+            max_line: limits.max_line,
+            keepalive: limits.keepalive,
+            write_timeout: limits.write_timeout,
+            handshake_timeout: limits.handshake_timeout,
             dump: true,
             registry: true,
             verbose: false,
@@ -76,7 +87,11 @@ impl Config {
 
     /// How much of it.
     pub(crate) fn limits(&self) -> Limits {
-        Limits::default().with_max_line(self.max_line)
+        Limits::default()
+            .with_max_line(self.max_line)
+            .with_keepalive(self.keepalive)
+            .with_write_timeout(self.write_timeout)
+            .with_handshake_timeout(self.handshake_timeout)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! The start scripts of the original say `-port 9999` and `-dump=false`, which argh refuses: it wants
 //! `--port 9999`, and knows no boolean that can be false. [`GoFlags`] reads argv as Go's `flag` package
-//! does and yields what argh takes, `--name` and a value in its plainest spelling (`9999`, `true`), a
-//! pair a flag. It knows the flags from argh's own [`FlagInfo`], where `arg_name` says `bool`, `int` or
-//! something else; there is no second list.
+//! does and yields what argh takes, `--name` and a value in its plainest spelling (`9999`, `true`, a
+//! duration in nanoseconds), a pair a flag. It knows the flags from argh's own [`FlagInfo`], where
+//! `arg_name` says `bool`, `int`, `duration` or something else; there is no second list.
 //!
 //! One thing is not Go's: an operand is an error. Go stops at `false` in `-dump false -port 1`, with
 //! `dump` true and the rest unread, and says nothing.
@@ -14,7 +14,7 @@ use std::slice;
 
 use argh::{FlagInfo, FlagInfoKind};
 
-use crate::go_values::{ValueError, parse_bool, parse_int};
+use crate::go_values::{ValueError, parse_bool, parse_duration, parse_int};
 
 /// Reads a command line, a flag at a time. After an error there is nothing more to read.
 pub(crate) struct GoFlags<'a> {
@@ -95,6 +95,7 @@ impl<'a> GoFlags<'a> {
         let plain = match arg_name {
             "bool" => parse_bool(value).map(|value| value.to_string()),
             "int" => parse_int(value).map(|value| value.to_string()),
+            "duration" => parse_duration(value).map(|value| value.to_string()),
             _ => Ok(value.to_owned()),
         };
         match plain {

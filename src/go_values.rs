@@ -1,7 +1,9 @@
-//! Booleans and integers as Go's `strconv.ParseBool` and `strconv.ParseInt(text, 0, 64)` read them.
+//! Booleans, integers and durations as Go's `strconv.ParseBool`, `strconv.ParseInt(text, 0, 64)` and
+//! `time.ParseDuration` read them.
 //!
-//! Start scripts have Go's spellings in them (`-dump=F`, `-port 0x270F`), and Rust's `FromStr` knows
-//! neither. The grammar is small and has not changed since Go 1.13, so it is written out here.
+//! Start scripts have Go's spellings in them (`-dump=F`, `-port 0x270F`, `-keepalive 1m30s`), and Rust's
+//! `FromStr` knows none of them. The grammar is small and has not changed since Go 1.13, so it is written
+//! out here.
 
 use std::num::IntErrorKind;
 
@@ -37,6 +39,63 @@ pub(crate) fn parse_int(text: &str) -> Result<i64, ValueError> {
         IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => ValueError::Range,
         _ => ValueError::Syntax,
     })
+}
+
+/// A duration, in nanoseconds: a sign, or none, and numbers with a unit each, as in `1m30.5s`; or `0`.
+/// What is less than a nanosecond is left out.
+pub(crate) fn parse_duration(text: &str) -> Result<i64, ValueError> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(ValueError::Syntax);
+    }
+    let mut total = 0i128;
+    while !rest.is_empty() {
+        let number = prefix(&mut rest, |c| c.is_ascii_digit() || c == '.');
+        let unit = prefix(&mut rest, |c| !c.is_ascii_digit() && c != '.');
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
+            return Err(ValueError::Syntax);
+        }
+        let nanoseconds: i128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return Err(ValueError::Syntax),
+        };
+        // More digits tell nothing apart. Floating, and so rounded, as in Go.
+        let fraction = &fraction[..fraction.len().min(19)];
+        let scale = 10f64.powi(fraction.len() as i32);
+        let rounded = decimal(fraction)? as f64 * (nanoseconds as f64 / scale);
+        total += decimal(whole)? * nanoseconds + rounded as i128;
+    }
+    // Go has no other error for durations.
+    i64::try_from(if negative { -total } else { total }).map_err(|_| ValueError::Syntax)
+}
+
+/// Takes off the longest prefix of such characters.
+fn prefix<'a>(text: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
+    let end = text.find(|c| !belongs(c)).unwrap_or(text.len());
+    let (prefix, rest) = text.split_at(end);
+    *text = rest;
+    prefix
+}
+
+/// A number of digits, or 0 if there are none.
+fn decimal(digits: &str) -> Result<i128, ValueError> {
+    match digits.parse::<u64>() {
+        Ok(number) => Ok(number.into()),
+        Err(_) if digits.is_empty() => Ok(0),
+        Err(_) => Err(ValueError::Syntax),
+    }
 }
 
 /// The radix that the prefix says (`0x`, `0o` or `0`, `0b`, in either case), and the digits without
@@ -127,6 +186,57 @@ pub(crate) mod tests {
         }
         for text in ["", "yes", "no", "on", "tRUE", "true ", "2", "-1", "00"] {
             assert_eq!(parse_bool(text), Err(ValueError::Syntax), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        const SECOND: i64 = 1_000_000_000;
+        for (text, value) in [
+            ("0", 0),
+            ("-0", 0),
+            ("0s", 0),
+            ("15s", 15 * SECOND),
+            ("+1m30s", 90 * SECOND),
+            ("-1.5h", -5400 * SECOND),
+            ("1h15m30.918273645s", 4_530_918_273_645),
+            ("100ms", SECOND / 10),
+            ("1us", 1000),
+            ("1µs", 1000),
+            ("1μs", 1000),
+            ("39h9m14.425s", 140_954_425_000_000),
+            (".5s", SECOND / 2),
+            ("1.s", SECOND),
+            ("0.3333333333333333333h", 1200 * SECOND),
+            ("0.100000000000000000000h", 360 * SECOND),
+            ("9223372036854775807ns", i64::MAX),
+            ("2562047h47m16.854775807s", i64::MAX),
+            ("-9223372036854775808ns", i64::MIN),
+        ] {
+            assert_eq!(parse_duration(text), Ok(value), "{text}");
+        }
+        for text in [
+            "",
+            "+",
+            "-",
+            "15",
+            "s",
+            ".",
+            ".s",
+            "-.s",
+            "1.2.3s",
+            "1x",
+            "1s2",
+            "1 s",
+            "+-1s",
+            "1sec",
+            "1S",
+            "9223372036854775808ns",
+            "3000000h",
+            "99999999999999999999s",
+            "é",
+        ] {
+            assert_eq!(parse_duration(text), Err(ValueError::Syntax), "{text}");
         }
     }
 

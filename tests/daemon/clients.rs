@@ -107,9 +107,14 @@ impl Web {
         Web { socket }
     }
 
+    /// Sends a command, which has no answer, or not yet.
+    pub(crate) fn say(&mut self, command: &str) {
+        self.socket.send(Message::text(command)).unwrap();
+    }
+
     /// Sends a command, and waits for the message that answers it.
     pub(crate) fn ask(&mut self, command: &str) -> String {
-        self.socket.send(Message::text(command)).unwrap();
+        self.say(command);
         let message = self.socket.read().unwrap();
         message.into_data().escape_ascii().to_string()
     }

@@ -6,6 +6,7 @@
 mod clients;
 mod flags;
 mod memory;
+mod peers;
 mod pidfile;
 mod process;
 mod sessions;

@@ -19,6 +19,7 @@ mod tcp;
 mod transport;
 mod unix;
 mod websocket;
+mod write;
 
 pub use frames::{Frame, Frames};
 pub use line::LineSession;

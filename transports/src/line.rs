@@ -9,12 +9,14 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use memchr::{memchr, memchr_iter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::frames::Marks;
+use crate::write::write_all;
 use crate::{Frames, Limits, Session};
 
 /// A session whose frames are lines, ended by `\n` or `\r\n`, on a byte stream.
@@ -24,6 +26,7 @@ use crate::{Frames, Limits, Session};
 pub struct LineSession<S> {
     stream: S,
     framer: LineFramer,
+    write_timeout: Option<Duration>,
 }
 
 impl<S> LineSession<S> {
@@ -32,6 +35,7 @@ impl<S> LineSession<S> {
         LineSession {
             stream,
             framer: LineFramer::new(limits.max_line),
+            write_timeout: limits.write_timeout,
         }
     }
 }
@@ -68,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
         if frames.as_bytes().is_empty() {
             return Ok(());
         }
-        self.stream.write_all(frames.as_bytes()).await?;
+        write_all(&mut self.stream, frames.as_bytes(), self.write_timeout).await?;
         self.stream.flush().await
     }
 }

@@ -16,11 +16,10 @@ use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, T
 /// its own limit.
 const BACKLOG: i32 = 4096;
 
-/// An idle peer that vanished without a word is gone after 15 s + 3 × 5 s: nobody else may hold up its
-/// locks for longer.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_PROBES: u32 = 3;
+/// A peer that has been silent for as long as the limits say is asked whether it is there, so often, before
+/// it is given up.
+const PROBES: u32 = 3;
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Listens on a TCP port.
 #[derive(Clone, Debug)]
@@ -61,7 +60,7 @@ impl Transport for Tcp {
     async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
         let (address, listener) = listen(self.on)?;
         let incoming = TcpListenerStream::new(listener).map(move |accepted| {
-            let (peer, stream) = tune(accepted?)?;
+            let (peer, stream) = tune(accepted?, limits)?;
             Ok(Pending::ready(peer, LineSession::new(stream, limits)))
         });
         Ok(Listening {
@@ -91,15 +90,27 @@ pub(crate) fn listen(on: On) -> Result<(SocketAddr, TcpListener), BindError> {
 }
 
 /// Sets an accepted socket's options, and says who is behind it.
-pub(crate) fn tune(stream: TcpStream) -> io::Result<(Peer, TcpStream)> {
+pub(crate) fn tune(stream: TcpStream, limits: Limits) -> io::Result<(Peer, TcpStream)> {
     let peer = stream.peer_addr()?;
     stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    let socket = SockRef::from(&stream);
+    if let Some(idle) = limits.keepalive {
+        let keepalive = TcpKeepalive::new()
+            .with_time(idle)
+            .with_interval(PROBE_INTERVAL)
+            .with_retries(PROBES);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    socket.set_tcp_user_timeout(user_timeout(limits))?;
     Ok((Peer::from(peer), stream))
+}
+
+/// How long what was sent may go unacknowledged, which is also how long a peer may take nothing (RFC 5482).
+/// On Linux it ends an unanswered keepalive too, so it must not be less than all of that takes.
+fn user_timeout(limits: Limits) -> Option<Duration> {
+    let keepalive = limits.keepalive.map(|idle| idle + PROBES * PROBE_INTERVAL);
+    let write_timeout = limits.write_timeout?;
+    Some(write_timeout.max(keepalive.unwrap_or_default()))
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -139,14 +150,32 @@ mod tests {
         let client = TcpStream::connect((Ipv4Addr::LOCALHOST, address.port()))
             .await
             .unwrap();
-        let (peer, stream) = tune(listener.accept().await.unwrap().0).unwrap();
+        let accepted = listener.accept().await.unwrap().0;
+        let (peer, stream) = tune(accepted, Limits::default()).unwrap();
         assert_eq!(peer.as_str(), client.local_addr().unwrap().to_string());
         let socket = SockRef::from(&stream);
         assert!(socket.tcp_nodelay().unwrap());
         assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        let seconds = Duration::from_secs;
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds(15));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds(5));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(seconds(30)));
+    }
+
+    #[test]
+    fn what_is_unacknowledged_lasts_as_long_as_the_longer_limit() {
+        let check = |write_timeout: Option<u64>, keepalive: Option<u64>, expect: Option<u64>| {
+            let limits = Limits::default()
+                .with_write_timeout(write_timeout.map(Duration::from_secs))
+                .with_keepalive(keepalive.map(Duration::from_secs));
+            assert_eq!(user_timeout(limits), expect.map(Duration::from_secs));
+        };
+        check(Some(30), Some(60), Some(75));
+        check(Some(90), Some(60), Some(90));
+        check(Some(90), None, Some(90));
+        check(None, Some(60), None);
+        check(None, None, None);
     }
 
     #[tokio::test]

@@ -55,7 +55,7 @@ pub trait Session: Send {
     /// peer takes it. Returns when everything is handed to the operating system; waits while the peer
     /// takes nothing. A frame may be empty (a message-based transport sends an empty message, a
     /// byte stream sends nothing) or a [`Frame::Part`](crate::Frame::Part), which the next frame, maybe
-    /// of the next batch, continues.
+    /// of the next batch, continues. It waits no longer than [`Limits::write_timeout`] without progress.
     ///
     /// Not cancel-safe: after dropping the future only [`close`](Session::close) may be called.
     ///
@@ -189,6 +189,12 @@ pub struct Limits {
     pub max_line: usize,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
+    /// How long a peer may take nothing of what is sent to it; `None`: for ever. To be timed within
+    /// [`Session::send`], which then fails with [`TimedOut`](io::ErrorKind::TimedOut).
+    pub write_timeout: Option<Duration>,
+    /// How long a peer may be silent before a transport that could lose it without a word asks whether it
+    /// is there, and gives it up if it does not answer within about another 15 s; `None`: for ever.
+    pub keepalive: Option<Duration>,
 }
 
 impl Limits {
@@ -208,14 +214,29 @@ impl Limits {
             ..self
         }
     }
+
+    /// These limits with another [`write_timeout`](Limits::write_timeout).
+    pub fn with_write_timeout(self, write_timeout: Option<Duration>) -> Limits {
+        Limits {
+            write_timeout,
+            ..self
+        }
+    }
+
+    /// These limits with another [`keepalive`](Limits::keepalive).
+    pub fn with_keepalive(self, keepalive: Option<Duration>) -> Limits {
+        Limits { keepalive, ..self }
+    }
 }
 
 impl Default for Limits {
-    /// 131,072 bytes and ten seconds.
+    /// 131,072 bytes, and 10, 30 and 15 seconds.
     fn default() -> Limits {
         Limits {
             max_line: 131_072,
             handshake_timeout: Duration::from_secs(10),
+            write_timeout: Some(Duration::from_secs(30)),
+            keepalive: Some(Duration::from_secs(15)),
         }
     }
 }

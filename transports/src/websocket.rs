@@ -57,7 +57,7 @@ impl Transport for WebSocket {
     async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
         let (address, listener) = listen(self.on)?;
         let incoming = TcpListenerStream::new(listener).map(move |accepted| {
-            let (peer, stream) = tune(accepted?)?;
+            let (peer, stream) = tune(accepted?, limits)?;
             Ok(Pending {
                 peer,
                 handshake: Box::pin(handshake::shake(stream, limits)),

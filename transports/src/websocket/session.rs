@@ -14,9 +14,10 @@ use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_stream::Stream;
 use tokio_tungstenite::WebSocketStream;
@@ -27,6 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::part;
+use crate::write::write_all;
 use crate::{Frame, Frames, Limits, Session};
 
 /// What one read takes. Each connection owns a buffer of this size all the time; after a longer message,
@@ -49,6 +51,7 @@ pub(super) struct WebSocketSession {
     messages: WebSocketStream<Inlet>,
     /// Bytes of a message without its line end.
     max_line: usize,
+    write_timeout: Option<Duration>,
     phase: Phase,
     /// Whether the last frame sent was a part, which the next one continues.
     in_parts: bool,
@@ -94,6 +97,7 @@ impl WebSocketSession {
         WebSocketSession {
             messages: messages.await,
             max_line: limits.max_line,
+            write_timeout: limits.write_timeout,
             phase: Phase::Open,
             in_parts: false,
             torn: false,
@@ -184,7 +188,8 @@ impl WebSocketSession {
     async fn write(&mut self, output: &[u8]) -> io::Result<()> {
         // Also true if the future is dropped halfway.
         self.torn = true;
-        self.messages.get_mut().stream.write_all(output).await?;
+        let stream = &mut self.messages.get_mut().stream;
+        write_all(stream, output, self.write_timeout).await?;
         self.torn = false;
         Ok(())
     }

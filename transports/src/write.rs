@@ -1,0 +1,87 @@
+//! Writing to a peer that may not read.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+use tokio::time::timeout;
+
+/// Writes all of `bytes`. Fails with [`TimedOut`](io::ErrorKind::TimedOut) if the peer takes nothing for as
+/// long as `patience`; every byte that it takes starts that anew.
+pub(crate) async fn write_all(
+    stream: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    patience: Option<Duration>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        // Mostly the peer takes it at once, and no timer is needed.
+        let write =
+            poll_fn(|context| Poll::Ready(Pin::new(&mut *stream).poll_write(context, bytes)));
+        let written = match write.await {
+            Poll::Ready(written) => written?,
+            Poll::Pending => {
+                let write = poll_fn(|context| Pin::new(&mut *stream).poll_write(context, bytes));
+                match patience {
+                    // Boxed, because it is seldom needed.
+                    Some(patience) => Box::pin(timeout(patience, write)).await??,
+                    None => write.await?,
+                }
+            }
+        };
+        match written {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written..],
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_given_up() {
+        let (mut ours, _theirs) = tokio::io::duplex(10);
+        let start = Instant::now();
+        let error = write_all(&mut ours, &[b'x'; 11], Some(PATIENCE)).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_little_is_not() {
+        let (mut ours, mut theirs) = tokio::io::duplex(10);
+        let reader = tokio::spawn(async move {
+            for _ in 0..5 {
+                sleep(PATIENCE - Duration::from_secs(1)).await;
+                theirs.read_exact(&mut [0]).await.unwrap();
+            }
+            theirs
+        });
+        write_all(&mut ours, &[b'x'; 15], Some(PATIENCE))
+            .await
+            .unwrap();
+        reader.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_it_waits() {
+        let (mut ours, mut theirs) = tokio::io::duplex(10);
+        let reader = tokio::spawn(async move {
+            sleep(100 * PATIENCE).await;
+            theirs.read_exact(&mut [0; 11]).await.unwrap();
+            theirs
+        });
+        write_all(&mut ours, &[b'x'; 11], None).await.unwrap();
+        reader.await.unwrap();
+    }
+}
