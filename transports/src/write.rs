@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
@@ -17,19 +17,13 @@ pub(crate) async fn write_all(
     patience: Option<Duration>,
 ) -> io::Result<()> {
     while !bytes.is_empty() {
-        // Mostly the peer takes it at once, and no timer is needed.
-        let write =
-            poll_fn(|context| Poll::Ready(Pin::new(&mut *stream).poll_write(context, bytes)));
-        let written = match write.await {
+        let attempt = |context: &mut Context<'_>| {
+            Poll::Ready(Pin::new(&mut *stream).poll_write(context, bytes))
+        };
+        let written = match poll_fn(attempt).await {
             Poll::Ready(written) => written?,
-            Poll::Pending => {
-                let write = poll_fn(|context| Pin::new(&mut *stream).poll_write(context, bytes));
-                match patience {
-                    // Boxed, because it is seldom needed.
-                    Some(patience) => Box::pin(timeout(patience, write)).await??,
-                    None => write.await?,
-                }
-            }
+            // Boxed, because mostly the peer takes all at once.
+            Poll::Pending => Box::pin(write(stream, bytes, patience)).await?,
         };
         match written {
             0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -37,6 +31,19 @@ pub(crate) async fn write_all(
         }
     }
     Ok(())
+}
+
+/// Writes what the peer takes, once it does.
+async fn write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+    patience: Option<Duration>,
+) -> io::Result<usize> {
+    let write = poll_fn(|context| Pin::new(&mut *stream).poll_write(context, bytes));
+    match patience {
+        Some(patience) => timeout(patience, write).await?,
+        None => write.await,
+    }
 }
 
 #[cfg(test)]
