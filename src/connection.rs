@@ -17,7 +17,7 @@ use tracing::debug;
 
 use crate::dispatcher::{Answer, Dispatcher};
 use crate::hub::{Hub, TaskId};
-use crate::listing::{Cursor, Step};
+use crate::listing::Cursor;
 use crate::reaper::Orphan;
 use crate::registry::ClientId;
 
@@ -29,8 +29,8 @@ const CHUNK: usize = 64 * 1024;
 /// 100 microseconds.
 const TURN: u32 = 1024;
 
-/// What a step of a listing costs: thirty microseconds, and some more while a window is filled.
-const STEP: u32 = 256;
+/// So many bytes of a line cost as much again as a command.
+const BYTES: usize = 128;
 
 /// What a `q` costs, which visits every shard of the table.
 const STATISTICS: u32 = 32;
@@ -219,7 +219,7 @@ fn answer_some(
     output: &mut Frames,
     turn: &mut Turn,
 ) -> Option<Box<Cursor>> {
-    for frame in input.iter().skip(*next as usize) {
+    for frame in input.iter_from(*next as usize) {
         *next += 1;
         if let Some(cursor) = answer(hub, client, frame, output, turn) {
             return Some(cursor);
@@ -242,28 +242,31 @@ fn answer(
     turn: &mut Turn,
 ) -> Option<Box<Cursor>> {
     let dispatcher = hub.dispatcher();
-    turn.spend(1);
     let out = output.buffer();
     let start = out.len();
     let logged = match frame {
-        Frame::Data(bytes) | Frame::Part(bytes) => match parse(bytes) {
-            Ok(command) => match dispatcher.dispatch(client, &command) {
-                Answer::Reply(reply) => {
-                    reply.encode(out);
-                    if command.verb() == Verb::Q {
-                        turn.spend(STATISTICS);
+        Frame::Data(bytes) | Frame::Part(bytes) => {
+            turn.spend(1 + (bytes.len() / BYTES) as u32);
+            match parse(bytes) {
+                Ok(command) => match dispatcher.dispatch(client, &command) {
+                    Answer::Reply(reply) => {
+                        reply.encode(out);
+                        if command.verb() == Verb::Q {
+                            turn.spend(STATISTICS);
+                        }
+                        matches!(command.verb(), Verb::G | Verb::R | Verb::Sg | Verb::Sr)
                     }
-                    matches!(command.verb(), Verb::G | Verb::R | Verb::Sg | Verb::Sr)
+                    Answer::List(cursor) => return Some(cursor),
+                },
+                Err(error) => {
+                    debug!(peer = %address(dispatcher, client), line = %excerpt(bytes), "{error}");
+                    dispatcher.reject(error).encode(out);
+                    false
                 }
-                Answer::List(cursor) => return Some(cursor),
-            },
-            Err(error) => {
-                debug!(peer = %address(dispatcher, client), line = %excerpt(bytes), "{error}");
-                dispatcher.reject(error).encode(out);
-                false
             }
-        },
+        }
         Frame::Oversized => {
+            turn.spend(1);
             dispatcher
                 .reject_oversized(hub.limits().max_line)
                 .encode(out);
@@ -294,8 +297,9 @@ async fn list(
     turn: &mut Turn,
 ) -> io::Result<()> {
     loop {
-        turn.spend(STEP);
-        if cursor.step(dispatcher, output.buffer()) == Step::Done {
+        let step = cursor.step(dispatcher, output.buffer());
+        turn.spend(step.work);
+        if step.done {
             return Ok(());
         }
         if output.unfinished() >= CHUNK {

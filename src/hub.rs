@@ -35,7 +35,7 @@ enum Task {
     Over,
 }
 
-/// What a connection's task is known by. There are fewer than descriptors, so 32 bits hold it.
+/// What a connection's task is known by. Memory for 2³² connections is nowhere, so 32 bits hold it.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskId(u32);
 

@@ -19,15 +19,17 @@ use crate::locks;
 use crate::registry::{ClientId, Registration};
 use window::{Key, Window};
 
-/// Slots of a table that are looked at in one step: some ten microseconds, several times that where their
-/// names are taken.
+/// Slots of a table that are looked at in one step: thirty microseconds if they hold locks.
 const SCAN: usize = 1024;
 
-/// Keys that are sorted in one step: some ten microseconds.
+/// Keys that are sorted in one step: ten microseconds.
 const SORT: usize = 64;
 
-/// Entries that are shown in one step: some ten microseconds.
+/// Entries that are shown in one step: ten microseconds.
 const SHOW: usize = 64;
+
+/// What visiting all shards of an empty table is reckoned as, in [`Step::work`].
+const VISIT: usize = 8;
 
 /// A listing under way.
 #[derive(Debug)]
@@ -36,13 +38,22 @@ pub struct Cursor {
     phase: Phase,
 }
 
-/// Whether a [`Cursor`] has more to do.
+/// What one step of a [`Cursor`] was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Some bytes may have been added, and there may be more.
-    More,
-    /// The listing is complete.
-    Done,
+pub struct Step {
+    /// Whether the listing is complete.
+    pub done: bool,
+    /// What it cost, at least 1. That of a plain command is 1.
+    pub work: u32,
+}
+
+impl Step {
+    fn more(work: usize) -> Step {
+        Step {
+            done: false,
+            work: u32::try_from(work).unwrap_or(u32::MAX).max(1),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -119,38 +130,42 @@ impl Cursor {
     }
 
     /// Works for some ten microseconds, and appends what that brought to `out`: no more than some
-    /// kilobytes beyond the longest name. Let others run between steps.
+    /// kilobytes beyond the longest name. Let others run between steps, by what they cost.
     pub fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
         match &mut self.phase {
             Phase::Start(name) => {
                 let name = name.take();
-                self.start(dispatcher, name, out);
-                Step::More
+                self.start(dispatcher, name, out)
             }
-            Phase::Gather { .. } => {
-                self.gather(dispatcher);
-                Step::More
-            }
-            Phase::Sort { .. } => {
-                self.sort();
-                Step::More
-            }
+            Phase::Gather { .. } => self.gather(dispatcher),
+            Phase::Sort { .. } => self.sort(),
             Phase::Show { .. } => self.show(dispatcher, out),
         }
     }
 
-    fn start(&mut self, dispatcher: &Dispatcher, name: Option<ByteView>, out: &mut Vec<u8>) {
+    fn start(
+        &mut self,
+        dispatcher: &Dispatcher,
+        name: Option<ByteView>,
+        out: &mut Vec<u8>,
+    ) -> Step {
         if let List::Map(_, map) = &mut self.list {
             map.open(out);
         }
-        self.phase = match name {
-            Some(name) => Phase::Show {
-                keys: vec![Key::Lock(name)],
-                holders: None,
-                next: None,
-            },
-            None => self.gather_after(dispatcher, None),
-        };
+        match name {
+            Some(name) => {
+                self.phase = Phase::Show {
+                    keys: vec![Key::Lock(name)],
+                    holders: None,
+                    next: None,
+                };
+                Step::more(1)
+            }
+            None => {
+                self.phase = self.gather_after(dispatcher, None);
+                Step::more(VISIT)
+            }
+        }
     }
 
     fn gather_after(&self, dispatcher: &Dispatcher, after: Option<Key>) -> Phase {
@@ -167,18 +182,23 @@ impl Cursor {
         }
     }
 
-    fn gather(&mut self, dispatcher: &Dispatcher) {
+    fn gather(&mut self, dispatcher: &Dispatcher) -> Step {
         let Phase::Gather { window, place } = &mut self.phase else {
-            return;
+            return Step::more(1);
         };
+        let mut visited = 0;
         let next = match (&self.list, *place) {
             (List::Lines(kind) | List::Map(kind, _), Place::Locks(from)) => dispatcher
                 .locks()
-                .scan(*kind, from, SCAN, |name| window.offer_lock(name))
+                .scan(*kind, from, SCAN, |name| {
+                    visited += 1;
+                    window.offer_lock(name);
+                })
                 .map(Place::Locks),
             (List::Who(filter), Place::Registry(from)) => dispatcher
                 .registry()
                 .scan(from, SCAN, |client, id| {
+                    visited += 1;
                     if filter.is_none() || client.name() == filter.as_ref() {
                         window.offer(Key::Registration(client.registration(id)));
                     }
@@ -196,19 +216,25 @@ impl Cursor {
                 };
             }
         }
+        // A key that is looked at costs a quarter of a command.
+        Step::more(VISIT + visited / 4)
     }
 
-    fn sort(&mut self) {
+    fn sort(&mut self) -> Step {
         let Phase::Sort { window, keys, next } = &mut self.phase else {
-            return;
+            return Step::more(1);
         };
-        if !window.sort_some(SORT, keys) {
+        let before = keys.len();
+        let more = window.sort_some(SORT, keys);
+        let work = 2 * (keys.len() - before);
+        if !more {
             self.phase = Phase::Show {
                 keys: std::mem::take(keys),
                 holders: None,
                 next: next.take(),
             };
         }
+        Step::more(work)
     }
 
     fn show(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
@@ -218,9 +244,11 @@ impl Cursor {
             next,
         } = &mut self.phase
         else {
-            return Step::More;
+            return Step::more(1);
         };
-        for _ in 0..SHOW {
+        let mut shown = 0;
+        while shown < SHOW {
+            shown += 1;
             if let Some(open) = holders {
                 if open.show_next(&mut self.list, dispatcher, out) {
                     continue;
@@ -238,13 +266,16 @@ impl Cursor {
                     return match next.take() {
                         Some(next) => {
                             self.phase = self.gather_after(dispatcher, Some(next));
-                            Step::More
+                            Step::more(VISIT + shown)
                         }
                         None => {
                             if let List::Map(_, map) = &mut self.list {
                                 map.close(out);
                             }
-                            Step::Done
+                            Step {
+                                done: true,
+                                ..Step::more(shown)
+                            }
                         }
                     };
                 }
@@ -253,7 +284,7 @@ impl Cursor {
                 break;
             }
         }
-        Step::More
+        Step::more(shown)
     }
 }
 

@@ -27,9 +27,9 @@ use crate::args::ArgsError;
 use crate::config::{Config, ConfigError};
 use crate::pidfile::{Pidfile, PidfileError};
 
-/// How many tasks a worker polls before it looks for input again: as many as its queue holds. With tokio's
-/// 61, under load from some hundred connections, those that have just been served are ready again before
-/// the others had their turn, and wait 60 ms behind nobody who came first.
+/// How many tasks a worker polls before it looks for input again: as many as a worker's own queue holds. With
+/// tokio's 61, under load from some hundred connections, those that were just served are ready again before
+/// the rest had their turn, and the rest waited 60 ms.
 const TASKS_A_ROUND: u32 = 256;
 
 /// Why the daemon did not run.

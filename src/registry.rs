@@ -60,7 +60,7 @@ pub struct Registration {
     /// Where it comes from.
     pub address: ByteView,
     /// A number that grows from connection to connection.
-    pub arrival: NonZeroU64,
+    pub arrival: u64,
     /// Its identity.
     pub client: ClientId,
 }
@@ -127,7 +127,7 @@ impl Registry {
     pub fn look_again<T>(&self, found: &Registration, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let state = self.state.lock();
         let client = state.clients.get(found.client.index())?;
-        let same = client.arrival == found.arrival;
+        let same = client.arrival.get() == found.arrival;
         client.name().filter(|_| same).map(|name| look(name))
     }
 
@@ -158,7 +158,7 @@ impl Client {
     pub fn registration(&self, client: ClientId) -> Registration {
         Registration {
             address: self.address.clone(),
-            arrival: self.arrival,
+            arrival: self.arrival.get(),
             client,
         }
     }

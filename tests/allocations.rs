@@ -1,4 +1,4 @@
-//! What commands take from the allocator: nothing, and a batch of them no more than one.
+//! What commands take from the allocator: nothing, and a batch of them two boxes, however long it is.
 //!
 //! Only what the test's own thread allocates is counted, so tests may run side by side.
 

@@ -1,13 +1,13 @@
-//! The grammar of a command, one nom parser a rule.
+//! The grammar of a command, a nom parser for each rule.
 //!
 //! ```text
 //! line    = *white [ command ] *white
 //! command = verb [ SP argument ]
 //! ```
 //!
-//! A verb decides which rule its argument follows. Numbered references are to nothing but the grammar
-//! here: the seed gives the commands by example ("Exclusive Locks API", "Shared Locks API", "Registry
-//! API", "Stats API"). Input is complete when it gets here, so nothing in this file ever waits.
+//! A verb decides what its argument is: the name of a lock or of a connection, or nothing to look at. The
+//! seed gives the commands by example ("Exclusive Locks API", "Shared Locks API", "Registry API", "Stats
+//! API"). Input is complete when it gets here, so nothing in this file ever waits.
 
 use std::borrow::Cow;
 
@@ -43,7 +43,7 @@ pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
 
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
-/// `command = name-verb name / filter-verb filter / "dump" kind / ( "me" / "q" ) ignored`
+/// `command = verb argument`
 fn command(input: &[u8]) -> Parsed<'_, Command<'_>> {
     map((verb, argument), |(verb, argument)| match verb {
         Verb::G => Command::Get(argument),
@@ -77,12 +77,12 @@ fn argument(input: &[u8]) -> Parsed<'_, Cow<'_, [u8]>> {
     .parse_complete(input)
 }
 
-/// `filter = argument`: an empty one is none.
+/// An argument that may be left out: an empty one is none.
 fn filter(argument: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
     Some(argument).filter(|name| !name.is_empty())
 }
 
-/// `kind = "shared" / ignored`
+/// The argument of `dump`: anything but `shared` is ignored.
 fn kind(argument: &[u8]) -> LockKind {
     match argument {
         b"shared" => LockKind::Shared,

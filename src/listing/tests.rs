@@ -15,7 +15,7 @@ fn dispatcher() -> (Dispatcher, Vec<ClientId>) {
 /// A listing to its end, with what is done to the table after each step.
 fn listed(dispatcher: &Dispatcher, mut cursor: Cursor, mut between: impl FnMut()) -> String {
     let mut out = Vec::new();
-    while cursor.step(dispatcher, &mut out) == Step::More {
+    while !cursor.step(dispatcher, &mut out).done {
         between();
     }
     out.escape_ascii().to_string()
@@ -165,10 +165,10 @@ fn a_step_brings_a_bounded_piece() {
         );
     }
     let mut cursor = Cursor::lines(LockKind::Exclusive, None);
-    let (mut total, mut step) = (0, Step::More);
-    while step == Step::More {
+    let (mut total, mut done) = (0, false);
+    while !done {
         let mut out = Vec::new();
-        step = cursor.step(&dispatcher, &mut out);
+        done = cursor.step(&dispatcher, &mut out).done;
         assert!(out.len() < CHUNK + 30_100, "{}", out.len());
         total += out.len();
     }

@@ -107,7 +107,13 @@ impl Frames {
 
     /// The frames, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
+        self.iter_from(0)
+    }
+
+    /// The frames from number `first` on, at once: to skip them would visit each.
+    pub fn iter_from(&self, first: usize) -> impl ExactSizeIterator<Item = Frame<'_>> {
         let (bytes, entries) = self.slices();
+        let entries = entries.get(first..).unwrap_or_default();
         entries.iter().map(|entry| {
             let bytes = &bytes[entry.start as usize..entry.end as usize];
             match entry.kind {
@@ -127,7 +133,7 @@ impl Frames {
         }
     }
 
-    /// How many bytes were appended since the last frame.
+    /// How many bytes of a batch to be sent were appended since its last frame.
     pub fn unfinished(&self) -> usize {
         let memory = self.memory.as_ref();
         memory.map_or(0, |memory| memory.bytes.len() - memory.end)
@@ -161,7 +167,7 @@ impl Frames {
         });
     }
 
-    /// Drops the frames, and keeps the bytes that are not yet one.
+    /// Drops the frames of a batch to be sent, and keeps the bytes that are not yet one.
     pub fn clear_finished(&mut self) {
         if self.unfinished() == 0 {
             self.clear();
@@ -262,6 +268,8 @@ mod tests {
             Frame::Data(b""),
         ];
         assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
+        assert_eq!(frames.iter_from(2).collect::<Vec<_>>(), expect[2..]);
+        assert_eq!(frames.iter_from(5).len(), 0);
         assert_eq!(frames.len(), 4);
     }
 

@@ -38,7 +38,7 @@ const READ: usize = 1024;
 /// Bytes of a ping or a close frame, which may come however short messages must be.
 const LONGEST_CONTROL: usize = 125;
 
-/// Where a batch of received messages ends, though more are there.
+/// Where a batch of received messages, pings and pongs among them, ends, though more are there.
 const BATCH_BYTES: usize = 64 * 1024;
 const BATCH_MESSAGES: usize = 1024;
 
@@ -109,8 +109,9 @@ impl WebSocketSession {
         context: &mut Context<'_>,
         frames: &mut Frames,
     ) -> Poll<io::Result<usize>> {
+        let mut messages = 0;
         while matches!(self.phase, Phase::Open)
-            && frames.len() < BATCH_MESSAGES
+            && messages < BATCH_MESSAGES
             && frames.as_bytes().len() < BATCH_BYTES
         {
             if self.messages.get_ref().pongs.len() > PONGS {
@@ -119,6 +120,7 @@ impl WebSocketSession {
                     break;
                 }
             }
+            messages += 1;
             match Pin::new(&mut self.messages).poll_next(context) {
                 Poll::Ready(read) => self.phase = self.take(read, frames)?,
                 Poll::Pending => break,
@@ -129,7 +131,13 @@ impl WebSocketSession {
             return Poll::Ready(Ok(frames.len()));
         }
         match self.phase {
-            Phase::Open => Poll::Pending,
+            Phase::Open => {
+                if messages == BATCH_MESSAGES {
+                    // Nothing but pings, and more of them: others first.
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
             Phase::Overlong => {
                 self.phase = Phase::Refusing;
                 frames.push_oversized();
