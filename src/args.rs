@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +41,11 @@ struct Args {
     /// port of WebSocket, on all addresses; 0 turns it off (default 9998)
     #[argh(option, arg_name = "int")]
     ws: Vec<i64>,
+
+    /// the IP addresses to listen on with TCP and WebSocket, separated by commas; may be repeated (default
+    /// all)
+    #[argh(option, arg_name = "address")]
+    bind: Vec<String>,
 
     /// a Unix socket, which anyone may connect to; a stale one is replaced (default off)
     #[argh(option, arg_name = "path")]
@@ -137,12 +143,14 @@ impl Args {
         let handshake_timeout = durations("handshake-timeout", &self.handshake_timeout, |value| {
             !value.is_zero()
         })?;
+        let bind = addresses(&self.bind)?;
         let unless_zero = |value: Duration| (!value.is_zero()).then_some(value);
         let path = |flag: Vec<String>| flag.into_iter().last().filter(|path| !path.is_empty());
         let default = Config::default();
         Ok(Config {
             port: last(&self.port).unwrap_or(default.port),
             ws: last(&self.ws).unwrap_or(default.ws),
+            bind,
             unix: path(self.unix).map(PathBuf::from),
             pidfile: path(self.pidfile).map(PathBuf::from),
             max_line: last(&self.max_line)
@@ -160,6 +168,26 @@ impl Args {
 
 fn last<T: Copy>(values: &[T]) -> Option<T> {
     values.last().copied()
+}
+
+/// All addresses of all `-bind`, each once. An empty one, or `all`, stands for no particular one.
+fn addresses(values: &[String]) -> Result<Vec<IpAddr>, String> {
+    let mut addresses = Vec::new();
+    for value in values {
+        if value.is_empty() || value == "all" {
+            addresses.clear();
+            continue;
+        }
+        for part in value.split(',') {
+            let address = part.trim().parse().map_err(|_| {
+                format!("invalid value {value:?} for flag -bind: {part:?} is no IP address")
+            })?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    Ok(addresses)
 }
 
 /// The last of a flag's durations, given in nanoseconds, with a message if any is out of range.
@@ -268,6 +296,16 @@ mod tests {
             },
         );
         check(
+            "-bind 127.0.0.1 -bind=::1,10.0.0.1,::1",
+            Config {
+                bind: ["127.0.0.1", "::1", "10.0.0.1"]
+                    .map(|ip| ip.parse().unwrap())
+                    .into(),
+                ..default()
+            },
+        );
+        check("-bind 127.0.0.1 -bind all", default());
+        check(
             "-keepalive 1m -write-timeout=1.5s -handshake-timeout 100ms",
             Config {
                 keepalive: Some(Duration::from_secs(60)),
@@ -321,6 +359,10 @@ mod tests {
             let expect = format!("invalid value \"{value}\" for flag -{flag}: out of range");
             check(argv, &expect);
         }
+        check(
+            "-bind ::1,localhost",
+            "invalid value \"::1,localhost\" for flag -bind: \"localhost\" is no IP address",
+        );
         check(
             "-keepalive 15",
             "invalid value \"15\" for flag -keepalive: parse error",

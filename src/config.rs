@@ -1,5 +1,6 @@
 //! What the flags ask for, as plain data, and the server's parts made of it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ pub(crate) struct Config {
     pub(crate) port: i64,
     /// WebSocket port; 0: no WebSocket.
     pub(crate) ws: i64,
+    /// The addresses that both ports are opened on; none: all.
+    pub(crate) bind: Vec<IpAddr>,
     /// Unix socket.
     pub(crate) unix: Option<PathBuf>,
     /// Where to write the process id.
@@ -48,6 +51,7 @@ impl Default for Config {
         Config {
             port: 9999,
             ws: 9998,
+            bind: Vec::new(),
             unix: None,
             pidfile: None,
             max_line: limits.max_line,
@@ -65,11 +69,18 @@ impl Config {
     /// What to listen on.
     pub(crate) fn transports(&self) -> Result<Vec<Box<dyn Transport>>, ConfigError> {
         let mut transports: Vec<Box<dyn Transport>> = Vec::new();
+        let addresses = |port| self.bind.iter().map(move |&ip| SocketAddr::new(ip, port));
         if let Some(port) = port("port", self.port)? {
-            transports.push(Box::new(Tcp::port(port)));
+            match self.bind[..] {
+                [] => transports.push(Box::new(Tcp::port(port))),
+                _ => transports.extend(addresses(port).map(|at| boxed(Tcp::address(at)))),
+            }
         }
         if let Some(port) = port("ws", self.ws)? {
-            transports.push(Box::new(WebSocket::port(port)));
+            match self.bind[..] {
+                [] => transports.push(Box::new(WebSocket::port(port))),
+                _ => transports.extend(addresses(port).map(|at| boxed(WebSocket::address(at)))),
+            }
         }
         if let Some(path) = &self.unix {
             transports.push(Box::new(Unix::path(path)));
@@ -93,6 +104,10 @@ impl Config {
             .with_write_timeout(self.write_timeout)
             .with_handshake_timeout(self.handshake_timeout)
     }
+}
+
+fn boxed(transport: impl Transport + 'static) -> Box<dyn Transport> {
+    Box::new(transport)
 }
 
 fn port(flag: &'static str, port: i64) -> Result<Option<u16>, ConfigError> {
@@ -127,6 +142,11 @@ mod tests {
             );
         };
         check(9999, 9998, None, Ok(&["tcp", "websocket"]));
+        let two = Config {
+            bind: ["127.0.0.1", "::1"].map(|ip| ip.parse().unwrap()).into(),
+            ..Config::default()
+        };
+        assert_eq!(two.transports().unwrap().len(), 4);
         check(1, 0, Some("/s"), Ok(&["tcp", "unix"]));
         check(0, 65535, None, Ok(&["websocket"]));
         check(0, 0, Some("/s"), Ok(&["unix"]));

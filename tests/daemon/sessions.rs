@@ -60,6 +60,22 @@ fn ports_are_open_to_ipv4_and_ipv6() {
 }
 
 #[test]
+fn ports_are_open_where_they_are_bound_alone() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(
+        dir.path(),
+        "-port {port} -ws {ws} -bind 127.0.0.1,127.0.0.3",
+    );
+    for port in [daemon.port, daemon.ws] {
+        for (last, open) in [(1, true), (2, false), (3, true)] {
+            let connected = TcpStream::connect((Ipv4Addr::new(127, 0, 0, last), port));
+            assert_eq!(connected.is_ok(), open, "127.0.0.{last}:{port}");
+        }
+    }
+    daemon.stop();
+}
+
+#[test]
 fn locks_end_with_the_connection_that_holds_them() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock} -verbose");
