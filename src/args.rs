@@ -12,11 +12,15 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FlagInfoKind, FromArgs};
 use glockd::Limits;
+use glockd::transports::Origins;
 
 use crate::config::Config;
 use crate::go_flags::{FlagError, GoFlags};
 
 const MAX_LINE: RangeInclusive<i64> = 1..=Limits::MAX_LINE_CEILING as i64;
+
+/// Permissions.
+const MODE: RangeInclusive<i64> = 0..=0o777;
 
 /// What TCP can be told, in seconds.
 const KEEPALIVE: RangeInclusive<u64> = 1..=32767;
@@ -50,6 +54,15 @@ struct Args {
     /// a Unix socket, which anyone may connect to; a stale one is replaced (default off)
     #[argh(option, arg_name = "path")]
     unix: Vec<String>,
+
+    /// who may connect to the Unix socket, as the mode of its file (default 0766)
+    #[argh(option, arg_name = "int")]
+    unix_mode: Vec<i64>,
+
+    /// the web pages that may open a WebSocket, separated by commas: hosts, with or without a port, and
+    /// "same", for this host and for programs that are no browser (default all)
+    #[argh(option, arg_name = "hosts")]
+    ws_origin: Vec<String>,
 
     /// a file for the process id, kept locked while the daemon runs (default off)
     #[argh(option, arg_name = "path")]
@@ -143,6 +156,13 @@ impl Args {
         let handshake_timeout = durations("handshake-timeout", &self.handshake_timeout, |value| {
             !value.is_zero()
         })?;
+        if let Some(value) = self.unix_mode.iter().find(|value| !MODE.contains(value)) {
+            return Err(format!(
+                "invalid value \"{value:#o}\" for flag -unix-mode: not from 0 to {:#o}",
+                MODE.end()
+            ));
+        }
+        let origins = self.ws_origin.last().filter(|list| *list != "all");
         let bind = addresses(&self.bind)?;
         let unless_zero = |value: Duration| (!value.is_zero()).then_some(value);
         let path = |flag: Vec<String>| flag.into_iter().last().filter(|path| !path.is_empty());
@@ -151,6 +171,10 @@ impl Args {
             port: last(&self.port).unwrap_or(default.port),
             ws: last(&self.ws).unwrap_or(default.ws),
             bind,
+            unix_mode: last(&self.unix_mode)
+                .and_then(|mode| mode.try_into().ok())
+                .unwrap_or(default.unix_mode),
+            ws_origin: origins.map_or(default.ws_origin, |list| Origins::parse(list)),
             unix: path(self.unix).map(PathBuf::from),
             pidfile: path(self.pidfile).map(PathBuf::from),
             max_line: last(&self.max_line)
@@ -306,6 +330,14 @@ mod tests {
         );
         check("-bind 127.0.0.1 -bind all", default());
         check(
+            "-unix-mode 0700 -ws-origin a.example -ws-origin=same,b.example",
+            Config {
+                unix_mode: 0o700,
+                ws_origin: Origins::parse("same,b.example"),
+                ..default()
+            },
+        );
+        check(
             "-keepalive 1m -write-timeout=1.5s -handshake-timeout 100ms",
             Config {
                 keepalive: Some(Duration::from_secs(60)),
@@ -359,6 +391,10 @@ mod tests {
             let expect = format!("invalid value \"{value}\" for flag -{flag}: out of range");
             check(argv, &expect);
         }
+        check(
+            "-unix-mode 0x1000",
+            "invalid value \"0o10000\" for flag -unix-mode: not from 0 to 0o777",
+        );
         check(
             "-bind ::1,localhost",
             "invalid value \"::1,localhost\" for flag -bind: \"localhost\" is no IP address",

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use glockd::transports::Origins;
 use glockd::{Limits, Policy, Tcp, Transport, Unix, WebSocket};
 
 /// What the daemon is to do. Every combination is a `Config`; whether it can be done shows in
@@ -18,6 +19,10 @@ pub(crate) struct Config {
     pub(crate) bind: Vec<IpAddr>,
     /// Unix socket.
     pub(crate) unix: Option<PathBuf>,
+    /// Who may connect to it.
+    pub(crate) unix_mode: u32,
+    /// The pages that may open a WebSocket.
+    pub(crate) ws_origin: Origins,
     /// Where to write the process id.
     pub(crate) pidfile: Option<PathBuf>,
     /// Bytes of a line or a message.
@@ -53,6 +58,8 @@ impl Default for Config {
             ws: 9998,
             bind: Vec::new(),
             unix: None,
+            unix_mode: 0o766,
+            ws_origin: Origins::ANY,
             pidfile: None,
             max_line: limits.max_line,
             keepalive: limits.keepalive,
@@ -69,6 +76,7 @@ impl Config {
     /// What to listen on.
     pub(crate) fn transports(&self) -> Result<Vec<Box<dyn Transport>>, ConfigError> {
         let mut transports: Vec<Box<dyn Transport>> = Vec::new();
+        let web = |socket: WebSocket| socket.origins(self.ws_origin.clone());
         let addresses = |port| self.bind.iter().map(move |&ip| SocketAddr::new(ip, port));
         if let Some(port) = port("port", self.port)? {
             match self.bind[..] {
@@ -78,12 +86,14 @@ impl Config {
         }
         if let Some(port) = port("ws", self.ws)? {
             match self.bind[..] {
-                [] => transports.push(Box::new(WebSocket::port(port))),
-                _ => transports.extend(addresses(port).map(|at| boxed(WebSocket::address(at)))),
+                [] => transports.push(boxed(web(WebSocket::port(port)))),
+                _ => {
+                    transports.extend(addresses(port).map(|at| boxed(web(WebSocket::address(at)))))
+                }
             }
         }
         if let Some(path) = &self.unix {
-            transports.push(Box::new(Unix::path(path)));
+            transports.push(Box::new(Unix::path(path).mode(self.unix_mode)));
         }
         if transports.is_empty() {
             return Err(ConfigError::AllOff);

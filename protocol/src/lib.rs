@@ -24,7 +24,7 @@
 //! | `ignored_operands` | ignores what follows `me`, `q` and `dump` (but `dump shared`) | kept | drop-in |
 //! | `unaskable_empty_name` | `d `, `sd ` and `who ` with nothing behind list everything | kept | drop-in |
 //! | `optional_command_counters` | `q` shows `command_me`, `command_iam`, `command_who` only once used | kept | parsers of `q` see the documented keys |
-//! | `any_origin` | a WebSocket may come from any `Origin`, or none, on any path | kept | non-browser clients send none |
+//! | `any_origin` | a WebSocket may come from any `Origin`, or none, on any path | kept, unless told otherwise | non-browser clients send none |
 //! | `crlf_mixture` | ends replies now by `\n`, now by `\r\n`, by command and state | not copied: `\n` | every known client strips both |
 //! | `random_order` | lists in the random order of Go's maps | not copied: sorted | sorted is one of its orders, and can be tested |
 //! | `pipelined_input_lost` | answers the first line of a read and loses the rest | not copied | a lost release is a stale lock |

@@ -1,5 +1,6 @@
 //! A session over each way in, and the flags that clients notice.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
 use tempfile::tempdir;
@@ -73,6 +74,37 @@ fn ports_are_open_where_they_are_bound_alone() {
         }
     }
     daemon.stop();
+}
+
+#[test]
+fn pages_of_other_origins_are_shut_out_if_asked() {
+    /// How a request to open a WebSocket is answered.
+    fn answer(daemon: &Daemon, origin: &str) -> String {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.ws)).unwrap();
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n{origin}\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut status = String::new();
+        BufReader::new(stream).read_line(&mut status).unwrap();
+        status.trim_end().to_owned()
+    }
+    const OPEN: &str = "HTTP/1.1 101 Switching Protocols";
+    const SHUT: &str = "HTTP/1.1 403 Forbidden";
+    let dir = tempdir().unwrap();
+    for (flags, ours, theirs, none) in [
+        ("", OPEN, OPEN, OPEN),
+        ("-ws-origin same", OPEN, SHUT, OPEN),
+        ("-ws-origin localhost,other.example", OPEN, SHUT, SHUT),
+    ] {
+        let daemon = Daemon::start(dir.path(), &format!("-port {{port}} -ws {{ws}} {flags}"));
+        let page = |host: &str| answer(&daemon, &format!("Origin: http://{host}\r\n"));
+        assert_eq!(page("localhost"), ours, "{flags}");
+        assert_eq!(page("evil.example"), theirs, "{flags}");
+        assert_eq!(answer(&daemon, ""), none, "{flags}");
+        daemon.stop();
+    }
 }
 
 #[test]

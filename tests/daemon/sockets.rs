@@ -28,6 +28,15 @@ fn check_refused(dir: &Path) {
 }
 
 #[test]
+fn who_may_connect_is_a_flag() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &format!("{SOCK} -unix-mode 0700"));
+    let metadata = fs::metadata(&daemon.sock).unwrap();
+    assert_eq!(metadata.mode() & 0o7777, 0o700);
+    daemon.stop();
+}
+
+#[test]
 fn anyone_may_connect_while_it_runs() {
     for signal in [Signal::TERM, Signal::INT] {
         let dir = tempdir().unwrap();

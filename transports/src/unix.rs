@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, fchmod, flock};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
@@ -28,7 +28,8 @@ use tokio_stream::Stream;
 
 use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, Transport};
 
-/// Everyone may connect, which takes the right to write; nothing else means anything for a socket.
+/// Unless told otherwise, everyone may connect, which takes the right to write; nothing else means anything
+/// for a socket.
 const MODE: u32 = 0o766;
 
 /// Connections that may wait to be accepted, as for TCP.
@@ -43,13 +44,25 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub struct Unix {
     path: PathBuf,
+    mode: u32,
 }
 
 impl Unix {
     /// On a socket file of this path, which is made with mode 0766. It is removed when the transport's
     /// connections are no longer asked for, unless another file has taken its place.
     pub fn path(path: impl Into<PathBuf>) -> Unix {
-        Unix { path: path.into() }
+        Unix {
+            path: path.into(),
+            mode: MODE,
+        }
+    }
+
+    /// With this mode instead, of which only the permissions count: who has the right to write may connect.
+    pub fn mode(self, mode: u32) -> Unix {
+        Unix {
+            mode: mode & 0o777,
+            ..self
+        }
     }
 }
 
@@ -61,7 +74,7 @@ impl Transport for Unix {
 
     async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
         let address = Address::Path(self.path.clone());
-        match bind(self.path).await {
+        match bind(self.path, self.mode).await {
             Ok((file, listener)) => Ok(Listening {
                 address,
                 incoming: Box::pin(Arrivals {
@@ -117,15 +130,17 @@ impl From<io::Error> for Refusal {
 }
 
 /// A listening socket at `path`, and the file to remove after it.
-async fn bind(path: PathBuf) -> Result<(SocketFile, UnixListener), Refusal> {
+async fn bind(path: PathBuf, mode: u32) -> Result<(SocketFile, UnixListener), Refusal> {
     let address = SockAddr::unix(&path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     let _lock = lock_directory(&path).await?;
     clear(&path, &address)?;
+    // What `bind` makes the file with, less the umask: at no moment is its mode wider than asked.
+    fchmod(&socket, mode.into()).map_err(io::Error::from)?;
     socket.bind(&address)?;
     // From here on, an error drops this, and thereby removes the file.
     let file = SocketFile::made(path)?;
-    fs::set_permissions(&file.path, Permissions::from_mode(MODE))?;
+    fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from_std(socket.into())?;
     Ok((file, listener))
@@ -272,6 +287,17 @@ mod tests {
         let path = directory.path().join("socket");
         let _listening = listen(&path).await.unwrap();
         assert_eq!(mode(&path), 0o766);
+    }
+
+    #[tokio::test]
+    async fn or_only_some() {
+        for asked in [0o700, 0o770, 0o777, 0] {
+            let directory = TempDir::new().unwrap();
+            let path = directory.path().join("socket");
+            let transport = Box::new(Unix::path(&path).mode(asked));
+            let _listening = bounded(transport.listen(Limits::default())).await.unwrap();
+            assert_eq!(mode(&path), asked);
+        }
     }
 
     #[tokio::test]

@@ -7,16 +7,20 @@
 //! more code, but keeps 130 KiB a connection.
 
 mod handshake;
+mod origins;
 mod session;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
+
+pub use origins::Origins;
 
 use crate::tcp::{On, listen, tune};
 use crate::{Address, BindError, Limits, Listening, Pending, Transport};
@@ -26,25 +30,35 @@ const LAST_WORDS: u64 = 1024 * 1024;
 
 /// Listens for WebSocket connections on a TCP port.
 ///
-/// Any path, any `Host` and any or no `Origin` is welcome. Of subprotocols, one that is offered alone
-/// is accepted.
+/// Any path and any `Host` is welcome, and any or no `Origin` unless told [otherwise](WebSocket::origins).
+/// Of subprotocols, one that is offered alone is accepted.
 #[derive(Clone, Debug)]
 pub struct WebSocket {
     on: On,
+    origins: Origins,
 }
 
 impl WebSocket {
     /// On this port of all addresses: IPv4 and IPv6, or IPv4 alone on a host that has no IPv6. Port 0
     /// lets the system choose one.
     pub fn port(port: u16) -> WebSocket {
-        WebSocket { on: On::Port(port) }
+        WebSocket {
+            on: On::Port(port),
+            origins: Origins::ANY,
+        }
     }
 
     /// On this address alone.
     pub fn address(address: SocketAddr) -> WebSocket {
         WebSocket {
             on: On::Address(address),
+            origins: Origins::ANY,
         }
+    }
+
+    /// For the pages of these origins alone; others are answered by 403.
+    pub fn origins(self, origins: Origins) -> WebSocket {
+        WebSocket { origins, ..self }
     }
 }
 
@@ -56,11 +70,13 @@ impl Transport for WebSocket {
 
     async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
         let (address, listener) = listen(self.on)?;
+        let origins = Arc::new(self.origins);
         let incoming = TcpListenerStream::new(listener).map(move |accepted| {
             let (peer, stream) = tune(accepted?, limits)?;
+            let origins = Arc::clone(&origins);
             Ok(Pending {
                 peer,
-                handshake: Box::pin(handshake::shake(stream, limits)),
+                handshake: Box::pin(handshake::shake(stream, limits, origins)),
             })
         });
         Ok(Listening {

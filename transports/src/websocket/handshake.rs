@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http_body_util::Full;
@@ -23,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::origins::Origins;
 use super::part;
 use super::session::WebSocketSession;
 use crate::{Limits, Session};
@@ -34,10 +36,11 @@ const HEAD: usize = 8 * 1024;
 pub(super) async fn shake(
     stream: TcpStream,
     limits: Limits,
+    origins: Arc<Origins>,
 ) -> io::Result<Option<Box<dyn Session>>> {
     let accepted = AtomicBool::new(false);
     let service = service_fn(|request| {
-        let response = answer(&request);
+        let response = answer(&request, &origins);
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         accepted.store(switching, Ordering::Relaxed);
         ready(Ok::<_, Infallible>(response))
@@ -72,7 +75,7 @@ pub(super) async fn shake(
 }
 
 /// The response to an opening handshake (RFC 6455, section 4.2), or to anything else.
-fn answer<B: Body>(request: &Request<B>) -> Response<Full<Bytes>> {
+fn answer<B: Body>(request: &Request<B>, origins: &Origins) -> Response<Full<Bytes>> {
     let headers = request.headers();
     if request.method() != Method::GET {
         let mut response = refusal(
@@ -99,6 +102,10 @@ fn answer<B: Body>(request: &Request<B>) -> Response<Full<Bytes>> {
     if request.version() < Version::HTTP_11 || !request.body().is_end_stream() {
         let reason = "A WebSocket is opened by HTTP/1.1 without a body.\n";
         return refusal(StatusCode::BAD_REQUEST, reason);
+    }
+    if !origins.admit(headers) {
+        let reason = "Pages of this origin may not open a WebSocket here.\n";
+        return refusal(StatusCode::FORBIDDEN, reason);
     }
     let accept = headers
         .get(SEC_WEBSOCKET_KEY)
