@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::thread::available_parallelism;
 
 use glockd::{BindError, Server};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -74,7 +75,20 @@ fn start() -> Result<(), Failure> {
     let argv: Vec<OsString> = env::args_os().skip(1).collect();
     let config = args::parse(&argv)?;
     log::to_stderr(config.verbose);
+    raise_descriptor_limit();
     runtime()?.block_on(run(&config))
+}
+
+/// Takes as many descriptors as may be had: the soft limit is often 1024, for the sake of programs that use
+/// `select`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Without it fewer clients can be served at a time, which is no reason to serve none.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// A worker for each processor. Where there is but one, no thread beside this one: then the kernel need

@@ -1,8 +1,10 @@
 //! A session over each way in, and the flags that clients notice.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::tempdir;
 
 use crate::clients::{Client, Web, knock};
@@ -105,6 +107,28 @@ fn pages_of_other_origins_are_shut_out_if_asked() {
         assert_eq!(answer(&daemon, ""), none, "{flags}");
         daemon.stop();
     }
+}
+
+#[test]
+fn it_takes_as_many_descriptors_as_it_may() {
+    let limit = getrlimit(Resource::Nofile);
+    // The daemon inherits this, which is less than what it may have. The tests beside this one do with it.
+    let lowered = Rlimit {
+        current: limit
+            .maximum
+            .map_or(Some(1000), |most| Some(most.min(1001) - 1)),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, lowered).unwrap();
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws 0");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let numbers: Vec<&str> = line.unwrap().split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1]);
+    daemon.stop();
 }
 
 #[test]
