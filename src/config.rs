@@ -76,21 +76,16 @@ impl Config {
     /// What to listen on.
     pub(crate) fn transports(&self) -> Result<Vec<Box<dyn Transport>>, ConfigError> {
         let mut transports: Vec<Box<dyn Transport>> = Vec::new();
-        let web = |socket: WebSocket| socket.origins(self.ws_origin.clone());
-        let addresses = |port| self.bind.iter().map(move |&ip| SocketAddr::new(ip, port));
         if let Some(port) = port("port", self.port)? {
-            match self.bind[..] {
-                [] => transports.push(Box::new(Tcp::port(port))),
-                _ => transports.extend(addresses(port).map(|at| boxed(Tcp::address(at)))),
-            }
+            transports.extend(self.doors(port, Tcp::port, Tcp::address));
         }
         if let Some(port) = port("ws", self.ws)? {
-            match self.bind[..] {
-                [] => transports.push(boxed(web(WebSocket::port(port)))),
-                _ => {
-                    transports.extend(addresses(port).map(|at| boxed(web(WebSocket::address(at)))))
-                }
-            }
+            let origins = |socket: WebSocket| socket.origins(self.ws_origin.clone());
+            transports.extend(self.doors(
+                port,
+                |port| origins(WebSocket::port(port)),
+                |address| origins(WebSocket::address(address)),
+            ));
         }
         if let Some(path) = &self.unix {
             transports.push(Box::new(Unix::path(path).mode(self.unix_mode)));
@@ -99,6 +94,21 @@ impl Config {
             return Err(ConfigError::AllOff);
         }
         Ok(transports)
+    }
+
+    /// A port of all addresses, or of each that is to be bound.
+    fn doors<T: Transport + 'static>(
+        &self,
+        port: u16,
+        of_all: impl Fn(u16) -> T,
+        of: impl Fn(SocketAddr) -> T,
+    ) -> Vec<Box<dyn Transport>> {
+        let boxed = |transport| Box::new(transport) as Box<dyn Transport>;
+        if self.bind.is_empty() {
+            return vec![boxed(of_all(port))];
+        }
+        let addresses = self.bind.iter().map(|&ip| SocketAddr::new(ip, port));
+        addresses.map(|address| boxed(of(address))).collect()
     }
 
     /// What clients may do.
@@ -114,10 +124,6 @@ impl Config {
             .with_write_timeout(self.write_timeout)
             .with_handshake_timeout(self.handshake_timeout)
     }
-}
-
-fn boxed(transport: impl Transport + 'static) -> Box<dyn Transport> {
-    Box::new(transport)
 }
 
 fn port(flag: &'static str, port: i64) -> Result<Option<u16>, ConfigError> {
