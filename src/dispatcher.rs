@@ -62,8 +62,10 @@ impl Departure {
 impl Dispatcher {
     /// A server's state, with nothing locked and nobody connected.
     pub fn new(policy: Policy) -> Dispatcher {
+        let locks = LockTable::with_quota(policy.max_locks(), policy.max_locks_per_connection());
         Dispatcher {
             policy,
+            locks,
             ..Dispatcher::default()
         }
     }
@@ -71,6 +73,11 @@ impl Dispatcher {
     /// A new connection. To be ended by [`disconnect`](Dispatcher::disconnect).
     pub fn connect(&self, peer: &Peer) -> ClientId {
         self.registry.enter(peer)
+    }
+
+    /// Counts a connection that is not let in.
+    pub fn refuse(&self) {
+        self.stats.refused_connection();
     }
 
     /// Answers a command.
@@ -175,8 +182,8 @@ impl Dispatcher {
         }
     }
 
-    /// All counters, in the order of their keys. Those of commands that the original does not count
-    /// appear once they were used.
+    /// All counters, in the order of their keys. Those that the original does not have appear once they
+    /// count.
     fn statistics(&self) -> Vec<(Counter, u64)> {
         // A connection ends by releasing its locks, counting them as orphans, and leaving, in that order.
         // Reading in the opposite one shows nobody a connection that is gone and orphans yet to come.
@@ -185,21 +192,27 @@ impl Dispatcher {
         let shared_orphans = self.stats.shared_orphans();
         let commands = Verb::ALL
             .into_iter()
-            .map(|verb| (verb, self.stats.commands(verb)))
-            .filter(|&(verb, count)| count > 0 || !matches!(verb, Verb::Me | Verb::Iam | Verb::Who))
-            .map(|(verb, count)| (Counter::Command(verb), count));
+            .map(|verb| (Counter::Command(verb), self.stats.commands(verb)));
         let others = [
             (Counter::Connections, connections),
             (Counter::InvalidCommands, self.stats.invalid_commands()),
             (Counter::Locks, self.locks.count(LockKind::Exclusive) as u64),
             (Counter::Orphans, orphans),
             (
+                Counter::RefusedConnections,
+                self.stats.refused_connections(),
+            ),
+            (Counter::RefusedLocks, self.locks.refused()),
+            (
                 Counter::SharedLocks,
                 self.locks.count(LockKind::Shared) as u64,
             ),
             (Counter::SharedOrphans, shared_orphans),
         ];
-        commands.chain(others).collect()
+        commands
+            .chain(others)
+            .filter(|&(counter, count)| count > 0 || counter.is_documented())
+            .collect()
     }
 }
 

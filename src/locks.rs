@@ -12,6 +12,7 @@
 
 mod arena;
 mod exclusive;
+mod quota;
 mod shared;
 
 use std::hash::{BuildHasher, RandomState};
@@ -24,6 +25,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::registry::ClientId;
 use exclusive::Exclusive;
+use quota::Quota;
 use shared::Shared;
 
 /// Shards for each processor: enough that two threads seldom meet, few enough that visiting all when a
@@ -47,6 +49,7 @@ pub struct LockTable {
     shards: Box<[Shard]>,
     // std's, of the same strength, takes a name in pieces, and twice the time.
     hasher: SipHasher13,
+    quota: Quota,
 }
 
 /// Two cache lines apart, because processors fetch them in pairs.
@@ -84,8 +87,15 @@ pub struct Place {
 }
 
 impl LockTable {
-    /// An empty table, with as many shards as this machine's processors can make use of.
+    /// An empty table, with as many shards as this machine's processors can make use of, for any number of
+    /// locks.
     pub fn new() -> LockTable {
+        LockTable::with_quota(None, None)
+    }
+
+    /// An empty table for so many locks in all, and so many of one client; `None`: any number. An exclusive
+    /// lock counts once, a shared one once for each of its holders.
+    pub fn with_quota(in_all: Option<usize>, by_client: Option<usize>) -> LockTable {
         let cores = available_parallelism().map_or(1, usize::from);
         let shards = (cores * SHARDS_PER_CORE)
             .max(MIN_SHARDS)
@@ -94,21 +104,31 @@ impl LockTable {
         LockTable {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
+            quota: Quota::new(in_all, by_client),
         }
     }
 
-    /// Gets an exclusive lock. Whether the client holds it now.
+    /// Gets an exclusive lock. Whether the client holds it now; not if another does, or if that would be one
+    /// too many.
     pub fn get(&self, client: ClientId, name: &[u8]) -> bool {
         let hash = self.hash(name);
-        self.shard(hash)
-            .exclusive
-            .get(hash, name, client, |name| self.hash(name))
+        self.shard(hash).exclusive.get(
+            hash,
+            name,
+            client,
+            |name| self.hash(name),
+            || self.quota.take(client),
+        )
     }
 
     /// Releases an exclusive lock. Whether the client held it.
     pub fn release(&self, client: ClientId, name: &[u8]) -> bool {
         let hash = self.hash(name);
-        self.shard(hash).exclusive.release(hash, name, client)
+        let released = self.shard(hash).exclusive.release(hash, name, client);
+        if released {
+            self.quota.give_back(client, 1);
+        }
+        released
     }
 
     /// Who holds an exclusive lock.
@@ -123,18 +143,26 @@ impl LockTable {
         shard.exclusive.holder(hash, name).map(look)
     }
 
-    /// Gets a shared lock. How many hold it now.
+    /// Gets a shared lock. How many hold it now; 0 if this client does not, since that would be one too many.
     pub fn shared_get(&self, client: ClientId, name: &[u8]) -> u32 {
         let hash = self.hash(name);
-        self.shard(hash)
-            .shared
-            .get(hash, name, client, |name| self.hash(name))
+        self.shard(hash).shared.get(
+            hash,
+            name,
+            client,
+            |name| self.hash(name),
+            || self.quota.take(client),
+        )
     }
 
     /// Releases a shared lock. Whether the client held it.
     pub fn shared_release(&self, client: ClientId, name: &[u8]) -> bool {
         let hash = self.hash(name);
-        self.shard(hash).shared.release(hash, name, client)
+        let released = self.shard(hash).shared.release(hash, name, client);
+        if released {
+            self.quota.give_back(client, 1);
+        }
+        released
     }
 
     /// How many hold a shared lock.
@@ -159,6 +187,11 @@ impl LockTable {
         let hash = self.hash(name);
         let shard = self.shard(hash);
         shard.shared.holds(hash, name, client).then(look)
+    }
+
+    /// How often a client got no lock because that would have been one too many.
+    pub fn refused(&self) -> u64 {
+        self.quota.refused()
     }
 
     /// How many names are locked.
@@ -229,6 +262,7 @@ impl LockTable {
                 .release_some(client, slice - exclusive, |name| self.hash(name));
             released.exclusive += exclusive;
             released.shared += shared;
+            self.quota.give_back(client, exclusive + shared);
             if exclusive + shared < slice {
                 progress.shard += 1;
             }

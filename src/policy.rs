@@ -1,11 +1,13 @@
-//! Which commands a server answers: a table of command and flags, and nothing else.
+//! What a server allows its clients: which commands, by a table of command and flags, and how many locks.
 
 use glockd_protocol::Verb;
 
-/// What a server allows its clients. Made by the daemon from `-dump` and `-registry`.
+/// What a server allows its clients. Made by the daemon from `-dump`, `-registry` and `-max-locks…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     allowed: [bool; Verb::ALL.len()],
+    max_locks: Option<usize>,
+    max_locks_per_connection: Option<usize>,
 }
 
 /// The flags a command needs.
@@ -36,7 +38,7 @@ const TABLE: [(Verb, Needs); Verb::ALL.len()] = [
 
 impl Policy {
     /// The policy of the flags `-dump` (may clients list what others hold?) and `-registry` (may
-    /// connections give themselves names?).
+    /// connections give themselves names?), and for any number of locks.
     pub fn new(dump: bool, registry: bool) -> Policy {
         let mut allowed = [false; Verb::ALL.len()];
         for (verb, needs) in TABLE {
@@ -47,7 +49,35 @@ impl Policy {
                 Needs::Both => dump && registry,
             };
         }
-        Policy { allowed }
+        Policy {
+            allowed,
+            max_locks: None,
+            max_locks_per_connection: None,
+        }
+    }
+
+    /// This policy with a limit for the locks that are held at a time, exclusive and shared together; of a
+    /// shared one each holder counts. A get beyond it is answered as if another held the lock.
+    pub fn with_max_locks(self, max_locks: Option<usize>) -> Policy {
+        Policy { max_locks, ..self }
+    }
+
+    /// This policy with such a limit for what one connection holds.
+    pub fn with_max_locks_per_connection(self, max_locks_per_connection: Option<usize>) -> Policy {
+        Policy {
+            max_locks_per_connection,
+            ..self
+        }
+    }
+
+    /// How many locks may be held at a time; `None`: any number.
+    pub fn max_locks(&self) -> Option<usize> {
+        self.max_locks
+    }
+
+    /// How many locks a connection may hold at a time; `None`: any number.
+    pub fn max_locks_per_connection(&self) -> Option<usize> {
+        self.max_locks_per_connection
     }
 
     /// Whether this command is answered, rather than refused by `0 disabled`.

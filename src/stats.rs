@@ -25,6 +25,7 @@ struct Stripe {
     invalid_commands: Counter,
     orphans: Counter,
     shared_orphans: Counter,
+    refused_connections: Counter,
 }
 
 /// A number that one thread writes, and any reads.
@@ -60,6 +61,11 @@ impl Stats {
         stripe.shared_orphans.add(shared);
     }
 
+    /// Counts a connection that was not let in.
+    pub fn refused_connection(&self) {
+        self.stripe().refused_connections.add(1);
+    }
+
     /// How often a command was counted.
     pub fn commands(&self, verb: Verb) -> u64 {
         self.sum(|stripe| &stripe.commands[verb as usize])
@@ -78,6 +84,11 @@ impl Stats {
     /// How many shared locks were orphaned, counted once a holder.
     pub fn shared_orphans(&self) -> u64 {
         self.sum(|stripe| &stripe.shared_orphans)
+    }
+
+    /// How many connections were not let in.
+    pub fn refused_connections(&self) -> u64 {
+        self.sum(|stripe| &stripe.refused_connections)
     }
 
     fn sum(&self, counter: impl Fn(&Stripe) -> &Counter) -> u64 {
@@ -108,6 +119,7 @@ mod tests {
                         stats.command(Verb::G);
                         stats.invalid_command();
                         stats.orphans(2, 3);
+                        stats.refused_connection();
                     });
                 }
             });
@@ -115,6 +127,7 @@ mod tests {
         assert_eq!(stats.commands(Verb::G), 2 * THREADS);
         assert_eq!(stats.commands(Verb::R), 0);
         assert_eq!(stats.invalid_commands(), 2 * THREADS);
+        assert_eq!(stats.refused_connections(), 2 * THREADS);
         assert_eq!(stats.exclusive_orphans(), 4 * THREADS);
         assert_eq!(stats.shared_orphans(), 6 * THREADS);
     }

@@ -23,7 +23,7 @@
 //! | `silent_unknown` | answers an unknown command by no bytes | kept | clients that probe would hang on a line they don't expect |
 //! | `ignored_operands` | ignores what follows `me`, `q` and `dump` (but `dump shared`) | kept | drop-in |
 //! | `unaskable_empty_name` | `d `, `sd ` and `who ` with nothing behind list everything | kept | drop-in |
-//! | `optional_command_counters` | `q` shows `command_me`, `command_iam`, `command_who` only once used | kept | parsers of `q` see the documented keys |
+//! | `optional_command_counters` | `q` shows `command_me`, `command_iam`, `command_who` only once used | kept, and so `refused_…` | parsers of `q` see the documented keys |
 //! | `any_origin` | a WebSocket may come from any `Origin`, or none, on any path | kept, unless told otherwise | non-browser clients send none |
 //! | `crlf_mixture` | ends replies now by `\n`, now by `\r\n`, by command and state | not copied: `\n` | every known client strips both |
 //! | `random_order` | lists in the random order of Go's maps | not copied: sorted | sorted is one of its orders, and can be tested |

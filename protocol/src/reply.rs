@@ -32,7 +32,7 @@ pub enum Reply<'a> {
     },
     /// To `sg`.
     SharedGet {
-        /// How many hold the lock now, this connection included.
+        /// How many hold the lock now, this connection included; 0 if it may hold no more locks.
         holders: u32,
         /// The lock.
         name: &'a [u8],
@@ -98,6 +98,7 @@ impl Reply<'_> {
                 locked: false,
                 name,
             } => line(out, "0 Lock Not Locked: ", name),
+            Reply::SharedGet { holders: 0, name } => line(out, "0 Shared Lock Get Failure: ", name),
             Reply::SharedGet { holders, name } => {
                 number(out, u64::from(*holders));
                 line(out, " Shared Lock Get Success: ", name);
@@ -164,6 +165,10 @@ pub enum Counter {
     Locks,
     /// Exclusive locks since the start whose connection ended before it released them.
     Orphans,
+    /// Connections since the start that were not let in.
+    RefusedConnections,
+    /// Locks since the start that were not given because they were too many.
+    RefusedLocks,
     /// Names that are locked shared now.
     SharedLocks,
     /// Shared locks since the start whose connection ended before it released them.
@@ -171,6 +176,15 @@ pub enum Counter {
 }
 
 impl Counter {
+    /// Whether the original has it too, and so always shows it.
+    pub fn is_documented(self) -> bool {
+        use Counter::{Command, RefusedConnections, RefusedLocks};
+        !matches!(
+            self,
+            Command(Verb::Me | Verb::Iam | Verb::Who) | RefusedConnections | RefusedLocks
+        )
+    }
+
     fn encode(self, out: &mut Vec<u8>) {
         let key = match self {
             Counter::Command(verb) => {
@@ -181,6 +195,8 @@ impl Counter {
             Counter::InvalidCommands => "invalid_commands",
             Counter::Locks => "locks",
             Counter::Orphans => "orphans",
+            Counter::RefusedConnections => "refused_connections",
+            Counter::RefusedLocks => "refused_locks",
             Counter::SharedLocks => "shared_locks",
             Counter::SharedOrphans => "shared_orphans",
         };
@@ -248,6 +264,10 @@ mod tests {
         check(
             Reply::SharedGet { holders: 12, name },
             "12 Shared Lock Get Success: foo\n",
+        );
+        check(
+            Reply::SharedGet { holders: 0, name },
+            "0 Shared Lock Get Failure: foo\n",
         );
         check(
             Reply::SharedRelease {

@@ -49,6 +49,7 @@ impl Exclusive {
         name: &[u8],
         client: ClientId,
         rehash: impl Fn(&[u8]) -> u64,
+        may_hold_more: impl FnOnce() -> bool,
     ) -> bool {
         let nodes = &self.nodes;
         let entry = self.index.entry(
@@ -60,6 +61,9 @@ impl Exclusive {
             Entry::Occupied(entry) => return nodes[*entry.get()].holder == Some(client),
             Entry::Vacant(vacant) => vacant,
         };
+        if !may_hold_more() {
+            return false;
+        }
         let head = self.heads.entry(client).or_insert(NONE);
         let lock = self.nodes.insert(Lock {
             name: ByteView::from(name),

@@ -87,6 +87,7 @@ impl Shared {
         name: &[u8],
         client: ClientId,
         rehash: impl Fn(&[u8]) -> u64,
+        may_hold_more: impl Fn() -> bool,
     ) -> u32 {
         let locks = &mut self.locks;
         let entry = self.index.entry(
@@ -94,9 +95,15 @@ impl Shared {
             |&lock| *locks[lock].name == *name,
             |&lock| rehash(&locks[lock].name),
         );
+        let mut may_hold = false;
         let lock = match entry {
             Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(vacant) => {
+                // Before there is a lock that nobody holds.
+                may_hold = may_hold_more();
+                if !may_hold {
+                    return 0;
+                }
                 let name = ByteView::from(name);
                 let lock = self.locks.insert(Lock {
                     name,
@@ -113,6 +120,9 @@ impl Shared {
             |&holder| hasher.hash_one((holders[holder].lock, holders[holder].client)),
         );
         if let Entry::Vacant(vacant) = place {
+            if !may_hold && !may_hold_more() {
+                return 0;
+            }
             let head = self.heads.entry(client).or_insert(NONE);
             let last = self.locks[lock].last;
             let holder = self.holders.insert(Holder {

@@ -52,9 +52,40 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     exclusive: BTreeMap<Vec<u8>, ClientId>,
     shared: BTreeMap<Vec<u8>, Vec<ClientId>>,
+    max: Option<usize>,
+    max_each: Option<usize>,
+    refused: u64,
 }
 
 impl Model {
+    fn may_hold_more(&mut self, client: ClientId) -> bool {
+        let shared = self.shared.values().flatten();
+        let holders: Vec<_> = self.exclusive.values().chain(shared).collect();
+        let of_client = holders.iter().filter(|holder| ***holder == client).count();
+        let full = self.max.is_some_and(|max| holders.len() >= max)
+            || self.max_each.is_some_and(|max| of_client >= max);
+        self.refused += u64::from(full);
+        !full
+    }
+
+    fn get(&mut self, client: ClientId, name: &[u8]) -> bool {
+        if !self.exclusive.contains_key(name) && self.may_hold_more(client) {
+            self.exclusive.insert(name.to_vec(), client);
+        }
+        self.exclusive.get(name) == Some(&client)
+    }
+
+    fn shared_get(&mut self, client: ClientId, name: &[u8]) -> usize {
+        let holders = self.shared.get(name).cloned().unwrap_or_default();
+        if !holders.contains(&client) {
+            if !self.may_hold_more(client) {
+                return 0;
+            }
+            self.shared.entry(name.to_vec()).or_default().push(client);
+        }
+        self.shared[name].len()
+    }
+
     fn shared_release(&mut self, client: ClientId, name: &[u8]) -> bool {
         let Some(holders) = self.shared.get_mut(name) else {
             return false;
@@ -69,15 +100,18 @@ impl Model {
 
 proptest! {
     #[test]
-    fn the_table_is_its_model(steps in steps()) {
-        let (table, clients) = (LockTable::new(), clients(4));
-        let mut model = Model::default();
+    fn the_table_is_its_model(
+        steps in steps(),
+        max in prop::option::of(0..12usize),
+        max_each in prop::option::of(0..6usize),
+    ) {
+        let (table, clients) = (LockTable::with_quota(max, max_each), clients(4));
+        let mut model = Model { max, max_each, ..Model::default() };
         for step in steps {
             match step {
                 Step::Get(client, name) => {
                     let (client, name) = (clients[client], vec![name]);
-                    let holder = *model.exclusive.entry(name.clone()).or_insert(client);
-                    prop_assert_eq!(table.get(client, &name), holder == client);
+                    prop_assert_eq!(table.get(client, &name), model.get(client, &name));
                 }
                 Step::Release(client, name) => {
                     let (client, name) = (clients[client], vec![name]);
@@ -89,11 +123,8 @@ proptest! {
                 }
                 Step::SharedGet(client, name) => {
                     let (client, name) = (clients[client], vec![name]);
-                    let holders = model.shared.entry(name.clone()).or_default();
-                    if !holders.contains(&client) {
-                        holders.push(client);
-                    }
-                    prop_assert_eq!(table.shared_get(client, &name) as usize, holders.len());
+                    let holders = model.shared_get(client, &name);
+                    prop_assert_eq!(table.shared_get(client, &name) as usize, holders);
                 }
                 Step::SharedRelease(client, name) => {
                     let (client, name) = (clients[client], vec![name]);
@@ -130,6 +161,7 @@ proptest! {
                 }
                 prop_assert_eq!(table.list_holders(&name), holders);
             }
+            prop_assert_eq!(table.refused(), model.refused);
             prop_assert_eq!(table.count(LockKind::Exclusive), model.exclusive.len());
             prop_assert_eq!(table.count(LockKind::Shared), model.shared.len());
             prop_assert_eq!(scanned(&table, LockKind::Exclusive), model.exclusive.keys().cloned().collect::<Vec<_>>());
@@ -176,4 +208,38 @@ fn one_lock_of_many_holders() {
         assert!(table.shared_release(client, b"x"));
     }
     assert_eq!(table.holders(b"x"), 0);
+}
+
+#[test]
+fn a_full_table_is_exactly_full() {
+    const MAX: usize = 1000;
+    let (table, clients) = (LockTable::with_quota(Some(MAX), None), clients(4));
+    let got: usize = std::thread::scope(|scope| {
+        let table = &table;
+        let threads: Vec<_> = clients
+            .iter()
+            .map(|&client| {
+                scope.spawn(move || {
+                    let mut got = 0;
+                    for number in 0..MAX {
+                        let name = format!("{client:?} {number}");
+                        got += usize::from(table.get(client, name.as_bytes()));
+                        // What another holds takes nothing.
+                        table.get(client, b"wanted by all");
+                        table.release(client, b"wanted by all");
+                    }
+                    got
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    assert!((MAX - 1..=MAX).contains(&got), "{got}");
+    table.release_all(clients[0], &mut Progress::default(), usize::MAX);
+    let free = MAX - table.count(LockKind::Exclusive);
+    let more = (0..MAX).filter(|n| table.shared_get(clients[1], n.to_string().as_bytes()) > 0);
+    assert_eq!(more.count(), free);
 }
