@@ -19,6 +19,9 @@ use crate::go_flags::{FlagError, GoFlags};
 
 const MAX_LINE: RangeInclusive<i64> = 1..=Limits::MAX_LINE_CEILING as i64;
 
+/// How many there may be; 0 stands for no limit of ours.
+const COUNT: RangeInclusive<i64> = 0..=u32::MAX as i64;
+
 /// Permissions.
 const MODE: RangeInclusive<i64> = 0..=0o777;
 
@@ -71,6 +74,24 @@ struct Args {
     /// the bytes that a line or a message may have (default 131072)
     #[argh(option, arg_name = "int")]
     max_line: Vec<i64>,
+
+    /// the connections that there may be at a time; 0 is as many as the limit of descriptors allows (default
+    /// 0)
+    #[argh(option, arg_name = "int")]
+    max_connections: Vec<i64>,
+
+    /// the connections that there may be at a time from one IP address; 0 is any number (default 0)
+    #[argh(option, arg_name = "int")]
+    max_connections_per_ip: Vec<i64>,
+
+    /// the locks that may be held at a time, a shared one counted once for each holder; a get beyond that
+    /// fails; 0 is any number (default 0)
+    #[argh(option, arg_name = "int")]
+    max_locks: Vec<i64>,
+
+    /// the locks that a connection may hold at a time; a get beyond that fails; 0 is any number (default 0)
+    #[argh(option, arg_name = "int")]
+    max_locks_per_connection: Vec<i64>,
 
     /// how long a client may be silent before TCP asks whether it is there; one that has not answered 15s
     /// later is gone; 0 never asks (default 15s)
@@ -142,13 +163,15 @@ impl Args {
     /// The last of each flag, with a message if any is out of range. Ports are not checked here: one
     /// that cannot be listened on is no mistake in the flags, but a failure to listen.
     fn config(self) -> Result<Config, String> {
-        if let Some(value) = self.max_line.iter().find(|value| !MAX_LINE.contains(value)) {
-            return Err(format!(
-                "invalid value \"{value}\" for flag -max-line: not from {} to {}",
-                MAX_LINE.start(),
-                MAX_LINE.end()
-            ));
-        }
+        let max_line = integers("max-line", &self.max_line, MAX_LINE)?;
+        let max = |flag, values: &[i64]| {
+            integers(flag, values, COUNT).map(|value| value.filter(|&value| value > 0))
+        };
+        let max_connections = max("max-connections", &self.max_connections)?;
+        let max_connections_per_ip = max("max-connections-per-ip", &self.max_connections_per_ip)?;
+        let max_locks = max("max-locks", &self.max_locks)?;
+        let max_locks_per_connection =
+            max("max-locks-per-connection", &self.max_locks_per_connection)?;
         let keepalive = durations("keepalive", &self.keepalive, |value| {
             value.is_zero() || KEEPALIVE.contains(&value.as_secs())
         })?;
@@ -177,9 +200,11 @@ impl Args {
             ws_origin: origins.map_or(default.ws_origin, |list| Origins::parse(list)),
             unix: path(self.unix).map(PathBuf::from),
             pidfile: path(self.pidfile).map(PathBuf::from),
-            max_line: last(&self.max_line)
-                .and_then(|value| value.try_into().ok())
-                .unwrap_or(default.max_line),
+            max_line: max_line.unwrap_or(default.max_line),
+            max_connections,
+            max_connections_per_ip,
+            max_locks,
+            max_locks_per_connection,
             keepalive: keepalive.map_or(default.keepalive, unless_zero),
             write_timeout: write_timeout.map_or(default.write_timeout, unless_zero),
             handshake_timeout: handshake_timeout.unwrap_or(default.handshake_timeout),
@@ -192,6 +217,22 @@ impl Args {
 
 fn last<T: Copy>(values: &[T]) -> Option<T> {
     values.last().copied()
+}
+
+/// The last of a flag's integers, with a message if any is out of range.
+fn integers(
+    flag: &str,
+    values: &[i64],
+    allowed: RangeInclusive<i64>,
+) -> Result<Option<usize>, String> {
+    if let Some(value) = values.iter().find(|value| !allowed.contains(value)) {
+        return Err(format!(
+            "invalid value \"{value}\" for flag -{flag}: not from {} to {}",
+            allowed.start(),
+            allowed.end()
+        ));
+    }
+    Ok(last(values).and_then(|value| value.try_into().ok()))
 }
 
 /// All addresses of all `-bind`, each once. An empty one, or `all`, stands for no particular one.
@@ -355,6 +396,20 @@ mod tests {
             },
         );
         check(
+            "-max-connections 1 -max-connections-per-ip=2 -max-locks 3 -max-locks-per-connection 4",
+            Config {
+                max_connections: Some(1),
+                max_connections_per_ip: Some(2),
+                max_locks: Some(3),
+                max_locks_per_connection: Some(4),
+                ..default()
+            },
+        );
+        check(
+            "-max-connections 1 -max-connections 0 -max-locks=0",
+            default(),
+        );
+        check(
             "-max-line 1_073_741_824",
             Config {
                 max_line: 1 << 30,
@@ -390,6 +445,17 @@ mod tests {
         ] {
             let expect = format!("invalid value \"{value}\" for flag -{flag}: out of range");
             check(argv, &expect);
+        }
+        for flag in [
+            "max-connections",
+            "max-connections-per-ip",
+            "max-locks",
+            "max-locks-per-connection",
+        ] {
+            check(
+                &format!("-{flag}=-1 -{flag}=1"),
+                &format!("invalid value \"-1\" for flag -{flag}: not from 0 to 4294967295"),
+            );
         }
         check(
             "-unix-mode 0x1000",

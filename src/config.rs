@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use glockd::transports::Origins;
-use glockd::{Limits, Policy, Tcp, Transport, Unix, WebSocket};
+use glockd::{Address, Limits, Policy, Tcp, Transport, Unix, WebSocket};
 
 /// What the daemon is to do. Every combination is a `Config`; whether it can be done shows in
 /// [`transports`](Config::transports).
@@ -27,6 +27,14 @@ pub(crate) struct Config {
     pub(crate) pidfile: Option<PathBuf>,
     /// Bytes of a line or a message.
     pub(crate) max_line: usize,
+    /// Connections at a time; `None`: as many as there are descriptors for.
+    pub(crate) max_connections: Option<usize>,
+    /// Connections at a time from one IP address; `None`: any number.
+    pub(crate) max_connections_per_ip: Option<usize>,
+    /// Locks at a time; `None`: any number.
+    pub(crate) max_locks: Option<usize>,
+    /// Locks at a time of one connection; `None`: any number.
+    pub(crate) max_locks_per_connection: Option<usize>,
     /// How long a client may be silent before it is asked for; `None`: for ever.
     pub(crate) keepalive: Option<Duration>,
     /// How long a client may take nothing of its replies; `None`: for ever.
@@ -62,6 +70,10 @@ impl Default for Config {
             ws_origin: Origins::ANY,
             pidfile: None,
             max_line: limits.max_line,
+            max_connections: None,
+            max_connections_per_ip: None,
+            max_locks: None,
+            max_locks_per_connection: None,
             keepalive: limits.keepalive,
             write_timeout: limits.write_timeout,
             handshake_timeout: limits.handshake_timeout,
@@ -111,9 +123,37 @@ impl Config {
         addresses.map(|address| boxed(of(address))).collect()
     }
 
+    /// Who can come in where a transport of this kind listens.
+    pub(crate) fn audience(&self, kind: &str, address: &Address) -> String {
+        let ip = match address.ip() {
+            Some(address) => address.ip().to_canonical(),
+            None => {
+                let users = match self.unix_mode {
+                    mode if mode & 0o002 != 0 => "every user of this host",
+                    mode if mode & 0o020 != 0 => "its owner and its group",
+                    _ => "its owner",
+                };
+                return users.to_owned();
+            }
+        };
+        let hosts = match ip {
+            ip if ip.is_loopback() => "this host",
+            ip if ip.is_unspecified() => "every host",
+            _ => "every host that reaches it",
+        };
+        let pages = match kind {
+            "websocket" if self.ws_origin == Origins::ANY => ", and every web page",
+            "websocket" => ", and the web pages of -ws-origin",
+            _ => "",
+        };
+        format!("{hosts}{pages}")
+    }
+
     /// What clients may do.
     pub(crate) fn policy(&self) -> Policy {
         Policy::new(self.dump, self.registry)
+            .with_max_locks(self.max_locks)
+            .with_max_locks_per_connection(self.max_locks_per_connection)
     }
 
     /// How much of it.
@@ -137,6 +177,44 @@ fn port(flag: &'static str, port: i64) -> Result<Option<u16>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn doors_are_open_to_those_who_reach_them() {
+        let check = |flags: Config, kind: &str, address: &str, expect: &str| {
+            let address = match address.parse() {
+                Ok(address) => Address::Ip(address),
+                Err(_) => Address::Path(address.into()),
+            };
+            assert_eq!(flags.audience(kind, &address), expect);
+        };
+        let default = Config::default;
+        check(default(), "tcp", "[::]:9999", "every host");
+        check(default(), "tcp", "[::ffff:127.0.0.1]:1", "this host");
+        check(default(), "tcp", "10.0.0.1:1", "every host that reaches it");
+        check(
+            default(),
+            "websocket",
+            "0.0.0.0:1",
+            "every host, and every web page",
+        );
+        let origins = Config {
+            ws_origin: Origins::parse("same"),
+            ..default()
+        };
+        let expect = "this host, and the web pages of -ws-origin";
+        check(origins, "websocket", "[::1]:1", expect);
+        for (unix_mode, expect) in [
+            (0o766, "every user of this host"),
+            (0o660, "its owner and its group"),
+            (0o744, "its owner"),
+        ] {
+            let unix = Config {
+                unix_mode,
+                ..default()
+            };
+            check(unix, "unix", "/s", expect);
+        }
+    }
 
     #[test]
     fn what_is_off_is_not_listened_on() {

@@ -15,6 +15,7 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::admission::Admitted;
 use crate::dispatcher::{Answer, Dispatcher};
 use crate::hub::{Hub, TaskId};
 use crate::listing::Cursor;
@@ -48,7 +49,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// A session, the identity it acts under, and the server it acts on.
 pub(crate) struct Connection {
     /// There until the connection has ended.
-    session: Option<Box<dyn Session>>,
+    session: Option<Admitted>,
     client: ClientId,
     /// What the hub knows its task by.
     task: TaskId,
@@ -57,12 +58,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// The connection of a session that is past its handshake. From now on it counts.
-    pub(crate) fn new(
-        peer: &Peer,
-        session: Box<dyn Session>,
-        hub: Arc<Hub>,
-        task: TaskId,
-    ) -> Connection {
+    pub(crate) fn new(peer: &Peer, session: Admitted, hub: Arc<Hub>, task: TaskId) -> Connection {
         let client = hub.dispatcher().connect(peer);
         debug!(%peer, "connected");
         Connection {
@@ -88,15 +84,19 @@ impl Connection {
                 let peer = address(self.hub.dispatcher(), self.client);
                 debug!(%peer, %error, "connection failed");
             }
-            if let Some(session) = self.end() {
-                // The hub lives on meanwhile, because the server's end waits for it.
-                Box::pin(say_goodbye(session)).await;
-            }
+            Box::pin(self.finish()).await;
+        }
+    }
+
+    async fn finish(&mut self) {
+        if let Some(admitted) = self.end() {
+            // The hub lives on meanwhile, because the server's end waits for it.
+            say_goodbye(admitted).await;
         }
     }
 
     /// Ends the connection. Gives back the session if everything is free; if not, the reaper has it.
-    fn end(&mut self) -> Option<Box<dyn Session>> {
+    fn end(&mut self) -> Option<Admitted> {
         match self.depart()?.into_session() {
             Ok(session) => Some(session),
             Err(orphan) => {
@@ -118,25 +118,21 @@ impl Connection {
     #[expect(clippy::manual_async_fn, reason = "as for `serve`")]
     fn answer_frames(&mut self) -> impl Future<Output = io::Result<()>> {
         async move {
-            let Some(session) = &mut self.session else {
-                return Ok(());
-            };
             // Neither owns memory while there is nothing to do.
             let (mut input, mut output) = (Frames::new(), Frames::new());
             let mut turn = Turn::default();
-            while session.recv(&mut input).await? > 0 {
+            while self.session().recv(&mut input).await? > 0 {
                 let mut next = 0;
                 while (next as usize) < input.len() {
                     let (hub, client) = (&*self.hub, self.client);
                     if let Some(cursor) =
                         answer_some(hub, client, &input, &mut next, &mut output, &mut turn)
                     {
-                        let dispatcher = hub.dispatcher();
-                        Box::pin(list(session, dispatcher, cursor, &mut output, &mut turn)).await?;
+                        Box::pin(self.list(cursor, &mut output, &mut turn)).await?;
                         output.end();
                     }
                     if is_chunk(&output) || turn.is_over() {
-                        session.send(&output).await?;
+                        self.session().send(&output).await?;
                         output.clear();
                         if turn.pass() {
                             yield_now().await;
@@ -145,11 +141,49 @@ impl Connection {
                 }
                 input.clear();
                 if !output.is_empty() {
-                    session.send(&output).await?;
+                    self.session().send(&output).await?;
                     output.clear();
                 }
             }
             Ok(())
+        }
+    }
+
+    /// Appends a listing to `output`, sending it in parts as it grows. Before others get their turn,
+    /// whatever was answered before it is sent.
+    async fn list(
+        &mut self,
+        mut cursor: Box<Cursor>,
+        output: &mut Frames,
+        turn: &mut Turn,
+    ) -> io::Result<()> {
+        loop {
+            let step = cursor.step(self.hub.dispatcher(), output.buffer());
+            turn.spend(step.work);
+            if step.done {
+                return Ok(());
+            }
+            if output.unfinished() >= CHUNK {
+                output.end_part();
+            } else if !turn.is_over() {
+                continue;
+            }
+            if !output.is_empty() {
+                self.session().send(output).await?;
+                output.clear_finished();
+            }
+            if turn.pass() {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// The session, before the end. Asked for each time: kept, the answer would take room while nothing is
+    /// to do.
+    fn session(&mut self) -> &mut dyn Session {
+        match &mut self.session {
+            Some(admitted) => &mut *admitted.session,
+            None => unreachable!("whoever ends a connection asks no more"),
         }
     }
 }
@@ -165,9 +199,9 @@ impl Drop for Connection {
 }
 
 /// Says goodbye to a peer, but does not wait for it for long.
-pub(crate) async fn say_goodbye(session: Box<dyn Session>) {
+pub(crate) async fn say_goodbye(admitted: Admitted) {
     // One that takes too long is simply dropped, which closes it.
-    let _ = timeout(GOODBYE, session.close()).await;
+    let _ = timeout(GOODBYE, admitted.session.close()).await;
 }
 
 /// Where a client comes from, for the log.
@@ -285,36 +319,6 @@ fn excerpt(bytes: &[u8]) -> impl Display {
     let (shown, rest) = bytes.split_at(bytes.len().min(LOGGED));
     let mark = if rest.is_empty() { "" } else { "…" };
     fmt::from_fn(move |formatter| write!(formatter, "{}{mark}", shown.escape_ascii()))
-}
-
-/// Appends a listing to `output`, sending it in parts as it grows. Before others get their turn, whatever
-/// was answered before it is sent.
-async fn list(
-    session: &mut Box<dyn Session>,
-    dispatcher: &Dispatcher,
-    mut cursor: Box<Cursor>,
-    output: &mut Frames,
-    turn: &mut Turn,
-) -> io::Result<()> {
-    loop {
-        let step = cursor.step(dispatcher, output.buffer());
-        turn.spend(step.work);
-        if step.done {
-            return Ok(());
-        }
-        if output.unfinished() >= CHUNK {
-            output.end_part();
-        } else if !turn.is_over() {
-            continue;
-        }
-        if !output.is_empty() {
-            session.send(output).await?;
-            output.clear_finished();
-        }
-        if turn.pass() {
-            yield_now().await;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use glockd_transports::{Limits, Peer, Session};
+use glockd_transports::{Limits, Peer};
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::admission::{Admission, Admitted, Capacity, Permit};
 use crate::connection::Connection;
 use crate::dispatcher::Dispatcher;
 use crate::reaper::Orphan;
@@ -17,6 +18,7 @@ use crate::reaper::Orphan;
 pub(crate) struct Hub {
     dispatcher: Arc<Dispatcher>,
     limits: Limits,
+    admission: Admission,
     orphans: mpsc::UnboundedSender<Orphan>,
     /// The task of each connection; `None` once the server has begun to end, when no more may start.
     ///
@@ -49,11 +51,13 @@ impl Hub {
     pub(crate) fn new(
         dispatcher: Arc<Dispatcher>,
         limits: Limits,
+        capacity: Capacity,
         orphans: mpsc::UnboundedSender<Orphan>,
     ) -> Hub {
         Hub {
             dispatcher,
             limits,
+            admission: Admission::new(capacity),
             orphans,
             tasks: Mutex::new(Some(Slab::new())),
         }
@@ -67,8 +71,17 @@ impl Hub {
         self.limits
     }
 
-    /// Serves a session in a task of its own.
-    pub(crate) fn serve(self: &Arc<Hub>, peer: &Peer, session: Box<dyn Session>) {
+    /// Lets a connection in, or counts that it was refused.
+    pub(crate) fn admit(&self, peer: &Peer) -> Option<Permit> {
+        let permit = self.admission.admit(peer);
+        if permit.is_none() {
+            self.dispatcher.refuse();
+        }
+        permit
+    }
+
+    /// Serves the session of a connection that was let in, in a task of its own.
+    pub(crate) fn serve(self: &Arc<Hub>, peer: &Peer, session: Admitted) {
         let Some(task) = self
             .tasks
             .lock()

@@ -41,12 +41,15 @@
 //! # }
 //! ```
 
+mod admission;
 mod connection;
 pub mod dispatcher;
 mod hub;
+mod limited;
 pub mod listing;
 pub mod locks;
 mod policy;
+mod quiet;
 mod reaper;
 pub mod registry;
 mod server;

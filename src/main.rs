@@ -33,6 +33,10 @@ use crate::pidfile::{Pidfile, PidfileError};
 /// the rest had their turn, and the rest waited 60 ms.
 const TASKS_A_ROUND: u32 = 256;
 
+/// Descriptors for standard streams, runtime, signals and files, and as many again for what whoever started
+/// us left open.
+const OWN_DESCRIPTORS: usize = 32;
+
 /// Why the daemon did not run.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -75,13 +79,13 @@ fn start() -> Result<(), Failure> {
     let argv: Vec<OsString> = env::args_os().skip(1).collect();
     let config = args::parse(&argv)?;
     log::to_stderr(config.verbose);
-    raise_descriptor_limit();
-    runtime()?.block_on(run(&config))
+    let descriptors = raise_descriptor_limit();
+    runtime()?.block_on(run(&config, descriptors))
 }
 
 /// Takes as many descriptors as may be had: the soft limit is often 1024, for the sake of programs that use
-/// `select`.
-fn raise_descriptor_limit() {
+/// `select`. How many these are, unless it is any number.
+fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -89,6 +93,26 @@ fn raise_descriptor_limit() {
     };
     // Without it fewer clients can be served at a time, which is no reason to serve none.
     let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile).current
+}
+
+/// How many connections there are descriptors for, beside those that the daemon needs for itself: it must
+/// always be able to accept one more, if only to turn it away.
+fn room(descriptors: Option<u64>, doors: usize) -> Option<usize> {
+    // A door takes one to listen, and one for whoever stands in it.
+    let own = OWN_DESCRIPTORS + 2 * doors;
+    let room = usize::try_from(descriptors?).unwrap_or(usize::MAX);
+    Some(room.saturating_sub(own).max(1))
+}
+
+/// As many connections as were asked for, but no more than there is room for.
+fn max_connections(asked: Option<usize>, room: Option<usize>) -> Option<usize> {
+    if let (Some(asked), Some(room)) = (asked, room)
+        && asked > room
+    {
+        tracing::warn!("there are descriptors for {room} connections, and not for {asked}");
+    }
+    asked.into_iter().chain(room).min()
 }
 
 /// A worker for each processor. Where there is but one, no thread beside this one: then the kernel need
@@ -101,23 +125,34 @@ fn runtime() -> io::Result<Runtime> {
     builder.enable_all().event_interval(TASKS_A_ROUND).build()
 }
 
-async fn run(config: &Config) -> Result<(), Failure> {
+async fn run(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
     // From here on a signal can no longer leave anything behind.
     let mut stop = pin!(stop_signal()?);
     let _pidfile = match &config.pidfile {
         Some(path) => Some(Pidfile::take(path)?),
         None => None,
     };
+    let transports = config.transports()?;
+    let room = room(descriptors, transports.len());
     let mut server = Server::builder()
         .policy(config.policy())
-        .limits(config.limits());
-    for transport in config.transports()? {
+        .limits(config.limits())
+        .max_connections(max_connections(config.max_connections, room))
+        .max_connections_per_ip(config.max_connections_per_ip);
+    let mut kinds = Vec::new();
+    for transport in transports {
+        kinds.push(transport.name().to_owned());
         server = server.boxed_transport(transport);
     }
     let server = tokio::select! {
         server = server.bind() => server?,
         () = &mut stop => return Ok(()),
     };
+    let doors = kinds.iter().zip(server.addresses());
+    let doors: Vec<String> = doors
+        .map(|(kind, address)| format!("{kind} {address} to {}", config.audience(kind, &address)))
+        .collect();
+    tracing::info!("open: {}", doors.join("; "));
     server.run(stop).await;
     tracing::info!("stopped");
     Ok(())

@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use glockd_transports::Session;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
 use tracing::{Level, debug, enabled};
 
+use crate::admission::Admitted;
 use crate::connection::{address, say_goodbye};
 use crate::dispatcher::{Departure, Dispatcher};
 use crate::registry::ClientId;
@@ -24,11 +24,11 @@ pub(crate) struct Orphan {
     departure: Departure,
     /// Whether nothing is held any more. Then the identity may be another's already.
     free: bool,
-    session: Box<dyn Session>,
+    session: Admitted,
 }
 
 impl Orphan {
-    pub(crate) fn new(client: ClientId, session: Box<dyn Session>) -> Orphan {
+    pub(crate) fn new(client: ClientId, session: Admitted) -> Orphan {
         Orphan {
             departure: Departure::new(client),
             free: false,
@@ -58,7 +58,7 @@ impl Orphan {
     }
 
     /// The session, to say goodbye to its peer, once everything is free.
-    pub(crate) fn into_session(self) -> Result<Box<dyn Session>, Orphan> {
+    pub(crate) fn into_session(self) -> Result<Admitted, Orphan> {
         if self.free {
             Ok(self.session)
         } else {
@@ -100,9 +100,10 @@ pub(crate) async fn reap(
 
 #[cfg(test)]
 mod tests {
-    use glockd_transports::{Frames, Peer};
+    use glockd_transports::{Frames, Peer, Session};
 
     use super::*;
+    use crate::admission::{Admission, Capacity};
     use crate::policy::Policy;
 
     struct Silent;
@@ -122,8 +123,11 @@ mod tests {
     #[test]
     fn a_connection_leaves_once() {
         let dispatcher = Dispatcher::new(Policy::default());
-        let client = dispatcher.connect(&Peer::new("a"));
-        let mut orphan = Orphan::new(client, Box::new(Silent));
+        let peer = Peer::new("a");
+        let client = dispatcher.connect(&peer);
+        let permit = Admission::new(Capacity::default()).admit(&peer).unwrap();
+        let silent = Admitted::new(Box::new(Silent), permit);
+        let mut orphan = Orphan::new(client, silent);
         orphan.release(&dispatcher, SLICE);
         assert_eq!(dispatcher.connect(&Peer::new("b")), client);
         orphan.release(&dispatcher, SLICE);

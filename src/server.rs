@@ -15,9 +15,11 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 use tracing::{debug, error, info, warn};
 
+use crate::admission::{Admitted, Capacity, Permit};
 use crate::dispatcher::Dispatcher;
 use crate::hub::Hub;
 use crate::policy::Policy;
+use crate::quiet::Quiet;
 use crate::reaper;
 
 /// How long a transport rests after it could not accept: what it lacks (descriptors, memory) comes back
@@ -31,6 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     policy: Policy,
     limits: Limits,
+    capacity: Capacity,
     transports: Vec<(String, Listening)>,
 }
 
@@ -40,6 +43,7 @@ pub struct Server {
 pub struct Builder {
     policy: Policy,
     limits: Limits,
+    capacity: Capacity,
     transports: Vec<Box<dyn Transport>>,
 }
 
@@ -65,6 +69,22 @@ impl Builder {
         Builder { limits, ..self }
     }
 
+    /// Sets how many connections there may be at a time; `None`, as by default, for any number. One that is
+    /// too many is closed at once, and counted.
+    ///
+    /// Each takes a descriptor. Keep this some below what the process may have, or nobody can even be turned
+    /// away: what waits to be accepted then waits until a connection ends.
+    pub fn max_connections(mut self, max: Option<usize>) -> Builder {
+        self.capacity.in_all = max;
+        self
+    }
+
+    /// Sets how many connections there may be at a time from one [IP address](Peer::ip).
+    pub fn max_connections_per_ip(mut self, max: Option<usize>) -> Builder {
+        self.capacity.per_ip = max;
+        self
+    }
+
     /// Starts to listen on all transports. From now on clients can connect; they are answered once the
     /// server [runs](Server::run). To be called from within a tokio runtime.
     ///
@@ -85,6 +105,7 @@ impl Builder {
         Ok(Server {
             policy: self.policy,
             limits: self.limits,
+            capacity: self.capacity,
             transports,
         })
     }
@@ -110,7 +131,12 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let dispatcher = Arc::new(Dispatcher::new(self.policy));
         let (orphans, arrivals) = mpsc::unbounded_channel();
-        let hub = Arc::new(Hub::new(Arc::clone(&dispatcher), self.limits, orphans));
+        let hub = Arc::new(Hub::new(
+            Arc::clone(&dispatcher),
+            self.limits,
+            self.capacity,
+            orphans,
+        ));
         let reaper = tokio::spawn(reaper::reap(dispatcher, arrivals));
         let end = EndOnDrop(Arc::clone(&hub));
         let mut accepting = JoinSet::new();
@@ -153,22 +179,26 @@ async fn watch(accepting: &mut JoinSet<()>) {
 /// Accepts what comes in, until nothing can come any more.
 async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
     let mut handshakes = JoinSet::new();
+    let mut failures = Quiet::default();
     while let Some(accepted) = incoming.next().await {
         while handshakes.try_join_next().is_some() {}
         match accepted {
             Ok(Pending { peer, handshake }) => {
+                let Some(permit) = hub.admit(&peer) else {
+                    continue;
+                };
                 // Its panic must end neither the loop nor the other handshakes.
                 let mut handshake = AssertUnwindSafe(handshake)
                     .catch_unwind()
                     .map(|shaken| shaken.unwrap_or_else(|_| Err(io::Error::other("it panicked"))));
                 // Most are ready at once; the others must not delay the next accept.
                 match (&mut handshake).now_or_never() {
-                    Some(shaken) => serve(&hub, &peer, shaken),
+                    Some(shaken) => serve(&hub, &peer, permit, shaken),
                     None => {
                         let hub = Arc::clone(&hub);
                         handshakes.spawn(async move {
                             match timeout(hub.limits().handshake_timeout, handshake).await {
-                                Ok(shaken) => serve(&hub, &peer, shaken),
+                                Ok(shaken) => serve(&hub, &peer, permit, shaken),
                                 Err(_) => debug!(%peer, "handshake timed out"),
                             }
                         });
@@ -179,7 +209,9 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
                 debug!(transport = name, %error, "cannot accept")
             }
             Err(error) => {
-                warn!(transport = name, %error, "cannot accept");
+                if let Some(failed) = failures.happened() {
+                    warn!(transport = name, %error, failed, "cannot accept");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -190,9 +222,14 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
 }
 
 /// Serves a connection whose handshake is done.
-fn serve(hub: &Arc<Hub>, peer: &Peer, shaken: io::Result<Option<Box<dyn Session>>>) {
+fn serve(
+    hub: &Arc<Hub>,
+    peer: &Peer,
+    permit: Permit,
+    shaken: io::Result<Option<Box<dyn Session>>>,
+) {
     match shaken {
-        Ok(Some(session)) => hub.serve(peer, session),
+        Ok(Some(session)) => hub.serve(peer, Admitted::new(session, permit)),
         Ok(None) => debug!(%peer, "wanted something else"),
         Err(error) => debug!(%peer, %error, "handshake failed"),
     }

@@ -10,6 +10,7 @@ use glockd_transports::Limits;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::admission::Capacity;
 use crate::policy::Policy;
 use crate::reaper;
 
@@ -59,10 +60,14 @@ async fn serve(script: &Arc<Script>, mut look: impl FnMut(&Dispatcher)) {
     let hub = Arc::new(Hub::new(
         Arc::clone(&dispatcher),
         Limits::default(),
+        Capacity::default(),
         orphans,
     ));
     let reaper = tokio::spawn(reaper::reap(Arc::clone(&dispatcher), arrivals));
-    hub.serve(&Peer::new("test"), Box::new(Scripted(Arc::clone(script))));
+    let peer = Peer::new("test");
+    let session = Box::new(Scripted(Arc::clone(script)));
+    let permit = hub.admit(&peer).unwrap();
+    hub.serve(&peer, Admitted::new(session, permit));
     drop(hub);
     let serving = async {
         while !reaper.is_finished() {

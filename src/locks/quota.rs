@@ -3,10 +3,11 @@
 //! What a client is given costs memory until it gives it back, so that is what counts: an exclusive lock
 //! once, a shared one once for each of its holders.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
+use crate::limited::Limited;
 use crate::registry::ClientId;
 
 /// Counts what is held, where that is limited. Where it is not, nothing is counted: a number that every core
@@ -22,7 +23,7 @@ pub(super) struct Quota {
 impl Quota {
     pub(super) fn new(in_all: Option<usize>, by_client: Option<usize>) -> Quota {
         Quota {
-            in_all: in_all.map(Limited::new),
+            in_all: in_all.map(|limit| Limited::new(Some(limit))),
             by_client: by_client.map(|limit| (limit, RwLock::default())),
             refused: AtomicU64::new(0),
         }
@@ -65,7 +66,7 @@ impl Quota {
         }
         let mut clients = clients.write();
         while clients.len() <= client.index() {
-            clients.push(Limited::new(*limit));
+            clients.push(Limited::new(Some(*limit)));
         }
         clients[client.index()].take()
     }
@@ -76,28 +77,5 @@ impl Quota {
         {
             of_client.give_back(number);
         }
-    }
-}
-
-/// A number of things, of which each may be taken once.
-#[derive(Debug)]
-struct Limited {
-    left: AtomicUsize,
-}
-
-impl Limited {
-    fn new(limit: usize) -> Limited {
-        Limited {
-            left: AtomicUsize::new(limit),
-        }
-    }
-
-    fn take(&self) -> bool {
-        let one_less = |left: usize| left.checked_sub(1);
-        self.left.fetch_update(Relaxed, Relaxed, one_less).is_ok()
-    }
-
-    fn give_back(&self, number: usize) {
-        self.left.fetch_add(number, Relaxed);
     }
 }

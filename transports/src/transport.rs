@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -117,17 +117,34 @@ impl Pending {
 ///
 /// It is shown, never compared: connections are told apart by an identity of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer(Box<str>);
+pub struct Peer {
+    name: Box<str>,
+    ip: Option<IpAddr>,
+}
 
 impl Peer {
     /// The peer of that name. White space is left out, since it would break the lines of a listing.
     pub fn new(name: &str) -> Peer {
-        Peer(name.split_whitespace().collect::<String>().into())
+        Peer {
+            name: name.split_whitespace().collect::<String>().into(),
+            ip: None,
+        }
+    }
+
+    /// This peer as one that comes from this IP address: whose connections a server may limit.
+    pub fn with_ip(self, ip: IpAddr) -> Peer {
+        let ip = Some(ip.to_canonical());
+        Peer { ip, ..self }
     }
 
     /// The peer's name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
+    }
+
+    /// The IP address it comes from, if it does; of an IPv4 peer, the IPv4 address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.ip
     }
 }
 
@@ -135,17 +152,21 @@ impl From<SocketAddr> for Peer {
     /// `ip:port`; an IPv4 peer of a dual-stack socket is shown as plain IPv4.
     fn from(address: SocketAddr) -> Peer {
         let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
-        match plain {
-            SocketAddr::V4(_) => Peer(plain.to_string().into()),
+        let shown = match plain {
+            SocketAddr::V4(_) => plain,
             // `SocketAddr::new` forgets the zone, which is part of a link-local peer.
-            SocketAddr::V6(_) => Peer(address.to_string().into()),
+            SocketAddr::V6(_) => address,
+        };
+        Peer {
+            name: shown.to_string().into(),
+            ip: Some(plain.ip()),
         }
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(&self.name)
     }
 }
 
@@ -275,7 +296,10 @@ mod tests {
     fn peers_are_shown_as_go_prints_them() {
         let check = |address: &str, expect: &str| {
             let address: SocketAddr = address.parse().unwrap();
-            assert_eq!(Peer::from(address).as_str(), expect);
+            let peer = Peer::from(address);
+            assert_eq!(peer.as_str(), expect);
+            let ip = peer.ip().unwrap().to_string();
+            assert!(expect.trim_start_matches('[').starts_with(&ip), "{ip}");
         };
         check("127.0.0.1:57871", "127.0.0.1:57871");
         check("[::1]:57871", "[::1]:57871");
@@ -286,5 +310,12 @@ mod tests {
     #[test]
     fn peers_have_no_white_space() {
         assert_eq!(Peer::new(" child\t1\u{A0}of 2\n").as_str(), "child1of2");
+    }
+
+    #[test]
+    fn an_ipv4_address_is_one_however_it_came() {
+        let peer = |ip: &str| Peer::new("x").with_ip(ip.parse().unwrap());
+        assert_eq!(peer("::ffff:10.1.2.3"), peer("10.1.2.3"));
+        assert_eq!(Peer::new("x").ip(), None);
     }
 }

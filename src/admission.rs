@@ -1,0 +1,179 @@
+//! Who is let in: how many connections there may be, in all and from one IP address.
+//!
+//! A connection counts from before its handshake until its session is dropped, goodbye included, because
+//! descriptors are what runs out: without one nothing can be accepted, not even to be turned away. So the
+//! limit is to be set below theirs.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use glockd_transports::{Peer, Session};
+use parking_lot::Mutex;
+use tracing::warn;
+
+use crate::limited::Limited;
+use crate::quiet::Quiet;
+
+/// Addresses that are kept in mind though nobody is connected from there any more, beside as many as there
+/// are others.
+const IDLE_SOURCES: usize = 64;
+
+/// How many connections there may be; `None`: any number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Capacity {
+    pub(crate) in_all: Option<usize>,
+    pub(crate) per_ip: Option<usize>,
+}
+
+/// Lets connections in, and counts them.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    capacity: Capacity,
+    /// Where everybody comes from, unless addresses are told apart.
+    anywhere: Arc<Source>,
+    sources: Mutex<Sources>,
+    refusals: Mutex<Quiet>,
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+struct Source {
+    places: Limited,
+    places_in_all: Arc<Limited>,
+}
+
+#[derive(Debug, Default)]
+struct Sources {
+    by_ip: HashMap<IpAddr, Arc<Source>>,
+    /// How many there may be before those are forgotten that nobody is connected from.
+    enough: usize,
+}
+
+/// A connection that was let in. It counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Source>);
+
+/// The session of a connection that was let in.
+pub(crate) struct Admitted {
+    pub(crate) session: Box<dyn Session>,
+    // Dropped after the session, since fields are dropped in their order.
+    _permit: Permit,
+}
+
+impl Admission {
+    pub(crate) fn new(capacity: Capacity) -> Admission {
+        let anywhere = Source {
+            places: Limited::new(None),
+            places_in_all: Arc::new(Limited::new(capacity.in_all)),
+        };
+        Admission {
+            capacity,
+            anywhere: Arc::new(anywhere),
+            sources: Mutex::default(),
+            refusals: Mutex::default(),
+        }
+    }
+
+    /// Lets a connection in, if there is room for it. If not, the log says why, now and then.
+    pub(crate) fn admit(&self, peer: &Peer) -> Option<Permit> {
+        let source = match (self.capacity.per_ip, peer.ip()) {
+            (Some(places), Some(ip)) => self.source(ip, places),
+            _ => Arc::clone(&self.anywhere),
+        };
+        if !source.places_in_all.take() {
+            self.refuse(peer, "there are as many connections as there may be");
+            return None;
+        }
+        if !source.places.take() {
+            source.places_in_all.give_back(1);
+            let reason = "there are as many connections from its address as there may be";
+            self.refuse(peer, reason);
+            return None;
+        }
+        Some(Permit(source))
+    }
+
+    fn source(&self, ip: IpAddr, places: usize) -> Arc<Source> {
+        let Sources { by_ip, enough } = &mut *self.sources.lock();
+        if by_ip.len() > *enough {
+            by_ip.retain(|_, source| Arc::strong_count(source) > 1);
+            *enough = 2 * by_ip.len() + IDLE_SOURCES;
+        }
+        let source = by_ip.entry(ip).or_insert_with(|| {
+            Arc::new(Source {
+                places: Limited::new(Some(places)),
+                places_in_all: Arc::clone(&self.anywhere.places_in_all),
+            })
+        });
+        Arc::clone(source)
+    }
+
+    fn refuse(&self, peer: &Peer, reason: &str) {
+        if let Some(refused) = self.refusals.lock().happened() {
+            warn!(%peer, refused, "connection refused: {reason}");
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.places.give_back(1);
+        self.0.places_in_all.give_back(1);
+    }
+}
+
+impl Admitted {
+    pub(crate) fn new(session: Box<dyn Session>, permit: Permit) -> Admitted {
+        let _permit = permit;
+        Admitted { session, _permit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(ip: &str) -> Peer {
+        Peer::new("x").with_ip(ip.parse().unwrap())
+    }
+
+    #[test]
+    fn as_many_are_let_in_as_there_is_room_for() {
+        let admission = Admission::new(Capacity {
+            in_all: Some(3),
+            per_ip: Some(2),
+        });
+        let admit = |peer: &Peer| admission.admit(peer);
+        let (a, b) = (from("10.0.0.1"), from("::1"));
+        let first = admit(&a).unwrap();
+        let second = admit(&a).unwrap();
+        assert!(admit(&from("::ffff:10.0.0.1")).is_none());
+        // Who comes from no address counts in all alone.
+        let third = admit(&Peer::new("unix:1")).unwrap();
+        assert!(admit(&b).is_none());
+        drop(first);
+        let fourth = admit(&b).unwrap();
+        assert!(admit(&a).is_none());
+        drop((second, third));
+        assert!(admit(&b).is_some());
+        drop(fourth);
+        assert!((0..10).all(|_| admit(&a).is_some()));
+    }
+
+    #[test]
+    fn addresses_are_forgotten() {
+        let admission = Admission::new(Capacity {
+            in_all: None,
+            per_ip: Some(1),
+        });
+        let stays = admission.admit(&from("10.1.0.0")).unwrap();
+        for number in 0..100_000u32 {
+            admission.admit(&from(&std::net::Ipv4Addr::from(number).to_string()));
+        }
+        assert!(admission.sources.lock().by_ip.len() <= 2 * IDLE_SOURCES);
+        assert!(admission.admit(&from("10.1.0.0")).is_none());
+        drop(stays);
+        assert!(admission.admit(&from("10.1.0.0")).is_some());
+    }
+}

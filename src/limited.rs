@@ -1,0 +1,29 @@
+//! A number of places, taken one by one by any thread.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Places that can be taken. At no time are more taken than there are.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    left: AtomicUsize,
+}
+
+impl Limited {
+    /// So many places; `None`: as many as are asked for.
+    pub(crate) fn new(places: Option<usize>) -> Limited {
+        Limited {
+            left: AtomicUsize::new(places.unwrap_or(usize::MAX)),
+        }
+    }
+
+    /// Takes a place, if one is left.
+    pub(crate) fn take(&self) -> bool {
+        let one_less = |left: usize| left.checked_sub(1);
+        self.left.fetch_update(Relaxed, Relaxed, one_less).is_ok()
+    }
+
+    /// Gives back places that were taken.
+    pub(crate) fn give_back(&self, places: usize) {
+        self.left.fetch_add(places, Relaxed);
+    }
+}
