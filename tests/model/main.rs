@@ -1,0 +1,252 @@
+//! A model of the locks, held against a server under real concurrency.
+//!
+//! Clients on real sockets fight for a few locks, singly and in batches, and come and go in every way there
+//! is: they close, close only their sending side, reset, or break off while commands are under way. What each
+//! of them asked for, was answered, and when, is noted. Whenever all rest, it is held against what a lock does
+//! ([`checker`]), and the listings and counters of the server against what must be there then.
+//!
+//! Which commands are sent follows from a seed, which is told if anything fails; what happens at the same time
+//! does not, so a failure may need some runs to come again.
+//!
+//! ```text
+//! GLOCKD_MODEL_SEED=7 cargo test --test model
+//! GLOCKD_MODEL_SECONDS=300 cargo test --test model -- --nocapture
+//! ```
+
+// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+#![cfg(test)]
+
+mod checker;
+mod client;
+mod connection;
+mod history;
+mod tally;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use glockd::{Server, Tcp, Unix, WebSocket};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::connection::{Command, Connection, World, registered};
+use crate::history::{Act, Lock, Operation};
+use crate::wire::{Doors, Via};
+
+/// How many servers are tried, one after the other, unless a time is given.
+const SERVERS: u64 = 3;
+
+/// How often all clients of a server rest.
+const PHASES: usize = 8;
+
+const CLIENTS: u64 = 12;
+
+/// What a client does before it rests.
+const ACTS: usize = 40;
+
+/// How long a server may take. It never decides what a test sees, only when a hung one fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// More threads than processors, so that they are stopped anywhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_clients_do_locks_do_what_they_should() {
+    let number = |name| {
+        env::var(name)
+            .ok()
+            .map(|value| value.parse::<u64>().unwrap())
+    };
+    let first = number("GLOCKD_MODEL_SEED").unwrap_or(0);
+    let seconds = number("GLOCKD_MODEL_SECONDS");
+    let start = Instant::now();
+    let mut operations = 0;
+    for seed in first.. {
+        let _seed = TellIfFailing(seed);
+        operations += timeout(PATIENCE, live(seed)).await.expect("it hangs");
+        let enough = match seconds {
+            Some(seconds) => start.elapsed().as_secs() >= seconds,
+            None => seed + 1 == first + SERVERS,
+        };
+        if enough {
+            break;
+        }
+    }
+    let rate = operations as f64 / start.elapsed().as_secs_f64();
+    eprintln!("{operations} operations on locks, {rate:.0} a second");
+}
+
+struct TellIfFailing(u64);
+
+impl Drop for TellIfFailing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was GLOCKD_MODEL_SEED={}", self.0);
+        }
+    }
+}
+
+/// The life of a server. Returns how much was done to locks.
+async fn live(seed: u64) -> usize {
+    let directory = tempfile::tempdir().unwrap();
+    let unix = directory.path().join("socket");
+    let local = (Ipv4Addr::LOCALHOST, 0).into();
+    let server = Server::builder()
+        .transport(Tcp::address(local))
+        .transport(WebSocket::address(local))
+        .transport(Unix::path(&unix))
+        .bind()
+        .await
+        .unwrap();
+    let addresses = server.addresses();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+
+    let doors = Doors {
+        tcp: addresses[0].ip().unwrap(),
+        websocket: addresses[1].ip().unwrap(),
+        unix,
+    };
+    let world = Arc::new(World::new(doors));
+    let mut witness = Witness {
+        connection: Connection::open_unregistered(&world, Via::Tcp).await,
+        holders: BTreeMap::new(),
+        operations: 0,
+    };
+    let mut clients = Vec::new();
+    for (number, via) in (0..CLIENTS).zip(Via::ALL.into_iter().cycle()) {
+        clients.push(Client::connect(&world, via, seed, number).await);
+    }
+    for phase in 0..PHASES {
+        // Every other time it is known exactly what was done.
+        let polite = phase % 2 == 0;
+        let acting: JoinSet<Client> = clients
+            .into_iter()
+            .map(|client| client.act(ACTS, polite))
+            .collect();
+        clients = acting.join_all().await;
+        witness.look(&world, &clients).await;
+    }
+    let leaving: JoinSet<()> = clients.into_iter().map(Client::leave).collect();
+    leaving.join_all().await;
+    witness.look(&world, &[]).await;
+
+    drop(stop);
+    running.await.unwrap();
+    witness.operations
+}
+
+/// Sees whether all is as it must be, whenever nobody else does anything.
+struct Witness {
+    /// It has no name, so it is not in `who`.
+    connection: Connection,
+    /// Who held what when it last looked.
+    holders: BTreeMap<Lock, BTreeSet<u32>>,
+    /// How much was done to locks so far.
+    operations: usize,
+}
+
+impl Witness {
+    async fn look(&mut self, world: &World, clients: &[Client]) {
+        let clients: Vec<&Connection> = clients.iter().map(|client| &client.connection).collect();
+        let mut holders: BTreeMap<Lock, BTreeSet<u32>> = BTreeMap::new();
+        for client in &clients {
+            for &lock in &client.held {
+                holders.entry(lock).or_default().insert(client.number);
+            }
+        }
+        self.compare_statistics(world, clients.len(), &holders)
+            .await;
+        self.compare_listings(&clients, &holders).await;
+        for lock in Lock::all() {
+            self.ask(Command::Lock(lock, Act::Inspect)).await;
+        }
+
+        let mut history: BTreeMap<Lock, Vec<Operation>> = BTreeMap::new();
+        for (lock, operation) in world.history.lock().drain(..) {
+            history.entry(lock).or_default().push(operation);
+        }
+        for (lock, operations) in history {
+            let before = self.holders.remove(&lock).unwrap_or_default();
+            if let Err(wrong) = checker::check(lock.shared, &before, &operations) {
+                panic!("{lock:?}: {wrong}");
+            }
+            self.operations += operations.len();
+        }
+        self.holders = holders;
+    }
+
+    async fn ask(&mut self, command: Command) -> Vec<String> {
+        self.connection.ask(vec![command]).await
+    }
+
+    async fn compare_statistics(
+        &mut self,
+        world: &World,
+        clients: usize,
+        holders: &BTreeMap<Lock, BTreeSet<u32>>,
+    ) {
+        // Visitors may still be on their way out.
+        loop {
+            self.ask(Command::Statistics).await;
+            if self.connection.statistics["connections"] == clients as u64 + 1 {
+                break;
+            }
+        }
+        let statistics = &self.connection.statistics;
+        for (gauge, shared) in [("locks", false), ("shared_locks", true)] {
+            let held = holders.keys().filter(|lock| lock.shared == shared);
+            assert_eq!(statistics[gauge], held.count() as u64, "{gauge}");
+        }
+        world.tally.lock().check(statistics);
+    }
+
+    async fn compare_listings(
+        &mut self,
+        clients: &[&Connection],
+        holders: &BTreeMap<Lock, BTreeSet<u32>>,
+    ) {
+        let registered_ones = clients
+            .iter()
+            .map(|client| format!("{}: {}", client.address, registered(client.number)));
+        let who = self.ask(Command::Who(None)).await;
+        assert_eq!(sorted(who), sorted(registered_ones));
+
+        let addresses: BTreeMap<String, &str> = clients
+            .iter()
+            .map(|client| (registered(client.number), client.address.as_str()))
+            .collect();
+        for shared in [false, true] {
+            let lines = holders.iter().filter(|(lock, _)| lock.shared == shared);
+            let lines = lines.flat_map(|(lock, holders)| {
+                let line = |holder: &u32| format!("{}: {}", lock.name(), registered(*holder));
+                holders.iter().map(line)
+            });
+            let listed = self.ask(Command::List { shared }).await;
+            assert_eq!(sorted(listed.clone()), sorted(lines));
+            // The same, and if there are several holders of a lock, in the same order.
+            let mut held_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for line in &listed {
+                let (name, holder) = line.split_once(": ").unwrap();
+                held_by.entry(name).or_default().push(addresses[holder]);
+            }
+            let entry = |(name, holders): (&str, Vec<&str>)| match shared {
+                true => format!("{name}:[{}]", holders.join(" ")),
+                false => format!("{name}:{}", holders.join(" ")),
+            };
+            let entries: Vec<String> = held_by.into_iter().map(entry).collect();
+            let map = self.ask(Command::Dump { shared }).await;
+            assert_eq!(map, [format!("map[{}]", entries.join(" "))]);
+        }
+    }
+}
+
+fn sorted(lines: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = lines.into_iter().collect();
+    lines.sort();
+    lines
+}

@@ -1,0 +1,171 @@
+//! Sockets to the server, one for each way in, and the ways to leave it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use socket2::SockRef;
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// Where the server listens.
+pub(crate) struct Doors {
+    pub(crate) tcp: SocketAddr,
+    pub(crate) websocket: SocketAddr,
+    pub(crate) unix: PathBuf,
+}
+
+/// A way in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Via {
+    Tcp,
+    Unix,
+    WebSocket,
+}
+
+impl Via {
+    pub(crate) const ALL: [Via; 3] = [Via::Tcp, Via::Unix, Via::WebSocket];
+}
+
+/// Where the answer to a command ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Size {
+    Line,
+    /// With the line that begins so.
+    UpTo(&'static str),
+}
+
+impl Size {
+    fn is_reached(self, answer: &[String]) -> bool {
+        match (self, answer.last()) {
+            (Size::Line, last) => last.is_some(),
+            (Size::UpTo(begin), last) => last.is_some_and(|last| last.starts_with(begin)),
+        }
+    }
+}
+
+/// A client's end of a connection.
+pub(crate) enum Wire {
+    Tcp(BufReader<TcpStream>),
+    Unix(BufReader<UnixStream>),
+    WebSocket(Box<WebSocketStream<TcpStream>>),
+}
+
+trait Stream: AsyncBufRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncBufRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A [`Wire`], by what it carries.
+enum Kind<'a> {
+    Lines(&'a mut dyn Stream),
+    Messages(&'a mut WebSocketStream<TcpStream>),
+}
+
+impl Wire {
+    pub(crate) async fn connect(doors: &Doors, via: Via) -> Wire {
+        match via {
+            Via::Tcp => {
+                let stream = TcpStream::connect(doors.tcp).await.unwrap();
+                Wire::Tcp(BufReader::new(stream))
+            }
+            Via::Unix => {
+                let stream = UnixStream::connect(&doors.unix).await.unwrap();
+                Wire::Unix(BufReader::new(stream))
+            }
+            Via::WebSocket => {
+                let stream = TcpStream::connect(doors.websocket).await.unwrap();
+                let (socket, _) = client_async("ws://localhost/", stream).await.unwrap();
+                Wire::WebSocket(Box::new(socket))
+            }
+        }
+    }
+
+    fn kind(&mut self) -> Kind<'_> {
+        match self {
+            Wire::Tcp(stream) => Kind::Lines(stream),
+            Wire::Unix(stream) => Kind::Lines(stream),
+            Wire::WebSocket(socket) => Kind::Messages(socket),
+        }
+    }
+
+    /// Sends lines, together if that is possible.
+    pub(crate) async fn send(&mut self, lines: &[String]) {
+        match self.kind() {
+            Kind::Lines(stream) => {
+                let mut bytes = lines.join("\n");
+                bytes.push('\n');
+                stream.write_all(bytes.as_bytes()).await.unwrap();
+            }
+            Kind::Messages(socket) => {
+                for line in lines {
+                    socket.feed(Message::text(line)).await.unwrap();
+                }
+                socket.flush().await.unwrap();
+            }
+        }
+    }
+
+    /// Receives the lines of an answer.
+    pub(crate) async fn receive(&mut self, size: Size) -> Vec<String> {
+        let mut answer = Vec::new();
+        match self.kind() {
+            Kind::Lines(stream) => {
+                let mut lines = stream.lines();
+                while !size.is_reached(&answer) {
+                    let line = lines.next_line().await.unwrap();
+                    answer.push(line.unwrap_or_else(|| panic!("the server hung up: {answer:?}")));
+                }
+            }
+            Kind::Messages(socket) => loop {
+                let message = socket.next().await.unwrap().unwrap();
+                let text = message.to_text().unwrap();
+                answer.extend(text.lines().map(str::to_owned));
+                if size.is_reached(&answer) {
+                    break;
+                }
+            },
+        }
+        answer
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn close_sending_side(&mut self) {
+        match self.kind() {
+            Kind::Lines(stream) => stream.shutdown().await.unwrap(),
+            Kind::Messages(socket) => socket.close(None).await.unwrap(),
+        }
+    }
+
+    /// Waits until the server has closed, which has nothing more to say.
+    pub(crate) async fn await_end(mut self) {
+        match self.kind() {
+            Kind::Lines(stream) => {
+                let mut rest = String::new();
+                stream.read_to_string(&mut rest).await.unwrap();
+                assert_eq!(rest, "");
+            }
+            Kind::Messages(socket) => {
+                let goodbye = socket.next().await.unwrap().unwrap();
+                assert!(matches!(goodbye, Message::Close(_)), "{goodbye:?}");
+            }
+        }
+    }
+
+    /// Goes without a word, or, where there is such a thing, by a reset.
+    pub(crate) fn vanish(self, reset: bool) {
+        let stream = match &self {
+            Wire::Tcp(stream) => stream.get_ref(),
+            Wire::WebSocket(socket) => socket.get_ref(),
+            Wire::Unix(_) => return,
+        };
+        if reset {
+            let socket = SockRef::from(stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    }
+}
