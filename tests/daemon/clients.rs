@@ -68,19 +68,32 @@ impl<S: Read + Write> Client<S> {
         self.hear()
     }
 
-    /// The counter of this name, by `q`.
-    pub(crate) fn counter(&mut self, name: &str) -> u64 {
-        let mut value = None;
-        // `me` marks the end, since `q` has none.
-        self.say("q\nme");
+    /// Sends a command, and waits for all lines that answer it.
+    pub(crate) fn ask_for_all(&mut self, command: &str) -> String {
+        self.say(format!("{command}\ni mark"));
+        let mut answer = String::new();
         loop {
             let line = self.hear();
-            match line.split_once(": ") {
-                Some((key, number)) if key == name => value = number.parse().ok(),
-                Some(_) => {}
-                None => return value.unwrap(),
+            if line == "0 Lock Not Locked: mark" {
+                return answer;
             }
+            answer += &line;
+            answer.push('\n');
         }
+    }
+
+    /// The counter of this name, by `q`.
+    pub(crate) fn counter(&mut self, name: &str) -> u64 {
+        let answer = self.ask_for_all("q");
+        let mut counters = answer.lines().filter_map(|line| line.split_once(": "));
+        let (_, value) = counters.find(|(key, _)| *key == name).unwrap();
+        value.parse().unwrap()
+    }
+
+    /// The connection itself. All that was answered must have been heard.
+    pub(crate) fn into_inner(self) -> S {
+        assert_eq!(self.stream.buffer(), b"");
+        self.stream.into_inner()
     }
 
     /// Waits for the daemon to hang up.
@@ -107,6 +120,11 @@ impl Web {
         Web { socket }
     }
 
+    /// The connection itself.
+    pub(crate) fn into_inner(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+
     /// Sends a command, which has no answer, or not yet.
     pub(crate) fn say(&mut self, command: &str) {
         self.socket.send(Message::text(command)).unwrap();
@@ -114,9 +132,14 @@ impl Web {
 
     /// Sends a command, and waits for the message that answers it.
     pub(crate) fn ask(&mut self, command: &str) -> String {
-        self.say(command);
-        let message = self.socket.read().unwrap();
-        message.into_data().escape_ascii().to_string()
+        self.try_ask(command).unwrap()
+    }
+
+    /// As [`ask`](Web::ask), of a daemon that may have ended.
+    pub(crate) fn try_ask(&mut self, command: &str) -> tungstenite::Result<String> {
+        self.socket.send(Message::text(command))?;
+        let message = self.socket.read()?;
+        Ok(message.into_data().escape_ascii().to_string())
     }
 }
 

@@ -4,7 +4,9 @@
 #![cfg(test)]
 
 mod clients;
+mod faults;
 mod flags;
+mod loads;
 mod memory;
 mod peers;
 mod pidfile;
@@ -12,3 +14,4 @@ mod process;
 mod sessions;
 mod signals;
 mod sockets;
+mod witness;

@@ -1,6 +1,5 @@
 //! What peers cannot make the daemon do: take memory without bound.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 
@@ -11,10 +10,7 @@ use crate::process::{Daemon, PATIENCE};
 
 /// The most memory that the daemon has ever had, in KiB.
 fn peak(daemon: &Daemon) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.unwrap().parse().unwrap()
+    daemon.memory("VmHWM")
 }
 
 #[test]

@@ -1,11 +1,14 @@
-//! Peers that are there and do not listen.
+//! Peers that are there and do not listen, or take their time.
 
-use std::time::Instant;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
 
 use crate::clients::{Client, Web};
 use crate::process::{Daemon, PATIENCE};
+use crate::witness::witness;
 
 #[test]
 fn who_reads_nothing_is_disconnected_and_who_says_nothing_is_not() {
@@ -44,5 +47,55 @@ fn who_reads_nothing_is_disconnected_and_who_says_nothing_is_not() {
     assert_eq!(holder.ask("i idle"), "1 Lock Is Locked: idle");
     assert_eq!(idle.ask("r idle"), "1 Lock Release Success: idle");
     assert_eq!(holder.counter("orphans"), 3);
+    daemon.stop();
+}
+
+/// Whether the daemon has not hung up on this, which has yet to be answered; it waits a little for that.
+fn is_open(mut stream: &TcpStream) -> bool {
+    let wait = Some(Duration::from_millis(1));
+    stream.set_read_timeout(wait).unwrap();
+    match stream.read(&mut [0]) {
+        Ok(read) => assert_eq!(read, 0, "an answer to half a request"),
+        Err(error) => return matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+    false
+}
+
+#[test]
+fn handshakes_byte_by_byte_come_to_an_end_and_lines_do_not() {
+    const LIMIT: Duration = Duration::from_millis(300);
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(
+        dir.path(),
+        "-port {port} -ws {ws} -unix {sock} -handshake-timeout 300ms",
+    );
+    witness("a slow loris", &daemon, || {
+        let mut lines: Vec<_> = (0..100).map(|_| Client::tcp(&daemon)).collect();
+        let start = Instant::now();
+        let connect = |_| TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.ws)).unwrap();
+        let mut handshakes: Vec<TcpStream> = (0..100).map(connect).collect();
+        let head = b"GET / HTTP/1.1\r\nX: "
+            .iter()
+            .chain(std::iter::repeat(&b'x'));
+        let line = b"g ".iter().chain(std::iter::repeat(&b'x'));
+        let mut length = 0;
+        for (&head, &line) in head.zip(line) {
+            lines.iter_mut().for_each(|client| client.write(&[line]));
+            handshakes.retain_mut(|stream| stream.write_all(&[head]).is_ok() && is_open(stream));
+            if handshakes.len() < 100 {
+                assert!(start.elapsed() >= LIMIT, "{:?}", start.elapsed());
+            }
+            length += 1;
+            if handshakes.is_empty() {
+                break;
+            }
+        }
+        eprintln!("all handshakes were over in {:?}", start.elapsed());
+        let name = "x".repeat(length - 2);
+        assert_eq!(lines[0].ask(""), format!("1 Lock Get Success: {name}"));
+        for client in &mut lines[1..] {
+            assert_eq!(client.ask(""), format!("0 Lock Get Failure: {name}"));
+        }
+    });
     daemon.stop();
 }

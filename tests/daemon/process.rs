@@ -5,8 +5,10 @@
 //! ago is tried, and another one if somebody was faster.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -46,9 +48,23 @@ pub(crate) fn run_arguments<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item =
 /// As [`run`], through a shell that first does what `before` says.
 pub(crate) fn run_after(before: &str, dir: &Path, flags: &str) -> Finished {
     let flags = flags.replace("{dir}", dir.to_str().unwrap());
-    let mut command = assert_cmd::Command::new("/bin/sh");
-    command.args(["-c", &format!("{before}; exec '{BINARY}' {flags}")]);
-    finish(command)
+    finish(assert_cmd::Command::from_std(command(Some(before), &flags)))
+}
+
+/// The daemon; in the place of a shell that has done what `before` says, if there is such a thing to do.
+fn command(before: Option<&str>, flags: &str) -> Command {
+    match before {
+        None => {
+            let mut command = Command::new(BINARY);
+            command.args(flags.split_whitespace());
+            command
+        }
+        Some(before) => {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", &format!("{before}; exec '{BINARY}' {flags}")]);
+            command
+        }
+    }
 }
 
 fn finish(mut command: assert_cmd::Command) -> Finished {
@@ -79,9 +95,36 @@ impl Daemon {
         retry(|| Daemon::try_start(dir, flags))
     }
 
+    /// As [`start`](Daemon::start), through a shell that first does what `before` says.
+    pub(crate) fn start_after(before: &str, dir: &Path, flags: &str) -> Daemon {
+        retry(|| Daemon::try_start_after(Some(before), dir, flags))
+    }
+
+    /// As [`start_after`](Daemon::start_after), where `before` takes the log away: waits until the daemon
+    /// listens on `{sock}`.
+    pub(crate) fn start_unheard(before: &str, dir: &Path, flags: &str) -> Daemon {
+        let daemon = Daemon::spawn(Some(before), dir, flags);
+        let deadline = Instant::now() + PATIENCE;
+        let mut probe = loop {
+            match UnixStream::connect(&daemon.sock) {
+                Ok(probe) => break probe,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            thread::yield_now();
+        };
+        // Until the daemon has seen it go.
+        probe.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(probe.read_to_end(&mut Vec::new()).unwrap(), 0);
+        daemon
+    }
+
     /// As [`start`](Daemon::start), or what it said when a port turned out to be taken.
     pub(crate) fn try_start(dir: &Path, flags: &str) -> Result<Daemon, String> {
-        let mut daemon = Daemon::spawn(dir, flags);
+        Daemon::try_start_after(None, dir, flags)
+    }
+
+    fn try_start_after(before: Option<&str>, dir: &Path, flags: &str) -> Result<Daemon, String> {
+        let mut daemon = Daemon::spawn(before, dir, flags);
         let places = ["{port}", "{ws}", "{sock}"];
         let expected = places.iter().filter(|place| flags.contains(**place));
         for _ in expected {
@@ -97,7 +140,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn spawn(dir: &Path, flags: &str) -> Daemon {
+    fn spawn(before: Option<&str>, dir: &Path, flags: &str) -> Daemon {
         let (port, ws) = free_ports();
         let sock = dir.join("sock");
         let flags = flags
@@ -105,8 +148,7 @@ impl Daemon {
             .replace("{port}", &port.to_string())
             .replace("{ws}", &ws.to_string())
             .replace("{sock}", sock.to_str().unwrap());
-        let mut child = Command::new(BINARY)
-            .args(flags.split_whitespace())
+        let mut child = command(before, &flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -139,6 +181,21 @@ impl Daemon {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
+    }
+
+    /// What the kernel says of its memory, in KiB: `VmRSS` is what it has, `VmHWM` the most it ever had.
+    pub(crate) fn memory(&self, key: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = lines.find(|(found, _)| *found == key).unwrap();
+        value.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// Waits for a line of the log, from where the last search ended. `None` if the log ended first.

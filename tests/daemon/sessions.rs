@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
 use tempfile::tempdir;
 
 use crate::clients::{Client, Web, knock};
@@ -111,17 +111,11 @@ fn pages_of_other_origins_are_shut_out_if_asked() {
 
 #[test]
 fn it_takes_as_many_descriptors_as_it_may() {
-    let limit = getrlimit(Resource::Nofile);
-    // The daemon inherits this, which is less than what it may have. The tests beside this one do with it.
-    let lowered = Rlimit {
-        current: limit
-            .maximum
-            .map_or(Some(1000), |most| Some(most.min(1001) - 1)),
-        ..limit
-    };
-    setrlimit(Resource::Nofile, lowered).unwrap();
     let dir = tempdir().unwrap();
-    let daemon = Daemon::start(dir.path(), "-port {port} -ws 0");
+    // Less than it may have.
+    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let lowered = format!("ulimit -S -n {}", most.min(1001) - 1);
+    let daemon = Daemon::start_after(&lowered, dir.path(), "-port {port} -ws 0");
     let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
     let line = limits
         .lines()

@@ -1,0 +1,234 @@
+//! Clients that die, and worse: what they held is free at once, and nobody else notices.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, waitpid,
+};
+use tempfile::tempdir;
+
+use crate::clients::{Client, Web};
+use crate::process::{Daemon, PATIENCE};
+use crate::witness::witness;
+
+const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock}";
+
+/// A process that has the only end of a connection. It sends what it is given. Killed when dropped.
+struct Holder(Child);
+
+impl Holder {
+    /// Hands a connection over to a new process.
+    fn new(connection: impl Into<OwnedFd>) -> Holder {
+        let child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(connection.into())
+            .spawn();
+        Holder(child.unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Stops it, and waits until it is.
+    fn stop(&self) {
+        self.signal(Signal::STOP);
+        let pid = Pid::from_raw(self.0.id().try_into().unwrap());
+        let (_, status) = waitpid(pid, WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "it has ended");
+    }
+
+    /// Something to send.
+    fn give(&mut self, line: &str) {
+        let input = self.0.stdin.as_mut().unwrap();
+        input.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn clients_that_are_killed_hold_nothing() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), EVERYWHERE);
+    let mut other = Client::tcp(&daemon);
+    other.ask("i x");
+    witness("clients killed", &daemon, || {
+        let mut holders = Vec::new();
+        for number in 0..20 {
+            let mut tcp = Client::tcp(&daemon);
+            tcp.ask(format!("g tcp {number}"));
+            holders.push(Holder::new(tcp.into_inner()));
+            let mut unix = Client::unix(&daemon);
+            unix.ask(format!("sg unix {number}"));
+            holders.push(Holder::new(unix.into_inner()));
+            let mut web = Web::connect(&daemon);
+            web.ask(&format!("g web {number}"));
+            holders.push(Holder::new(web.into_inner()));
+        }
+        assert_eq!(other.ask("g tcp 7"), "0 Lock Get Failure: tcp 7");
+        for holder in &holders {
+            holder.signal(Signal::KILL);
+        }
+    });
+    assert_eq!(other.counter("orphans"), 2 * 40);
+    assert_eq!(other.counter("shared_orphans"), 2 * 20);
+    daemon.stop();
+}
+
+#[test]
+fn a_client_that_is_stopped_keeps_its_lock() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), EVERYWHERE);
+    let mut other = Client::tcp(&daemon);
+    other.ask("i stopped");
+    witness("a client stopped", &daemon, || {
+        let mut client = Client::tcp(&daemon);
+        client.ask("g stopped");
+        let mut holder = Holder::new(client.into_inner());
+        holder.stop();
+        for _ in 0..1000 {
+            assert_eq!(other.ask("g stopped"), "0 Lock Get Failure: stopped");
+        }
+        // What it is given meanwhile, it sends when it goes on.
+        holder.give("r stopped\n");
+        assert_eq!(other.ask("i stopped"), "1 Lock Is Locked: stopped");
+        holder.signal(Signal::CONT);
+        await_reply(&mut other, "i stopped", "0 Lock Not Locked: stopped");
+        holder.give("g stopped\n");
+        await_reply(&mut other, "i stopped", "1 Lock Is Locked: stopped");
+        holder.stop();
+        drop(holder);
+        await_reply(&mut other, "g stopped", "1 Lock Get Success: stopped");
+        other.ask("r stopped");
+    });
+    daemon.stop();
+}
+
+/// Asks until this is the reply.
+fn await_reply<S: Read + Write>(client: &mut Client<S>, command: &str, expect: &str) {
+    let start = Instant::now();
+    loop {
+        let reply = client.ask(command);
+        if reply == expect {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{reply}, not {expect}");
+    }
+}
+
+/// So many connections, or fewer where this process, and a daemon, may not have as many.
+fn connections(wanted: u64) -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    // The other tests need some, too.
+    let possible = limit.maximum.unwrap_or(u64::MAX).saturating_sub(500);
+    if possible < wanted {
+        eprintln!("{possible} connections instead of {wanted}, by the limit of descriptors");
+    }
+    wanted.min(possible)
+}
+
+#[test]
+fn thousands_that_are_reset_at_once_hold_nothing() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), EVERYWHERE);
+    let count = connections(5000);
+    witness("resets", &daemon, || {
+        let mut clients = Vec::new();
+        for number in 0..count {
+            let mut client = Client::tcp(&daemon);
+            assert!(client.ask(format!("g {number}")).starts_with("1 "));
+            clients.push(client);
+        }
+        clients.into_iter().for_each(Client::reset);
+    });
+    assert_eq!(Client::tcp(&daemon).counter("orphans"), 2 * count);
+    daemon.stop();
+}
+
+#[test]
+fn a_gigabyte_without_a_line_end_costs_nothing() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), EVERYWHERE);
+    let mut client = Client::tcp(&daemon);
+    client.ask("i x");
+    let megabyte = vec![b'x'; 1 << 20];
+    let before = daemon.memory("VmHWM");
+    witness("half a gigabyte", &daemon, || {
+        for _ in 0..512 {
+            client.write(&megabyte);
+        }
+    });
+    // It is one line still.
+    assert_eq!(client.ask(""), "0 Line Too Long: limit 131072");
+    assert_eq!(client.ask("g x"), "1 Lock Get Success: x");
+    let grown = daemon.memory("VmHWM") - before;
+    assert!(grown < 2048, "grown by {grown} KiB");
+    daemon.stop();
+}
+
+#[test]
+fn a_log_on_a_full_disk_disturbs_nobody() {
+    let dir = tempdir().unwrap();
+    let flags = "-port 0 -ws 0 -unix {sock} -verbose -pidfile {dir}/pid";
+    let daemon = Daemon::start_unheard("exec 2> /dev/full", dir.path(), flags);
+    witness("a log on a full disk", &daemon, || {
+        for number in 0..200 {
+            let mut client = Client::unix(&daemon);
+            assert!(client.ask(format!("g {number}")).starts_with("1 "));
+            client.say("no command");
+        }
+    });
+    daemon.stop();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn clients_that_come_as_early_as_they_can_are_answered() {
+    for _ in 0..20 {
+        let dir = tempdir().unwrap();
+        let sock = dir.path().join("sock");
+        thread::scope(|scope| {
+            let early: Vec<_> = (0..4)
+                .map(|number| {
+                    let sock = &sock;
+                    scope.spawn(move || {
+                        let start = Instant::now();
+                        let stream = loop {
+                            match UnixStream::connect(sock) {
+                                Ok(stream) => break stream,
+                                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+                            }
+                            thread::yield_now();
+                        };
+                        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        let reply = Client::new(stream).ask(format!("g {number}"));
+                        assert_eq!(reply, format!("1 Lock Get Success: {number}"));
+                    })
+                })
+                .collect();
+            let daemon = Daemon::start(dir.path(), "-port 0 -ws 0 -unix {sock}");
+            for client in early {
+                client.join().unwrap();
+            }
+            daemon.stop();
+        });
+    }
+}
