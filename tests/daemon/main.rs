@@ -6,6 +6,7 @@
 mod clients;
 mod faults;
 mod flags;
+mod limits;
 mod loads;
 mod memory;
 mod peers;

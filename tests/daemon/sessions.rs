@@ -188,11 +188,12 @@ fn a_quiet_log_tells_of_the_daemon_alone() {
     drop(client);
     let log = daemon.stop();
     let lines: Vec<&str> = log.lines().collect();
-    assert_eq!(lines.len(), 5, "{log}");
+    assert_eq!(lines.len(), 6, "{log}");
     for (line, part) in lines.iter().zip([
         "listening on tcp ",
         "listening on websocket ",
         "listening on unix ",
+        "open: tcp [::]:",
         "SIGTERM: stopping",
         "stopped",
     ]) {

@@ -1,0 +1,210 @@
+//! How much there may be of everything, and what becomes of what is too much.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use socket2::{Domain, Socket, Type};
+use tempfile::tempdir;
+
+use crate::clients::{Client, Web};
+use crate::process::{Daemon, PATIENCE};
+use crate::witness::witness;
+
+/// A connection from this address, to a daemon that may turn it away.
+fn connect(from: Ipv4Addr, port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    let port = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    socket.connect(&port.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
+}
+
+/// Whether the daemon answers, rather than hangs up.
+fn is_let_in(mut stream: &TcpStream) -> bool {
+    // It may have hung up before, or do so now.
+    let _ = stream.write_all(b"i x\n");
+    stream.read(&mut [0; 100]).is_ok_and(|read| read > 0)
+}
+
+/// Connects until one is let in.
+fn await_place(from: Ipv4Addr, port: u16) -> TcpStream {
+    let start = Instant::now();
+    loop {
+        let stream = connect(from, port);
+        if is_let_in(&stream) {
+            return stream;
+        }
+        assert!(start.elapsed() < PATIENCE, "no place for {from}");
+    }
+}
+
+/// The processor time that a daemon has taken.
+fn processor_time(daemon: &Daemon) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    // User and system time, in hundredths of a second.
+    let times = fields.split_whitespace().skip(11).take(2);
+    let hundredths: u64 = times.map(|time| time.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10 * hundredths)
+}
+
+const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+#[test]
+fn connections_that_are_too_many_are_closed() {
+    let dir = tempdir().unwrap();
+    let mut daemon = Daemon::start(
+        dir.path(),
+        "-port {port} -ws {ws} -unix {sock} -max-connections 3",
+    );
+    let mut first = Client::unix(&daemon);
+    assert_eq!(first.ask("g x"), "1 Lock Get Success: x");
+    // One of those that have not shaken hands yet.
+    let before = daemon.descriptors();
+    let half = connect(HERE, daemon.ws);
+    let start = Instant::now();
+    while daemon.descriptors() == before {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    let third = await_place(HERE, daemon.port);
+    assert!(!is_let_in(&connect(HERE, daemon.port)));
+    assert!(!is_let_in(&connect(HERE, daemon.ws)));
+    daemon.await_line(&["WARN", "connection refused", "peer=127.0.0.1:"]);
+    assert!(first.counter("refused_connections") >= 2);
+    drop(third);
+    let third = await_place(HERE, daemon.port);
+    drop((half, third));
+    let start = Instant::now();
+    while first.counter("connections") > 1 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_eq!(first.ask("i x"), "1 Lock Is Locked: x");
+    // Those that were refused later are untold.
+    let log = daemon.stop();
+    assert!(log.lines().count() < 10, "{log}");
+}
+
+#[test]
+fn connections_of_an_address_are_limited_by_themselves() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(
+        dir.path(),
+        "-port {port} -ws {ws} -unix {sock} -max-connections-per-ip 2",
+    );
+    let there = Ipv4Addr::new(127, 0, 0, 2);
+    let mut web = Web::connect(&daemon);
+    let tcp = await_place(HERE, daemon.port);
+    assert!(!is_let_in(&connect(HERE, daemon.port)));
+    assert!(is_let_in(&connect(there, daemon.port)));
+    let mut unix: Vec<_> = (0..5).map(|_| Client::unix(&daemon)).collect();
+    for client in &mut unix {
+        assert_eq!(client.ask("i x"), "0 Lock Not Locked: x");
+    }
+    drop(tcp);
+    await_place(HERE, daemon.port);
+    assert_eq!(web.ask("i x"), "0 Lock Not Locked: x\\n");
+    daemon.stop();
+}
+
+#[test]
+fn locks_that_are_too_many_are_not_given() {
+    let dir = tempdir().unwrap();
+    let flags = "-port {port} -ws 0 -unix {sock} -max-locks 4 -max-locks-per-connection 3";
+    let daemon = Daemon::start(dir.path(), flags);
+    let (mut one, mut two) = (Client::tcp(&daemon), Client::unix(&daemon));
+    assert_eq!(one.ask("g a"), "1 Lock Get Success: a");
+    assert_eq!(one.ask("sg a"), "1 Shared Lock Get Success: a");
+    assert!(!one.ask_for_all("q").contains("refused"));
+    assert_eq!(one.ask("g b"), "1 Lock Get Success: b");
+    // One connection has as many as it may; what it has, it gets again.
+    assert_eq!(one.ask("g c"), "0 Lock Get Failure: c");
+    assert_eq!(one.ask("sg c"), "0 Shared Lock Get Failure: c");
+    assert_eq!(one.ask("g a"), "1 Lock Get Success: a");
+    assert_eq!(one.ask("sg a"), "1 Shared Lock Get Success: a");
+    // There is one more for the other.
+    assert_eq!(two.ask("sg a"), "2 Shared Lock Get Success: a");
+    assert_eq!(two.ask("sg c"), "0 Shared Lock Get Failure: c");
+    assert_eq!(two.ask("g c"), "0 Lock Get Failure: c");
+    assert_eq!(two.ask("i c"), "0 Lock Not Locked: c");
+    assert_eq!(two.ask("si c"), "0 Shared Lock Not Locked: c");
+    assert_eq!(two.counter("refused_locks"), 4);
+    assert_eq!(one.ask("r b"), "1 Lock Release Success: b");
+    assert_eq!(two.ask("g c"), "1 Lock Get Success: c");
+    drop(one);
+    let start = Instant::now();
+    while two.ask("sg d") != "1 Shared Lock Get Success: d" {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    daemon.stop();
+}
+
+#[test]
+fn more_clients_than_descriptors_disturb_nobody() {
+    let dir = tempdir().unwrap();
+    let flags = "-port {port} -ws {ws} -unix {sock} -handshake-timeout 1s";
+    let daemon = Daemon::start_after("ulimit -n 100", dir.path(), flags);
+    witness("more clients than descriptors", &daemon, || {
+        let mut streams: Vec<_> = (0..200).map(|_| connect(HERE, daemon.port)).collect();
+        let let_in = streams.iter().filter(|stream| is_let_in(stream)).count();
+        // 100 less 32, and two for each way in; the witness is there already.
+        assert_eq!(let_in, 100 - 32 - 2 * 3 - 1);
+        assert!(!is_let_in(&connect(HERE, daemon.port)));
+        streams.retain(is_let_in);
+        drop(streams);
+        drop(await_place(HERE, daemon.port));
+    });
+    witness("more handshakes than descriptors", &daemon, || {
+        // The half of a request.
+        let mut streams: Vec<_> = (0..200).map(|_| connect(HERE, daemon.ws)).collect();
+        for stream in &mut streams {
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\n");
+        }
+        drop(await_place(HERE, daemon.port));
+    });
+    assert!(Client::unix(&daemon).counter("refused_connections") > 100);
+    let log = daemon.stop();
+    assert!(log.lines().count() < 15, "{log}");
+}
+
+/// As when somebody else takes the system's last: the daemon has fewer than it knows of.
+#[test]
+fn without_descriptors_it_waits_and_does_not_spin() {
+    let dir = tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
+    let mut client = Client::unix(&daemon);
+    client.ask("g x");
+    let pid = Pid::from_raw(daemon.pid().try_into().unwrap());
+    let limit = getrlimit(Resource::Nofile);
+    let limited = |current| Rlimit { current, ..limit };
+    prlimit(pid, Resource::Nofile, limited(Some(3))).unwrap();
+    let waiting: Vec<_> = (0..20).map(|_| connect(HERE, daemon.port)).collect();
+    daemon.await_line(&["WARN", "cannot accept", "tcp"]);
+    let (start, before) = (Instant::now(), processor_time(&daemon));
+    thread::sleep(Duration::from_secs(1));
+    let busy = processor_time(&daemon) - before;
+    let share = busy.as_secs_f64() / start.elapsed().as_secs_f64();
+    assert!(share < 0.2, "it spins: {share} of a processor");
+    assert_eq!(client.ask("i x"), "1 Lock Is Locked: x");
+    prlimit(pid, Resource::Nofile, limited(limit.maximum)).unwrap();
+    for stream in &waiting {
+        assert!(is_let_in(stream));
+    }
+    let log = daemon.stop();
+    let told = log.matches("cannot accept").count();
+    assert!(told as u64 <= 1 + start.elapsed().as_secs() / 10, "{log}");
+}
+
+#[test]
+fn more_connections_than_descriptors_are_not_promised() {
+    let dir = tempdir().unwrap();
+    let flags = "-port {port} -ws 0 -max-connections 1000";
+    let daemon = Daemon::start_after("ulimit -n 100", dir.path(), flags);
+    let log = daemon.stop();
+    let warning = "there are descriptors for 66 connections, and not for 1000";
+    assert!(log.contains(warning), "{log}");
+}
