@@ -93,8 +93,8 @@ struct Args {
     #[argh(option, arg_name = "int")]
     max_locks_per_connection: Vec<i64>,
 
-    /// how long a client may be silent before TCP asks whether it is there; one that has not answered 15s
-    /// later is gone; 0 never asks (default 15s)
+    /// how long a client may be silent before TCP, or a ping on its WebSocket, asks whether it is there; one
+    /// that has not answered 15s later is gone; 0 never asks (default 15s)
     #[argh(option, arg_name = "duration")]
     keepalive: Vec<i64>,
 

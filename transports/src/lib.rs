@@ -29,4 +29,4 @@ pub use transport::{
     Address, BindError, Handshake, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
 };
 pub use unix::Unix;
-pub use websocket::{Origins, WebSocket};
+pub use websocket::{Origins, WebSocket, WebSocketSession};

@@ -18,8 +18,8 @@ const BACKLOG: i32 = 4096;
 
 /// A peer that has been silent for as long as the limits say is asked whether it is there, so often, before
 /// it is given up.
-const PROBES: u32 = 3;
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const PROBES: u32 = 3;
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Listens on a TCP port.
 #[derive(Clone, Debug)]

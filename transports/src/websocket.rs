@@ -7,6 +7,7 @@
 //! more code, but keeps 130 KiB a connection.
 
 mod handshake;
+mod inlet;
 mod origins;
 mod session;
 
@@ -15,12 +16,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 
 pub use origins::Origins;
+pub use session::WebSocketSession;
 
 use crate::tcp::{On, listen, tune};
 use crate::{Address, BindError, Limits, Listening, Pending, Transport};
@@ -88,7 +89,7 @@ impl Transport for WebSocket {
 
 /// Ends a connection so that what was written arrives: closing a socket whose input has not been read
 /// resets it, and a reset destroys what the peer has not yet read.
-async fn part(mut stream: TcpStream) -> io::Result<()> {
+async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     stream.shutdown().await?;
     copy(&mut stream.take(LAST_WORDS), &mut sink()).await?;
     Ok(())

@@ -11,14 +11,13 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::Stream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -27,7 +26,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::inlet::Inlet;
 use super::part;
+use crate::tcp::{PROBE_INTERVAL, PROBES};
 use crate::write::write_all;
 use crate::{Frame, Frames, Limits, Session};
 
@@ -42,16 +43,24 @@ const LONGEST_CONTROL: usize = 125;
 const BATCH_BYTES: usize = 64 * 1024;
 const BATCH_MESSAGES: usize = 1024;
 
-/// Bytes of pongs that may wait for a peer that pings but does not read. Nothing more is read from it
+/// Bytes of pongs and pings that may wait for a peer that pings but does not read. Nothing more is read from it
 /// until it does.
-const PONGS: usize = 1024;
+const CONTROLS: usize = 1024;
 
-/// The session of a WebSocket connection.
-pub(super) struct WebSocketSession {
-    messages: WebSocketStream<Inlet>,
+/// A session whose frames are messages, on a byte stream that has been upgraded to a WebSocket (RFC 6455).
+///
+/// A peer that has sent nothing for [`Limits::keepalive`] is pinged, and given up if it stays silent.
+#[derive(Debug)]
+pub struct WebSocketSession<S> {
+    messages: WebSocketStream<Inlet<S>>,
     /// Bytes of a message without its line end.
     max_line: usize,
+    keepalive: Option<Duration>,
     write_timeout: Option<Duration>,
+    /// When the last of so many pings was sent that are not answered yet.
+    asked: Option<(Instant, u32)>,
+    /// Set to the next time that something must be done about a silent peer, or to an earlier one.
+    alarm: Option<Pin<Box<Sleep>>>,
     phase: Phase,
     /// Whether the last frame sent was a part, which the next one continues.
     in_parts: bool,
@@ -60,7 +69,7 @@ pub(super) struct WebSocketSession {
 }
 
 /// How far the conversation has come.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Phase {
     /// Messages come and go.
     Open,
@@ -74,13 +83,9 @@ enum Phase {
     Gone,
 }
 
-impl WebSocketSession {
-    /// A session on a socket that has been upgraded; `leftover` was already read from it.
-    pub(super) async fn new(
-        stream: TcpStream,
-        leftover: Vec<u8>,
-        limits: Limits,
-    ) -> WebSocketSession {
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
+    /// A session on the server's side of `stream`, past its handshake; `leftover` was already read from it.
+    pub async fn new(stream: S, leftover: Vec<u8>, limits: Limits) -> WebSocketSession<S> {
         // The limit counts no line end, and tungstenite knows of none.
         let longest = limits.max_line + b"\r\n".len();
         let config = WebSocketConfig::default()
@@ -88,16 +93,16 @@ impl WebSocketSession {
             .write_buffer_size(0)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest.max(LONGEST_CONTROL)));
-        let inlet = Inlet {
-            stream,
-            pongs: Vec::new(),
-        };
+        let inlet = Inlet::new(stream);
         let messages =
             WebSocketStream::from_partially_read(inlet, leftover, Role::Server, Some(config));
         WebSocketSession {
             messages: messages.await,
             max_line: limits.max_line,
+            keepalive: limits.keepalive,
             write_timeout: limits.write_timeout,
+            asked: None,
+            alarm: None,
             phase: Phase::Open,
             in_parts: false,
             torn: false,
@@ -114,9 +119,9 @@ impl WebSocketSession {
             && messages < BATCH_MESSAGES
             && frames.as_bytes().len() < BATCH_BYTES
         {
-            if self.messages.get_ref().pongs.len() > PONGS {
-                self.messages.get_mut().write_pongs(context)?;
-                if self.messages.get_ref().pongs.len() > PONGS {
+            if self.messages.get_ref().controls.len() > CONTROLS {
+                self.messages.get_mut().write_controls(context)?;
+                if self.messages.get_ref().controls.len() > CONTROLS {
                     break;
                 }
             }
@@ -126,7 +131,7 @@ impl WebSocketSession {
                 Poll::Pending => break,
             }
         }
-        self.messages.get_mut().write_pongs(context)?;
+        self.messages.get_mut().write_controls(context)?;
         if !frames.is_empty() {
             return Poll::Ready(Ok(frames.len()));
         }
@@ -135,8 +140,9 @@ impl WebSocketSession {
                 if messages == BATCH_MESSAGES {
                     // Nothing but pings, and more of them: others first.
                     context.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
-                Poll::Pending
+                self.poll_silence(context)
             }
             Phase::Overlong => {
                 self.phase = Phase::Refusing;
@@ -145,6 +151,57 @@ impl WebSocketSession {
             }
             Phase::Refusing | Phase::Ending(_) | Phase::Gone => Poll::Ready(Ok(0)),
         }
+    }
+
+    /// Watches a peer that sends nothing, all of what it had sent having been read: pings it, and in the end
+    /// fails.
+    fn poll_silence<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        loop {
+            let Some(time) = self.patience_ends() else {
+                return Poll::Pending;
+            };
+            let alarm = self
+                .alarm
+                .get_or_insert_with(|| Box::pin(sleep_until(time)));
+            if alarm.deadline() > time {
+                alarm.as_mut().reset(time);
+            }
+            ready!(alarm.as_mut().poll(context));
+            let now = Instant::now();
+            if now < time {
+                // It has been heard of since that was set.
+                alarm.as_mut().reset(time);
+                continue;
+            }
+            let pings = self.asked.map_or(0, |(_, pings)| pings);
+            let inlet = self.messages.get_mut();
+            if inlet.blocked.is_some() || pings == PROBES {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.asked = Some((now, pings + 1));
+            encode(
+                OpCode::Control(Control::Ping),
+                true,
+                b"",
+                &mut inlet.controls,
+            )?;
+            inlet.write_controls(context)?;
+        }
+    }
+
+    /// When a peer that stays silent is to be pinged or given up. While it keeps a ping or a pong waiting, it
+    /// may be because it is busy with what we sent before, and then has the time that a reply has.
+    fn patience_ends(&mut self) -> Option<Instant> {
+        let inlet = self.messages.get_ref();
+        if let Some(blocked) = inlet.blocked {
+            return Some(blocked + self.write_timeout?);
+        }
+        let keepalive = self.keepalive?;
+        self.asked = self.asked.filter(|(time, _)| inlet.heard < *time);
+        Some(match self.asked {
+            Some((time, _)) => time + PROBE_INTERVAL,
+            None => inlet.heard + keepalive,
+        })
     }
 
     /// Takes what was read, and says what phase that leads to.
@@ -196,8 +253,12 @@ impl WebSocketSession {
     async fn write(&mut self, output: &[u8]) -> io::Result<()> {
         // Also true if the future is dropped halfway.
         self.torn = true;
-        let stream = &mut self.messages.get_mut().stream;
-        write_all(stream, output, self.write_timeout).await?;
+        let inlet = self.messages.get_mut();
+        write_all(&mut inlet.stream, output, self.write_timeout).await?;
+        if self.asked.is_some() {
+            // It may have been busy with reading this.
+            inlet.heard = Instant::now();
+        }
         self.torn = false;
         Ok(())
     }
@@ -213,14 +274,14 @@ impl WebSocketSession {
         };
         let code = code.map(|code| u16::from(code).to_be_bytes());
         let payload = code.as_ref().map_or(&[][..], |code| &code[..]);
-        let mut output = mem::take(&mut self.messages.get_mut().pongs);
+        let mut output = self.messages.get_mut().take_controls();
         encode(OpCode::Control(Control::Close), true, payload, &mut output)?;
         self.write(&output).await
     }
 }
 
 #[async_trait]
-impl Session for WebSocketSession {
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
     async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize> {
         let received = poll_fn(|context| self.poll_recv(context, frames)).await;
         if received.is_err() {
@@ -237,7 +298,7 @@ impl Session for WebSocketSession {
         let mut output = Frames::new();
         output
             .buffer()
-            .append(&mut mem::take(&mut self.messages.get_mut().pongs));
+            .append(&mut self.messages.get_mut().take_controls());
         for frame in frames.iter() {
             match frame {
                 Frame::Data(data) => self.encode(data, true, output.buffer())?,
@@ -269,55 +330,4 @@ fn encode(opcode: OpCode, is_final: bool, data: &[u8], output: &mut Vec<u8>) -> 
         .map_err(io::Error::other)?;
     output.extend_from_slice(data);
     Ok(())
-}
-
-/// The socket as tungstenite sees it: read from, but not written to.
-struct Inlet {
-    stream: TcpStream,
-    /// What tungstenite has written, which is pongs. They go out before anything else does, since the
-    /// first may be out by half.
-    pongs: Vec<u8>,
-}
-
-impl Inlet {
-    /// Writes as many pongs as the peer takes now, and wakes the task when it takes more.
-    fn write_pongs(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        while !self.pongs.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(context, &self.pongs)? {
-                Poll::Ready(written) => self.pongs.drain(..written),
-                Poll::Pending => return Ok(()),
-            };
-        }
-        self.pongs = Vec::new();
-        Ok(())
-    }
-}
-
-impl AsyncRead for Inlet {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Inlet {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.pongs.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }

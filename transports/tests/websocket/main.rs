@@ -7,3 +7,4 @@ mod client;
 mod handshake;
 mod receiving;
 mod sending;
+mod silence;
