@@ -1,8 +1,8 @@
-//! The parser against a plain reading of its rules, written without nom and without byte patterns: the
-//! white space here is that of Rust's `char`, which is Unicode's, as is Go's.
+//! The parser's rules read plainly, without nom and without byte patterns: the white space here is that of
+//! Rust's `char`, which is Unicode's, as is Go's. Stands apart from the properties, because it is what the
+//! fuzzing compares with, too.
 
-use glockd_protocol::{Command, LockKind, ParseError, parse};
-use proptest::prelude::*;
+use glockd_protocol::{Command, LockKind, ParseError};
 
 /// A character of valid UTF-8, or a byte that belongs to none.
 #[derive(Clone, Copy)]
@@ -58,7 +58,8 @@ fn folded(units: &[Unit<'_>]) -> Vec<u8> {
     words.join(&b' ')
 }
 
-fn reference(frame: &[u8]) -> Result<Command<'static>, ParseError> {
+/// What [`glockd_protocol::parse`] is to make of a frame.
+pub(crate) fn parse(frame: &[u8]) -> Result<Command<'static>, ParseError> {
     let units = units(frame);
     let line = trimmed(&units);
     let space = line
@@ -89,76 +90,4 @@ fn reference(frame: &[u8]) -> Result<Command<'static>, ParseError> {
         Ok("q") => Command::Statistics,
         _ => return Err(ParseError::UnknownCommand),
     })
-}
-
-/// Pieces that frames are made of: what the grammar knows, white space whole and in halves, and noise.
-fn piece() -> impl Strategy<Value = Vec<u8>> {
-    let known: Vec<&[u8]> = vec![
-        b"g",
-        b"r",
-        b"i",
-        b"sg",
-        b"sr",
-        b"si",
-        b"d",
-        b"sd",
-        b"dump",
-        b"shared",
-        b"me",
-        b"iam",
-        b"who",
-        b"q",
-        b"foo",
-        b" ",
-        b" ",
-        b" ",
-        b"  ",
-        b"\t",
-        b"\n",
-        b"\x0B",
-        b"\x0C",
-        b"\r",
-        b"\0",
-        b"\xC2\x85",
-        b"\xC2\xA0",
-        b"\xE1\x9A\x80",
-        b"\xE2\x80\x80",
-        b"\xE2\x80\x8A",
-        b"\xE2\x80\x8B",
-        b"\xE2\x80\xA8",
-        b"\xE2\x80\xA9",
-        b"\xE2\x80\xAF",
-        b"\xE2\x81\x9F",
-        b"\xE3\x80\x80",
-        b"\xEF\xBB\xBF",
-        b"\xC2",
-        b"\xE1",
-        b"\xE2",
-        b"\xE2\x80",
-        b"\xE3\x80",
-        b"\x80",
-        b"\x85",
-        b"\xA0",
-        b"\xF0\x90",
-        b"\xC3\xA9",
-    ];
-    prop_oneof![
-        8 => prop::sample::select(known).prop_map(<[u8]>::to_vec),
-        1 => prop::collection::vec(any::<u8>(), 0..4),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
-
-    #[test]
-    fn likely_frames(pieces in prop::collection::vec(piece(), 0..10)) {
-        let frame = pieces.concat();
-        prop_assert_eq!(parse(&frame), reference(&frame), "{}", frame.escape_ascii());
-    }
-
-    #[test]
-    fn arbitrary_bytes(frame in prop::collection::vec(any::<u8>(), 0..64)) {
-        prop_assert_eq!(parse(&frame), reference(&frame), "{}", frame.escape_ascii());
-    }
 }

@@ -1,0 +1,143 @@
+//! A line session against a naive splitting of its input, which comes in reads of any size. Now and then
+//! there is nothing to read, and the wait may be given up and begun anew: nothing may be lost by that.
+
+#![no_main]
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::vec;
+
+use glockd_transports::{Frame, Frames, Limits, LineSession, Session};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use tokio::io::{AsyncRead, ReadBuf, join, sink};
+
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    max_line: u8,
+    /// Whether a wait goes on, rather than being given up and begun anew.
+    patient: bool,
+    /// The sizes of the reads. At 0 there is nothing to read yet. What is left comes in one read.
+    reads: Vec<u8>,
+    bytes: &'a [u8],
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Whole(&'a [u8]),
+    TooLong,
+}
+
+fuzz_target!(|input: Input<'_>| {
+    let limits = Limits::default().with_max_line(input.max_line.into());
+    let given = AtomicUsize::new(0);
+    let peer = Peer {
+        bytes: input.bytes,
+        reads: input.reads.into_iter(),
+        given: &given,
+    };
+    let mut session = LineSession::new(join(peer, sink()), limits);
+    let mut batches = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    let ended = loop {
+        let mut frames = Frames::new();
+        let mut recv = session.recv(&mut frames);
+        let count = loop {
+            match recv.as_mut().poll(&mut context) {
+                Poll::Ready(count) => break count.expect("the peer does not fail"),
+                Poll::Pending => {
+                    // Whoever waits was given all that can be given.
+                    let given = &input.bytes[..given.load(Relaxed)];
+                    check(&batches, &reference(given, limits.max_line, false));
+                    if !input.patient {
+                        drop(recv);
+                        frames = Frames::new();
+                        recv = session.recv(&mut frames);
+                    }
+                }
+            }
+        };
+        drop(recv);
+        assert_eq!(count, frames.len());
+        if count == 0 {
+            break given.load(Relaxed);
+        }
+        batches.push(frames);
+    };
+    assert_eq!(ended, input.bytes.len(), "0 is the end of input");
+    check(&batches, &reference(input.bytes, limits.max_line, true));
+});
+
+/// A peer that sends, and then closes its sending side.
+struct Peer<'a> {
+    bytes: &'a [u8],
+    reads: vec::IntoIter<u8>,
+    /// How many bytes were read from it.
+    given: &'a AtomicUsize,
+}
+
+impl AsyncRead for Peer<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let size = self.reads.next().map_or(usize::MAX, usize::from);
+        if size == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.bytes.is_empty() {
+            // The end stays the end.
+            self.reads = Vec::new().into_iter();
+        }
+        let size = size.min(buffer.remaining()).min(self.bytes.len());
+        let (read, left) = self.bytes.split_at(size);
+        buffer.put_slice(read);
+        self.bytes = left;
+        self.given.fetch_add(read.len(), Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The lines of an input, of which more may come, or none.
+fn reference(input: &[u8], limit: usize, ended: bool) -> Vec<Line<'_>> {
+    let mut pieces: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
+    let last = pieces.pop().unwrap_or_default();
+    let mut lines = Vec::new();
+    for piece in pieces {
+        let line = piece.strip_suffix(b"\r").unwrap_or(piece);
+        lines.push(if line.len() <= limit {
+            Line::Whole(line)
+        } else {
+            Line::TooLong
+        });
+    }
+    // While more may come, a return at the end may be part of the line's end.
+    let certain = match last {
+        [line @ .., b'\r'] if !ended => line,
+        line => line,
+    };
+    if certain.len() > limit {
+        lines.push(Line::TooLong);
+    } else if ended && !last.is_empty() {
+        lines.push(Line::Whole(last));
+    }
+    lines
+}
+
+#[track_caller]
+fn check(batches: &[Frames], expect: &[Line<'_>]) {
+    let lines: Vec<Line<'_>> = batches
+        .iter()
+        .flat_map(Frames::iter)
+        .map(|frame| match frame {
+            Frame::Data(line) => Line::Whole(line),
+            Frame::Oversized => Line::TooLong,
+            Frame::Part(_) => unreachable!("a line comes whole"),
+        })
+        .collect();
+    assert_eq!(lines, expect);
+}
