@@ -265,16 +265,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
 
     /// Sends the close frame, if there is somebody to tell and something to tell it behind.
     async fn say_goodbye(&mut self) -> io::Result<()> {
+        if self.torn {
+            return Ok(());
+        }
+        let mut output = self.messages.get_mut().take_controls();
         let code = match self.phase {
-            _ if self.torn => return Ok(()),
-            Phase::Gone => return Ok(()),
+            // Its pings are answered, if it is there to see that.
+            Phase::Gone => return self.write(&output).await,
             Phase::Open => Some(CloseCode::Away),
             Phase::Overlong | Phase::Refusing => Some(CloseCode::Size),
             Phase::Ending(code) => code,
         };
         let code = code.map(|code| u16::from(code).to_be_bytes());
         let payload = code.as_ref().map_or(&[][..], |code| &code[..]);
-        let mut output = self.messages.get_mut().take_controls();
         encode(OpCode::Control(Control::Close), true, payload, &mut output)?;
         self.write(&output).await
     }

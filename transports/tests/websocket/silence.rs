@@ -7,7 +7,7 @@ use glockd_transports::{Frames, Limits, Session, WebSocketSession};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::client::{PING, PONG, TEXT, frame, read_frame};
+use crate::client::{PING, PONG, TEXT, frame, read_frame, serve};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -156,6 +156,25 @@ async fn who_takes_no_answer_to_its_pings_is_given_up() {
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert_eq!(start.elapsed(), Duration::from_secs(7), "{keepalive:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_said_all_is_answered_all() {
+    let (mut client, session) = open(Limits::default(), 10).await;
+    let asking = async {
+        for _ in 0..20 {
+            client.write_all(&frame(PING, b"")).await.unwrap();
+        }
+        client.shutdown().await.unwrap();
+        // Only now it reads.
+        let mut answered = 0;
+        while let Some((first, _)) = read_frame(&mut client).await {
+            assert_eq!(first, PONG);
+            answered += 1;
+        }
+        assert_eq!(answered, 20);
+    };
+    tokio::join!(asking, serve(Box::new(session)));
 }
 
 #[tokio::test(start_paused = true)]
