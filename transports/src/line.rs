@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use memchr::{memchr, memchr_iter};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::frames::Marks;
 use crate::write::write_all;
@@ -72,8 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
         if frames.as_bytes().is_empty() {
             return Ok(());
         }
-        write_all(&mut self.stream, frames.as_bytes(), self.write_timeout).await?;
-        self.stream.flush().await
+        write_all(&mut self.stream, frames.as_bytes(), self.write_timeout).await
     }
 }
 

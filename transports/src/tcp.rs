@@ -21,6 +21,10 @@ const BACKLOG: i32 = 4096;
 pub(crate) const PROBES: u32 = 3;
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What the kernel can be told, in whole seconds.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
+const LONGEST_IDLE: Duration = Duration::from_secs(32767);
+
 /// Listens on a TCP port.
 #[derive(Clone, Debug)]
 pub struct Tcp {
@@ -96,7 +100,7 @@ pub(crate) fn tune(stream: TcpStream, limits: Limits) -> io::Result<(Peer, TcpSt
     let socket = SockRef::from(&stream);
     if let Some(idle) = limits.keepalive {
         let keepalive = TcpKeepalive::new()
-            .with_time(idle)
+            .with_time(idle.clamp(SHORTEST_IDLE, LONGEST_IDLE))
             .with_interval(PROBE_INTERVAL)
             .with_retries(PROBES);
         socket.set_tcp_keepalive(&keepalive)?;
@@ -108,7 +112,9 @@ pub(crate) fn tune(stream: TcpStream, limits: Limits) -> io::Result<(Peer, TcpSt
 /// How long what was sent may go unacknowledged, which is also how long a peer may take nothing (RFC 5482).
 /// On Linux it ends an unanswered keepalive too, so it must not be less than all of that takes.
 fn user_timeout(limits: Limits) -> Option<Duration> {
-    let keepalive = limits.keepalive.map(|idle| idle + PROBES * PROBE_INTERVAL);
+    let keepalive = limits
+        .keepalive
+        .map(|idle| idle.saturating_add(PROBES * PROBE_INTERVAL));
     let write_timeout = limits.write_timeout?;
     Some(write_timeout.max(keepalive.unwrap_or_default()))
 }

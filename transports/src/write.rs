@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 
-/// Writes all of `bytes`. Fails with [`TimedOut`](io::ErrorKind::TimedOut) if the peer takes nothing for as
-/// long as `patience`; every byte that it takes starts that anew.
+/// Writes all of `bytes`, and flushes. Fails with [`TimedOut`](io::ErrorKind::TimedOut) if the peer takes
+/// nothing for as long as `patience`; every byte that it takes starts that anew.
 pub(crate) async fn write_all(
     stream: &mut (impl AsyncWrite + Unpin),
     mut bytes: &[u8],
@@ -30,7 +30,24 @@ pub(crate) async fn write_all(
             written => bytes = &bytes[written..],
         }
     }
-    Ok(())
+    let attempt =
+        |context: &mut Context<'_>| Poll::Ready(Pin::new(&mut *stream).poll_flush(context));
+    match poll_fn(attempt).await {
+        Poll::Ready(flushed) => flushed,
+        Poll::Pending => Box::pin(flush(stream, patience)).await,
+    }
+}
+
+/// Waits until what was written has gone out.
+async fn flush(
+    stream: &mut (impl AsyncWrite + Unpin),
+    patience: Option<Duration>,
+) -> io::Result<()> {
+    within(
+        patience,
+        poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)),
+    )
+    .await
 }
 
 /// Writes what the peer takes, once it does.
@@ -39,10 +56,20 @@ async fn write(
     bytes: &[u8],
     patience: Option<Duration>,
 ) -> io::Result<usize> {
-    let write = poll_fn(|context| Pin::new(&mut *stream).poll_write(context, bytes));
+    within(
+        patience,
+        poll_fn(|context| Pin::new(&mut *stream).poll_write(context, bytes)),
+    )
+    .await
+}
+
+async fn within<T>(
+    patience: Option<Duration>,
+    attempt: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
     match patience {
-        Some(patience) => timeout(patience, write).await?,
-        None => write.await,
+        Some(patience) => timeout(patience, attempt).await?,
+        None => attempt.await,
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Inlet<S> {
     pub(super) stream: S,
     /// Control frames that are to go out.
     pub(super) controls: Vec<u8>,
+    /// Whether some of them were written and may not have gone out yet.
+    unflushed: bool,
     /// When the peer last sent something, or took something that it had kept waiting.
     pub(super) heard: Instant,
     /// Since when the peer takes none of `controls`.
@@ -25,14 +27,16 @@ impl<S> Inlet<S> {
         Inlet {
             stream,
             controls: Vec::new(),
+            unflushed: false,
             heard: Instant::now(),
             blocked: None,
         }
     }
 
-    /// What is to go out before anything else.
+    /// What is to go out before anything else, to be flushed with that.
     pub(super) fn take_controls(&mut self) -> Vec<u8> {
         self.blocked = None;
+        self.unflushed = false;
         std::mem::take(&mut self.controls)
     }
 }
@@ -45,18 +49,36 @@ impl<S: AsyncWrite + Unpin> Inlet<S> {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(written) => {
                     self.controls.drain(..written);
-                    if self.blocked.take().is_some() {
-                        self.heard = Instant::now();
-                    }
+                    self.unflushed = true;
+                    self.went_on();
                 }
                 Poll::Pending => {
-                    self.blocked.get_or_insert_with(Instant::now);
+                    self.waits();
                     return Ok(());
                 }
             }
         }
         self.controls = Vec::new();
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(context)? {
+                Poll::Ready(()) => {
+                    self.unflushed = false;
+                    self.went_on();
+                }
+                Poll::Pending => self.waits(),
+            }
+        }
         Ok(())
+    }
+
+    fn went_on(&mut self) {
+        if self.blocked.take().is_some() {
+            self.heard = Instant::now();
+        }
+    }
+
+    fn waits(&mut self) {
+        self.blocked.get_or_insert_with(Instant::now);
     }
 }
 

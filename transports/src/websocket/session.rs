@@ -115,23 +115,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         frames: &mut Frames,
     ) -> Poll<io::Result<usize>> {
         let mut messages = 0;
-        while matches!(self.phase, Phase::Open)
-            && messages < BATCH_MESSAGES
-            && frames.as_bytes().len() < BATCH_BYTES
-        {
-            if self.messages.get_ref().controls.len() > CONTROLS {
-                self.messages.get_mut().write_controls(context)?;
-                if self.messages.get_ref().controls.len() > CONTROLS {
-                    break;
+        loop {
+            let mut nothing_there = false;
+            while self.wants_more(messages, frames) && !nothing_there {
+                match Pin::new(&mut self.messages).poll_next(context) {
+                    Poll::Ready(read) => {
+                        messages += 1;
+                        self.phase = self.take(read, frames)?;
+                    }
+                    Poll::Pending => nothing_there = true,
                 }
             }
-            messages += 1;
-            match Pin::new(&mut self.messages).poll_next(context) {
-                Poll::Ready(read) => self.phase = self.take(read, frames)?,
-                Poll::Pending => break,
+            self.messages.get_mut().write_controls(context)?;
+            // Where reading stopped because of what was to be written, that may be written now.
+            if nothing_there || !self.wants_more(messages, frames) {
+                break;
             }
         }
-        self.messages.get_mut().write_controls(context)?;
         if !frames.is_empty() {
             return Poll::Ready(Ok(frames.len()));
         }
@@ -151,6 +151,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             }
             Phase::Refusing | Phase::Ending(_) | Phase::Gone => Poll::Ready(Ok(0)),
         }
+    }
+
+    /// Whether this batch takes another message.
+    fn wants_more(&self, messages: usize, frames: &Frames) -> bool {
+        matches!(self.phase, Phase::Open)
+            && messages < BATCH_MESSAGES
+            && frames.as_bytes().len() < BATCH_BYTES
+            && self.messages.get_ref().controls.len() <= CONTROLS
     }
 
     /// Watches a peer that sends nothing, all of what it had sent having been read: pings it, and in the end
@@ -189,19 +197,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         }
     }
 
-    /// When a peer that stays silent is to be pinged or given up. While it keeps a ping or a pong waiting, it
+    /// When a peer that stays silent is to be pinged or given up, if ever. While it keeps a ping or a pong waiting, it
     /// may be because it is busy with what we sent before, and then has the time that a reply has.
     fn patience_ends(&mut self) -> Option<Instant> {
         let inlet = self.messages.get_ref();
         if let Some(blocked) = inlet.blocked {
-            return Some(blocked + self.write_timeout?);
+            return blocked.checked_add(self.write_timeout?);
         }
         let keepalive = self.keepalive?;
         self.asked = self.asked.filter(|(time, _)| inlet.heard < *time);
-        Some(match self.asked {
-            Some((time, _)) => time + PROBE_INTERVAL,
-            None => inlet.heard + keepalive,
-        })
+        match self.asked {
+            Some((time, _)) => time.checked_add(PROBE_INTERVAL),
+            None => inlet.heard.checked_add(keepalive),
+        }
     }
 
     /// Takes what was read, and says what phase that leads to.

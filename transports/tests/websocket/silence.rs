@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use glockd_transports::{Frames, Limits, Session, WebSocketSession};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use crate::client::{PING, PONG, TEXT, frame, read_frame, serve};
@@ -192,4 +192,20 @@ async fn who_takes_its_answers_slowly_stays() {
         error = fails(session) => panic!("{error}"),
         () = reading => {}
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_in_a_buffer() {
+    let (mut client, server) = duplex(1000);
+    let limits = Limits::default();
+    let session = WebSocketSession::new(BufStream::new(server), Vec::new(), limits).await;
+    let asking = async {
+        client.write_all(&frame(PING, b"1")).await.unwrap();
+        assert_eq!(read_frame(&mut client).await, Some((PONG, b"1".to_vec())));
+        client.write_all(&frame(TEXT, b"2")).await.unwrap();
+        assert_eq!(read_frame(&mut client).await, Some((TEXT, b"2".to_vec())));
+        assert_eq!(read_frame(&mut client).await, Some((PING, Vec::new())));
+        client.shutdown().await.unwrap();
+    };
+    tokio::join!(asking, serve(Box::new(session)));
 }
