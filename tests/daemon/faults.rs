@@ -130,7 +130,7 @@ fn await_reply<S: Read + Write>(client: &mut Client<S>, command: &str, expect: &
 }
 
 /// So many connections, or fewer where this process, and a daemon, may not have as many.
-fn connections(wanted: u64) -> u64 {
+pub(crate) fn connections(wanted: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

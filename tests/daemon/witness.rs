@@ -19,11 +19,23 @@ const KEPT: u64 = 4096;
 /// releases a lock, and must not wait for long. Then the dead hold nothing, and the daemon has as many
 /// descriptors as before; and the second time, as much memory as after the first, by when the allocator has
 /// learnt how much is needed at once.
-pub(crate) fn witness(what: &str, daemon: &Daemon, mut fault: impl FnMut()) {
+pub(crate) fn witness(what: &str, daemon: &Daemon, fault: impl FnMut()) {
+    let memory = repeat(2, what, daemon, fault);
+    let most = memory[0] + KEPT;
+    assert!(memory[1] <= most, "{what}: {memory:?} KiB");
+}
+
+/// As [`witness`], so often, but for the memory: what there was of it after each time, in KiB.
+pub(crate) fn repeat(
+    times: usize,
+    what: &str,
+    daemon: &Daemon,
+    mut fault: impl FnMut(),
+) -> Vec<u64> {
     let mut client = Client::unix(daemon);
     let before = Footprint::of(daemon, &mut client);
-    let mut memory = None;
-    for _ in 0..2 {
+    let mut memory = Vec::new();
+    for _ in 0..times {
         let done = AtomicBool::new(false);
         let (trips, longest) = thread::scope(|scope| {
             let trips = scope.spawn(|| trips(&mut client, &done));
@@ -44,9 +56,9 @@ pub(crate) fn witness(what: &str, daemon: &Daemon, mut fault: impl FnMut()) {
         let now = daemon.memory("VmRSS");
         eprintln!("{what}: of {trips} round trips the longest was {longest:?}; then {now} KiB");
         assert!(longest < LONGEST, "{what}: {longest:?} for a round trip");
-        let most = *memory.get_or_insert(now) + KEPT;
-        assert!(now <= most, "{what}: {now} KiB, not {most}");
+        memory.push(now);
     }
+    memory
 }
 
 /// Also if the fault panics, or the witness would go on for ever.
