@@ -12,7 +12,7 @@ use glockd_transports::{Peer, Session};
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::limited::Limited;
+use crate::places::Places;
 use crate::quiet::Quiet;
 
 /// Addresses that are kept in mind though nobody is connected from there any more, beside as many as there
@@ -33,14 +33,15 @@ pub(crate) struct Admission {
     /// Where everybody comes from, unless addresses are told apart.
     anywhere: Arc<Source>,
     sources: Mutex<Sources>,
-    refusals: Mutex<Quiet>,
+    refused: Mutex<Quiet>,
+    refused_from_ip: Mutex<Quiet>,
 }
 
 /// Where connections come from.
 #[derive(Debug)]
 struct Source {
-    places: Limited,
-    places_in_all: Arc<Limited>,
+    places: Places,
+    places_in_all: Arc<Places>,
 }
 
 #[derive(Debug, Default)]
@@ -64,14 +65,15 @@ pub(crate) struct Admitted {
 impl Admission {
     pub(crate) fn new(capacity: Capacity) -> Admission {
         let anywhere = Source {
-            places: Limited::new(None),
-            places_in_all: Arc::new(Limited::new(capacity.in_all)),
+            places: Places::new(None),
+            places_in_all: Arc::new(Places::new(capacity.in_all)),
         };
         Admission {
             capacity,
             anywhere: Arc::new(anywhere),
             sources: Mutex::default(),
-            refusals: Mutex::default(),
+            refused: Mutex::default(),
+            refused_from_ip: Mutex::default(),
         }
     }
 
@@ -82,13 +84,18 @@ impl Admission {
             _ => Arc::clone(&self.anywhere),
         };
         if !source.places_in_all.take() {
-            self.refuse(peer, "there are as many connections as there may be");
+            if let Some(refused) = self.refused.lock().happened() {
+                let limit = self.capacity.in_all;
+                warn!(%peer, refused, limit, "connection refused: there are as many as there may be");
+            }
             return None;
         }
         if !source.places.take() {
             source.places_in_all.give_back(1);
-            let reason = "there are as many connections from its address as there may be";
-            self.refuse(peer, reason);
+            if let Some(refused) = self.refused_from_ip.lock().happened() {
+                let limit = self.capacity.per_ip;
+                warn!(%peer, refused, limit, "connection refused: as many are from its address");
+            }
             return None;
         }
         Some(Permit(source))
@@ -102,17 +109,11 @@ impl Admission {
         }
         let source = by_ip.entry(ip).or_insert_with(|| {
             Arc::new(Source {
-                places: Limited::new(Some(places)),
+                places: Places::new(Some(places)),
                 places_in_all: Arc::clone(&self.anywhere.places_in_all),
             })
         });
         Arc::clone(source)
-    }
-
-    fn refuse(&self, peer: &Peer, reason: &str) {
-        if let Some(refused) = self.refusals.lock().happened() {
-            warn!(%peer, refused, "connection refused: {reason}");
-        }
     }
 }
 
@@ -125,8 +126,10 @@ impl Drop for Permit {
 
 impl Admitted {
     pub(crate) fn new(session: Box<dyn Session>, permit: Permit) -> Admitted {
-        let _permit = permit;
-        Admitted { session, _permit }
+        Admitted {
+            session,
+            _permit: permit,
+        }
     }
 }
 

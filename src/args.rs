@@ -185,7 +185,7 @@ impl Args {
                 MODE.end()
             ));
         }
-        let origins = self.ws_origin.last().filter(|list| *list != "all");
+        let ws_origin = origins(&self.ws_origin)?;
         let bind = addresses(&self.bind)?;
         let unless_zero = |value: Duration| (!value.is_zero()).then_some(value);
         let path = |flag: Vec<String>| flag.into_iter().last().filter(|path| !path.is_empty());
@@ -197,7 +197,7 @@ impl Args {
             unix_mode: last(&self.unix_mode)
                 .and_then(|mode| mode.try_into().ok())
                 .unwrap_or(default.unix_mode),
-            ws_origin: origins.map_or(default.ws_origin, |list| Origins::parse(list)),
+            ws_origin,
             unix: path(self.unix).map(PathBuf::from),
             pidfile: path(self.pidfile).map(PathBuf::from),
             max_line: max_line.unwrap_or(default.max_line),
@@ -253,6 +253,20 @@ fn addresses(values: &[String]) -> Result<Vec<IpAddr>, String> {
         }
     }
     Ok(addresses)
+}
+
+/// The pages of the last `-ws-origin`. None that is given may be a mistake, least of all one that shuts out
+/// nobody.
+fn origins(values: &[String]) -> Result<Origins, String> {
+    let mut last = Origins::ANY;
+    for value in values {
+        last = match value.as_str() {
+            "all" => Origins::ANY,
+            list => Origins::parse(list)
+                .map_err(|error| format!("invalid value {value:?} for flag -ws-origin: {error}"))?,
+        };
+    }
+    Ok(last)
 }
 
 /// The last of a flag's durations, given in nanoseconds, with a message if any is out of range.
@@ -374,7 +388,7 @@ mod tests {
             "-unix-mode 0700 -ws-origin a.example -ws-origin=same,b.example",
             Config {
                 unix_mode: 0o700,
-                ws_origin: Origins::parse("same,b.example"),
+                ws_origin: Origins::parse("same,b.example").unwrap(),
                 ..default()
             },
         );
@@ -465,6 +479,20 @@ mod tests {
             "-bind ::1,localhost",
             "invalid value \"::1,localhost\" for flag -bind: \"localhost\" is no IP address",
         );
+        for (list, part) in [
+            ("", ""),
+            (",", ""),
+            ("same,*", "*"),
+            ("http://a.example", "http://a.example"),
+            ("a.example:", "a.example:"),
+            ("a.example:99999", "a.example:99999"),
+        ] {
+            let message = format!("{part:?} is no host, nor a host and a port");
+            check(
+                &format!("-ws-origin={list} -ws-origin same"),
+                &format!("invalid value {list:?} for flag -ws-origin: {message}"),
+            );
+        }
         check(
             "-keepalive 15",
             "invalid value \"15\" for flag -keepalive: parse error",

@@ -130,8 +130,10 @@ impl Config {
             None => {
                 let users = match self.unix_mode {
                     mode if mode & 0o002 != 0 => "every user of this host",
-                    mode if mode & 0o020 != 0 => "its owner and its group",
-                    _ => "its owner",
+                    mode if mode & 0o220 == 0o220 => "its owner and its group",
+                    mode if mode & 0o020 != 0 => "its group",
+                    mode if mode & 0o200 != 0 => "its owner",
+                    _ => "root",
                 };
                 return users.to_owned();
             }
@@ -198,7 +200,7 @@ mod tests {
             "every host, and every web page",
         );
         let origins = Config {
-            ws_origin: Origins::parse("same"),
+            ws_origin: Origins::parse("same").unwrap(),
             ..default()
         };
         let expect = "this host, and the web pages of -ws-origin";
@@ -207,6 +209,8 @@ mod tests {
             (0o766, "every user of this host"),
             (0o660, "its owner and its group"),
             (0o744, "its owner"),
+            (0o020, "its group"),
+            (0o400, "root"),
         ] {
             let unix = Config {
                 unix_mode,

@@ -124,8 +124,10 @@ impl LockTable {
     /// Releases an exclusive lock. Whether the client held it.
     pub fn release(&self, client: ClientId, name: &[u8]) -> bool {
         let hash = self.hash(name);
-        let released = self.shard(hash).exclusive.release(hash, name, client);
+        let mut shard = self.shard(hash);
+        let released = shard.exclusive.release(hash, name, client);
         if released {
+            // Under the mutex: whoever sees that the lock is free may count on it.
             self.quota.give_back(client, 1);
         }
         released
@@ -158,7 +160,8 @@ impl LockTable {
     /// Releases a shared lock. Whether the client held it.
     pub fn shared_release(&self, client: ClientId, name: &[u8]) -> bool {
         let hash = self.hash(name);
-        let released = self.shard(hash).shared.release(hash, name, client);
+        let mut shard = self.shard(hash);
+        let released = shard.shared.release(hash, name, client);
         if released {
             self.quota.give_back(client, 1);
         }

@@ -13,6 +13,7 @@ mod pidfile;
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -33,9 +34,9 @@ use crate::pidfile::{Pidfile, PidfileError};
 /// the rest had their turn, and the rest waited 60 ms.
 const TASKS_A_ROUND: u32 = 256;
 
-/// Descriptors for standard streams, runtime, signals and files, and as many again for what whoever started
-/// us left open.
-const OWN_DESCRIPTORS: usize = 32;
+/// Descriptors that the daemon needs beside those that it was started with, its doors and its connections: for
+/// the runtime, signals and files, and some to spare.
+const OWN_DESCRIPTORS: usize = 16;
 
 /// Why the daemon did not run.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +51,18 @@ enum Failure {
     Bind(#[from] BindError),
     #[error("glockd: cannot start: {0}")]
     System(#[from] io::Error),
+    #[error("glockd: cannot start: it may have {limit} descriptors, and needs {needed}")]
+    Descriptors { limit: usize, needed: usize },
 }
 
 impl Failure {
     fn status(&self) -> u8 {
         match self {
             Failure::Args(ArgsError::Help { .. }) => 0,
-            Failure::Config(_) | Failure::Bind(_) | Failure::System(_) => 1,
+            Failure::Config(_)
+            | Failure::Bind(_)
+            | Failure::System(_)
+            | Failure::Descriptors { .. } => 1,
             Failure::Args(ArgsError::Mistake { .. }) => 2,
             Failure::Pidfile(PidfileError::Unusable { .. }) => 3,
             Failure::Pidfile(PidfileError::Locked { .. }) => 4,
@@ -79,8 +85,13 @@ fn start() -> Result<(), Failure> {
     let argv: Vec<OsString> = env::args_os().skip(1).collect();
     let config = args::parse(&argv)?;
     log::to_stderr(config.verbose);
-    let descriptors = raise_descriptor_limit();
-    runtime()?.block_on(run(&config, descriptors))
+    let descriptors = Descriptors {
+        limit: raise_descriptor_limit(),
+        inherited: open_descriptors(),
+    };
+    // What the runtime is made of fails less clearly.
+    descriptors.room(0)?;
+    runtime()?.block_on(run(&config, &descriptors))
 }
 
 /// Takes as many descriptors as may be had: the soft limit is often 1024, for the sake of programs that use
@@ -96,13 +107,33 @@ fn raise_descriptor_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many connections there are descriptors for, beside those that the daemon needs for itself: it must
-/// always be able to accept one more, if only to turn it away.
-fn room(descriptors: Option<u64>, doors: usize) -> Option<usize> {
-    // A door takes one to listen, and one for whoever stands in it.
-    let own = OWN_DESCRIPTORS + 2 * doors;
-    let room = usize::try_from(descriptors?).unwrap_or(usize::MAX);
-    Some(room.saturating_sub(own).max(1))
+/// The descriptors that this process may have, unless it is any number, and those that it was started with.
+struct Descriptors {
+    limit: Option<u64>,
+    inherited: usize,
+}
+
+impl Descriptors {
+    /// How many connections there are descriptors for, beside those that the daemon needs for itself: it must
+    /// always be able to accept one more, if only to turn it away.
+    fn room(&self, doors: usize) -> Result<Option<usize>, Failure> {
+        let Some(limit) = self.limit else {
+            return Ok(None);
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        // A door takes one to listen, and one for whoever stands in it.
+        let needed = self.inherited + OWN_DESCRIPTORS + 2 * doors + 1;
+        match limit.checked_sub(needed) {
+            Some(more) => Ok(Some(more + 1)),
+            None => Err(Failure::Descriptors { limit, needed }),
+        }
+    }
+}
+
+/// Descriptors that are open: the standard streams, where it cannot be known.
+fn open_descriptors() -> usize {
+    // One is that of the directory itself.
+    fs::read_dir("/proc/self/fd").map_or(3, |open| open.count() - 1)
 }
 
 /// As many connections as were asked for, but no more than there is room for.
@@ -125,7 +156,7 @@ fn runtime() -> io::Result<Runtime> {
     builder.enable_all().event_interval(TASKS_A_ROUND).build()
 }
 
-async fn run(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
+async fn run(config: &Config, descriptors: &Descriptors) -> Result<(), Failure> {
     // From here on a signal can no longer leave anything behind.
     let mut stop = pin!(stop_signal()?);
     let _pidfile = match &config.pidfile {
@@ -133,11 +164,12 @@ async fn run(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
         None => None,
     };
     let transports = config.transports()?;
-    let room = room(descriptors, transports.len());
+    let room = descriptors.room(transports.len())?;
+    let max_connections = max_connections(config.max_connections, room);
     let mut server = Server::builder()
         .policy(config.policy())
         .limits(config.limits())
-        .max_connections(max_connections(config.max_connections, room))
+        .max_connections(max_connections)
         .max_connections_per_ip(config.max_connections_per_ip);
     let mut kinds = Vec::new();
     for transport in transports {
@@ -152,7 +184,8 @@ async fn run(config: &Config, descriptors: Option<u64>) -> Result<(), Failure> {
     let doors: Vec<String> = doors
         .map(|(kind, address)| format!("{kind} {address} to {}", config.audience(kind, &address)))
         .collect();
-    tracing::info!("open: {}", doors.join("; "));
+    let places = max_connections.map_or("any number of".to_owned(), |max| max.to_string());
+    tracing::info!("open for {places} connections: {}", doors.join("; "));
     server.run(stop).await;
     tracing::info!("stopped");
     Ok(())

@@ -59,12 +59,12 @@ impl Builder {
         self
     }
 
-    /// Sets which commands are answered; all are by default.
+    /// Sets which commands are answered, and how many locks may be held; by default all, and any number.
     pub fn policy(self, policy: Policy) -> Builder {
         Builder { policy, ..self }
     }
 
-    /// Sets what connections are allowed.
+    /// Sets how long lines may be, and how long peers may take.
     pub fn limits(self, limits: Limits) -> Builder {
         Builder { limits, ..self }
     }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::tempdir;
@@ -47,6 +48,9 @@ fn who_reads_nothing_is_disconnected_and_who_says_nothing_is_not() {
     assert_eq!(holder.ask("i idle"), "1 Lock Is Locked: idle");
     assert_eq!(idle.ask("r idle"), "1 Lock Release Success: idle");
     assert_eq!(holder.counter("orphans"), 3);
+    // Not an end as any other, behind what had been sent: it would be long before a slow reader knew.
+    let end = tcp.into_inner().read_to_end(&mut Vec::new());
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
     daemon.stop();
 }
 
@@ -97,5 +101,27 @@ fn handshakes_byte_by_byte_come_to_an_end_and_lines_do_not() {
             assert_eq!(client.ask(""), format!("0 Lock Get Failure: {name}"));
         }
     });
+    daemon.stop();
+}
+
+#[test]
+fn who_reads_slowly_stays() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws 0 -write-timeout 2s");
+    let mut holder = Client::tcp(&daemon);
+    for number in 0..2000 {
+        holder.ask(format!("g {number:04}{}", "x".repeat(1000)));
+    }
+    let mut reader = Client::tcp(&daemon);
+    reader.ask("g slow");
+    // Some 20 MB, of which it reads a hundredth a second.
+    reader.write(&b"d\n".repeat(10));
+    let mut stream = reader.into_inner();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        stream.read_exact(&mut [0; 10_000]).unwrap();
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(holder.ask("i slow"), "1 Lock Is Locked: slow");
     daemon.stop();
 }

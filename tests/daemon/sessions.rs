@@ -193,7 +193,7 @@ fn a_quiet_log_tells_of_the_daemon_alone() {
         "listening on tcp ",
         "listening on websocket ",
         "listening on unix ",
-        "open: tcp [::]:",
+        " connections: tcp [::]:",
         "SIGTERM: stopping",
         "stopped",
     ]) {

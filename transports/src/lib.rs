@@ -16,6 +16,7 @@ mod frames;
 mod line;
 mod memory;
 mod tcp;
+mod tcp_socket;
 mod transport;
 mod unix;
 mod websocket;
@@ -29,4 +30,4 @@ pub use transport::{
     Address, BindError, Handshake, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
 };
 pub use unix::Unix;
-pub use websocket::{Origins, WebSocket, WebSocketSession};
+pub use websocket::{NoHost, Origins, WebSocket, WebSocketSession};

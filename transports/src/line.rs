@@ -79,10 +79,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
 /// Cuts reads into lines.
 #[derive(Debug)]
 struct LineFramer {
-    /// Bytes of a line without its end.
-    limit: usize,
     /// The beginning of a line whose end has not come yet.
     tail: Vec<u8>,
+    /// Bytes of a line without its end. 32 bits, because this exists once for each idle connection.
+    limit: u32,
     /// Whether the line that now arrives was too long, and is thrown away up to its end.
     skipping: bool,
 }
@@ -90,8 +90,8 @@ struct LineFramer {
 impl LineFramer {
     fn new(limit: usize) -> LineFramer {
         LineFramer {
-            limit,
             tail: Vec::new(),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
             skipping: false,
         }
     }
@@ -146,7 +146,7 @@ impl LineFramer {
     /// Makes what is left a line, at the end of input.
     fn end(&mut self, frames: &mut Frames) {
         let line = std::mem::take(&mut self.tail);
-        if line.len() > self.limit {
+        if line.len() > self.limit as usize {
             frames.push_oversized();
         } else if !line.is_empty() {
             frames.push(&line);
@@ -156,7 +156,7 @@ impl LineFramer {
     /// The length of a line, given without its `\n`, also without its `\r`; `None` if it is too long.
     fn content(&self, line: &[u8]) -> Option<usize> {
         let length = line.strip_suffix(b"\r").unwrap_or(line).len();
-        (length <= self.limit).then_some(length)
+        (length <= self.limit as usize).then_some(length)
     }
 
     /// Throws an incomplete line away as soon as it is certainly too long: a `\r` right behind the limit

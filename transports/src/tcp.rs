@@ -10,11 +10,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 
+use crate::tcp_socket::TcpSocket;
 use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, Transport};
 
 /// Connections that may wait to be accepted: a whole site may reconnect at once. The kernel lowers it to
 /// its own limit.
 const BACKLOG: i32 = 4096;
+
+/// What may wait for a peer in the kernel, which doubles it. Left alone, it would be megabytes, and the kernel
+/// says that there is room only once a third of it has gone: a slow reader would look like one that does not
+/// read at all, and would answer no ping before it had read them all.
+const SEND_BUFFER: usize = 128 * 1024;
 
 /// A peer that has been silent for as long as the limits say is asked whether it is there, so often, before
 /// it is given up.
@@ -24,6 +30,9 @@ pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// What the kernel can be told, in whole seconds.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 const LONGEST_IDLE: Duration = Duration::from_secs(32767);
+
+/// What it can be told here, in milliseconds.
+const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// Listens on a TCP port.
 #[derive(Clone, Debug)]
@@ -94,7 +103,7 @@ pub(crate) fn listen(on: On) -> Result<(SocketAddr, TcpListener), BindError> {
 }
 
 /// Sets an accepted socket's options, and says who is behind it.
-pub(crate) fn tune(stream: TcpStream, limits: Limits) -> io::Result<(Peer, TcpStream)> {
+pub(crate) fn tune(stream: TcpStream, limits: Limits) -> io::Result<(Peer, TcpSocket)> {
     let peer = stream.peer_addr()?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
@@ -106,7 +115,7 @@ pub(crate) fn tune(stream: TcpStream, limits: Limits) -> io::Result<(Peer, TcpSt
         socket.set_tcp_keepalive(&keepalive)?;
     }
     socket.set_tcp_user_timeout(user_timeout(limits))?;
-    Ok((Peer::from(peer), stream))
+    Ok((Peer::from(peer), TcpSocket::new(stream)))
 }
 
 /// How long what was sent may go unacknowledged, which is also how long a peer may take nothing (RFC 5482).
@@ -116,7 +125,8 @@ fn user_timeout(limits: Limits) -> Option<Duration> {
         .keepalive
         .map(|idle| idle.saturating_add(PROBES * PROBE_INTERVAL));
     let write_timeout = limits.write_timeout?;
-    Some(write_timeout.max(keepalive.unwrap_or_default()))
+    let longer = write_timeout.max(keepalive.unwrap_or_default());
+    Some(longer.min(LONGEST_USER_TIMEOUT))
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -130,6 +140,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // Accepted sockets inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -167,6 +179,19 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds(5));
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(seconds(30)));
+    }
+
+    #[tokio::test]
+    async fn no_limit_is_too_long_for_a_socket() {
+        let (address, listener) = listen(On::Port(0)).unwrap();
+        for limit in [Duration::MAX, Duration::from_nanos(1)] {
+            let limits = Limits::default()
+                .with_keepalive(Some(limit))
+                .with_write_timeout(Some(limit));
+            let to = (Ipv4Addr::LOCALHOST, address.port());
+            let _client = TcpStream::connect(to).await.unwrap();
+            tune(listener.accept().await.unwrap().0, limits).unwrap();
+        }
     }
 
     #[test]

@@ -21,12 +21,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::origins::Origins;
 use super::part;
 use super::session::WebSocketSession;
+use crate::tcp_socket::TcpSocket;
 use crate::{Limits, Session};
 
 /// The longest request head, the least that hyper can be held to. Browsers send cookies along.
@@ -34,7 +34,7 @@ const HEAD: usize = 8 * 1024;
 
 /// Serves the one request of a connection. `None` if it led to no session; it was answered then.
 pub(super) async fn shake(
-    stream: TcpStream,
+    stream: TcpSocket,
     limits: Limits,
     origins: Arc<Origins>,
 ) -> io::Result<Option<Box<dyn Session>>> {

@@ -3,6 +3,8 @@
 //! A browser lets any page that someone visits connect to any address that it can reach, and says in
 //! `Origin` (RFC 6454) which page it is. So a server that trusts its network has to look at that.
 
+use std::net::Ipv6Addr;
+
 use hyper::HeaderMap;
 use hyper::header::{HOST, ORIGIN};
 
@@ -27,20 +29,20 @@ impl Origins {
 
     /// Those of a list, separated by commas: hosts (`example.com`, then on any port and by any scheme, or
     /// `example.com:8080`), and `same`, the host that the request itself names, which also admits
-    /// requests without an origin, as programs that are no browser send them. An empty list admits any.
-    pub fn parse(list: &str) -> Origins {
-        let allowed: Vec<Allowed> = list
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(|part| match part {
-                "same" => Allowed::Same,
-                host => Allowed::Host(host.into()),
-            })
-            .collect();
-        Origins {
-            allowed: (!allowed.is_empty()).then_some(allowed),
-        }
+    /// requests without an origin, as programs that are no browser send them.
+    ///
+    /// # Errors
+    ///
+    /// [`NoHost`] if a part of the list is none of these, and so would never be met.
+    pub fn parse(list: &str) -> Result<Origins, NoHost> {
+        let allowed = list.split(',').map(|part| match part.trim() {
+            "same" => Ok(Allowed::Same),
+            host if may_be_host(host) => Ok(Allowed::Host(host.into())),
+            other => Err(NoHost(other.to_owned())),
+        });
+        Ok(Origins {
+            allowed: Some(allowed.collect::<Result<_, _>>()?),
+        })
     }
 
     /// Whether a request with these headers may become a WebSocket.
@@ -68,6 +70,25 @@ impl Origins {
     }
 }
 
+/// That something in a list of [`Origins`] is no host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no host, nor a host and a port")]
+pub struct NoHost(String);
+
+/// Whether this may be a host, with or without a port, rather than a URL or a pattern.
+fn may_be_host(text: &str) -> bool {
+    let host = host_of(text);
+    let port = text[host.len()..].strip_prefix(':');
+    let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let name = match host.strip_prefix('[') {
+        Some(address) => address
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(of_host),
+    };
+    name && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
 /// An authority without its port. The colons of an IPv6 address stand in brackets.
 fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
@@ -89,7 +110,11 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
-        let admitted = Origins::parse(list).admit(&headers);
+        let origins = match list {
+            "" => Origins::ANY,
+            list => Origins::parse(list).unwrap(),
+        };
+        let admitted = origins.admit(&headers);
         assert_eq!(admitted, expect, "{list:?}, {origin:?}");
     }
 
@@ -97,7 +122,16 @@ mod tests {
     fn no_list_admits_any() {
         for origin in [None, Some("https://evil.example"), Some("null"), Some("")] {
             check("", origin, true);
-            check(" , ", origin, true);
+        }
+    }
+
+    #[test]
+    fn what_would_never_be_met_is_a_mistake() {
+        for part in [
+            "", "*", "http://a", "a/b", "a:", "a:99999", "a b", "[::1", "::1",
+        ] {
+            let error = Origins::parse(&format!("same,{part}")).unwrap_err();
+            assert_eq!(error, NoHost(part.to_owned()));
         }
     }
 

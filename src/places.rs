@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Places that can be taken. At no time are more taken than there are.
 #[derive(Debug)]
-pub(crate) struct Limited {
+pub(crate) struct Places {
     left: AtomicUsize,
 }
 
-impl Limited {
-    /// So many places; `None`: as many as are asked for.
-    pub(crate) fn new(places: Option<usize>) -> Limited {
-        Limited {
-            left: AtomicUsize::new(places.unwrap_or(usize::MAX)),
+impl Places {
+    /// So many; `None`: as many as are asked for.
+    pub(crate) fn new(number: Option<usize>) -> Places {
+        Places {
+            left: AtomicUsize::new(number.unwrap_or(usize::MAX)),
         }
     }
 
@@ -23,7 +23,7 @@ impl Limited {
     }
 
     /// Gives back places that were taken.
-    pub(crate) fn give_back(&self, places: usize) {
-        self.left.fetch_add(places, Relaxed);
+    pub(crate) fn give_back(&self, number: usize) {
+        self.left.fetch_add(number, Relaxed);
     }
 }
