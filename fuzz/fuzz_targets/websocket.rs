@@ -5,8 +5,9 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::vec;
 
 use glockd_transports::{Frame, Frames, Limits, Session, WebSocketSession};
@@ -253,13 +254,13 @@ impl Driver {
     /// Polls until it is done, or until it has to wait if that is not wanted.
     fn attempt<T>(&mut self, future: impl Future<Output = T>, patient: bool) -> Option<T> {
         let mut future = std::pin::pin!(future);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
         loop {
-            match future
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-            {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Ready(done) => return Some(done),
                 Poll::Pending => {
+                    assert!(woken.0.swap(false, Relaxed), "nobody would wake it");
                     self.waits = self.waits.checked_sub(1).expect("it waits for nothing");
                     if !patient {
                         return None;
@@ -267,6 +268,15 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
     }
 }
 
@@ -281,11 +291,12 @@ struct Stream {
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let size = self.reads.next().map_or(usize::MAX, usize::from);
         if size == 0 {
+            context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let size = size.min(buffer.remaining()).min(self.bytes.len());
@@ -298,11 +309,12 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let size = self.writes.next().map_or(usize::MAX, usize::from);
         if size == 0 {
+            context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let size = size.min(bytes.len());

@@ -18,6 +18,8 @@ pub(super) struct Inlet<S> {
     unflushed: bool,
     /// When the peer last sent something, or took something that it had kept waiting.
     pub(super) heard: Instant,
+    /// Bytes written since it last sent something, which it may yet have to read.
+    pub(super) unanswered: usize,
     /// Since when the peer takes none of `controls`.
     pub(super) blocked: Option<Instant>,
 }
@@ -29,6 +31,7 @@ impl<S> Inlet<S> {
             controls: Vec::new(),
             unflushed: false,
             heard: Instant::now(),
+            unanswered: 0,
             blocked: None,
         }
     }
@@ -92,6 +95,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inlet<S> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
             self.heard = Instant::now();
+            self.unanswered = 0;
         }
         read
     }

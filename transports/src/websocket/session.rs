@@ -47,6 +47,9 @@ const BATCH_MESSAGES: usize = 1024;
 /// until it does.
 const CONTROLS: usize = 1024;
 
+/// Bytes that a slow peer reads in a second: so much longer is the answer to a ping waited for.
+const SLOW: usize = 16 * 1024;
+
 /// A session whose frames are messages, on a byte stream that has been upgraded to a WebSocket (RFC 6455).
 ///
 /// A peer that has sent nothing for [`Limits::keepalive`] is pinged, and given up if it stays silent.
@@ -207,6 +210,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         let keepalive = self.keepalive?;
         self.asked = self.asked.filter(|(time, _)| inlet.heard < *time);
         match self.asked {
+            // It reads in order, so before our pings it has to read all that was sent before them.
+            Some((time, PROBES)) => {
+                let slow = Duration::from_secs((inlet.unanswered / SLOW) as u64);
+                time.checked_add(PROBE_INTERVAL + slow)
+            }
             Some((time, _)) => time.checked_add(PROBE_INTERVAL),
             None => inlet.heard.checked_add(keepalive),
         }
@@ -263,6 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         self.torn = true;
         let inlet = self.messages.get_mut();
         write_all(&mut inlet.stream, output, self.write_timeout).await?;
+        inlet.unanswered = inlet.unanswered.saturating_add(output.len());
         if self.asked.is_some() {
             // It may have been busy with reading this.
             inlet.heard = Instant::now();

@@ -195,6 +195,31 @@ async fn who_takes_its_answers_slowly_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_much_to_read_has_time_for_it() {
+    let (mut client, mut session) = open(Limits::default(), 10_000_000).await;
+    let mut reply = Frames::new();
+    reply.push(&[b'x'; 3_000_000]);
+    session.send(&reply).await.unwrap();
+    let reading = async {
+        for _ in 0..100 {
+            sleep(Duration::from_secs(1)).await;
+            client.read_exact(&mut [0; 30_000]).await.unwrap();
+        }
+        // What is left of it is its head.
+        client.read_exact(&mut [0; 10]).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(read_frame(&mut client).await, Some((PING, Vec::new())));
+        }
+        client.write_all(&frame(PONG, b"")).await.unwrap();
+        assert_eq!(read_frame(&mut client).await, Some((PING, Vec::new())));
+    };
+    tokio::select! {
+        error = fails(session) => panic!("{error}"),
+        () = reading => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_left_in_a_buffer() {
     let (mut client, server) = duplex(1000);
     let limits = Limits::default();
