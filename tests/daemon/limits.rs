@@ -18,7 +18,10 @@ use crate::witness::{repeat, witness};
 /// A connection from this address, to a daemon that may turn it away.
 fn connect(from: Ipv4Addr, port: u16) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    // Without, the system has more ports to choose from.
+    if from != HERE {
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    }
     let port = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     socket.connect(&port.into()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -41,6 +44,8 @@ fn await_place(from: Ipv4Addr, port: u16) -> TcpStream {
             return stream;
         }
         assert!(start.elapsed() < PATIENCE, "no place for {from}");
+        // Each attempt takes a port for a minute.
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
