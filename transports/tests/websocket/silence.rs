@@ -18,16 +18,19 @@ async fn open(limits: Limits, room: usize) -> (DuplexStream, WebSocketSession<Du
     (client, session)
 }
 
-/// Receives until the end, which is to be an error.
+/// Receives until the end, which is to be an error, and to come within two days.
 async fn fails(mut session: WebSocketSession<DuplexStream>) -> io::Error {
-    loop {
-        let mut frames = Frames::new();
-        match session.recv(&mut frames).await {
-            Ok(0) => panic!("the session ended"),
-            Ok(_) => {}
-            Err(error) => return error,
+    let failing = async {
+        loop {
+            let mut frames = Frames::new();
+            match session.recv(&mut frames).await {
+                Ok(0) => panic!("the session ended"),
+                Ok(_) => {}
+                Err(error) => return error,
+            }
         }
-    }
+    };
+    timeout(48 * HOUR, failing).await.expect("the test hangs")
 }
 
 #[tokio::test(start_paused = true)]
