@@ -4,6 +4,8 @@
 //! an error, a panic, the server's end), dropping the `Connection` is what orphans its locks: there is no
 //! path that could forget to.
 
+mod waiting;
+
 use std::fmt::{self, Display};
 use std::io;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::admission::Admitted;
-use crate::dispatcher::{Answer, Dispatcher};
+use crate::dispatcher::{Answer, Dispatcher, Wait};
 use crate::hub::{Hub, TaskId};
 use crate::listing::Cursor;
 use crate::reaper::Orphan;
@@ -121,15 +123,27 @@ impl Connection {
             // Neither owns memory while there is nothing to do.
             let (mut input, mut output) = (Frames::new(), Frames::new());
             let mut turn = Turn::default();
-            while self.session().recv(&mut input).await? > 0 {
+            let mut ended = false;
+            loop {
+                // What has queued behind a wait comes first.
+                if input.is_empty() && (ended || self.session().recv(&mut input).await? == 0) {
+                    return Ok(());
+                }
                 let mut next = 0;
                 while (next as usize) < input.len() {
                     let (hub, client) = (&*self.hub, self.client);
-                    if let Some(cursor) =
-                        answer_some(hub, client, &input, &mut next, &mut output, &mut turn)
-                    {
-                        Box::pin(self.list(cursor, &mut output, &mut turn)).await?;
-                        output.end();
+                    match answer_some(hub, client, &input, &mut next, &mut output, &mut turn) {
+                        Some(Later::List(cursor)) => {
+                            Box::pin(self.list(cursor, &mut output, &mut turn)).await?;
+                            output.end();
+                        }
+                        Some(Later::Wait(wait)) => {
+                            let wait =
+                                self.wait(wait, &mut input, next, &mut output, &mut turn, ended);
+                            ended = Box::pin(wait).await?;
+                            next = 0;
+                        }
+                        None => {}
                     }
                     if is_chunk(&output) || turn.is_over() {
                         self.session().send(&output).await?;
@@ -145,7 +159,6 @@ impl Connection {
                     output.clear();
                 }
             }
-            Ok(())
         }
     }
 
@@ -243,8 +256,14 @@ fn is_chunk(output: &Frames) -> bool {
     output.as_bytes().len() >= CHUNK
 }
 
-/// Answers the frames of `input` from number `next` on: up to a listing, which is then to be appended, a
-/// chunk of output, or the end of the turn.
+/// A reply that takes its time.
+enum Later {
+    List(Box<Cursor>),
+    Wait(Wait),
+}
+
+/// Answers the frames of `input` from number `next` on: up to a reply that takes its time, and is then to be
+/// appended, a chunk of output, or the end of the turn.
 fn answer_some(
     hub: &Hub,
     client: ClientId,
@@ -252,11 +271,12 @@ fn answer_some(
     next: &mut u32,
     output: &mut Frames,
     turn: &mut Turn,
-) -> Option<Box<Cursor>> {
+) -> Option<Later> {
     for frame in input.iter_from(*next as usize) {
         *next += 1;
-        if let Some(cursor) = answer(hub, client, frame, output, turn) {
-            return Some(cursor);
+        let later = answer(hub, client, frame, output, turn);
+        if later.is_some() {
+            return later;
         }
         output.end();
         if is_chunk(output) || turn.is_over() {
@@ -266,15 +286,15 @@ fn answer_some(
     None
 }
 
-/// Runs one frame, and appends the bytes of its reply; or returns the listing that is to be appended.
-#[inline(always)] // Its one caller is a loop around it.
+/// Runs one frame, and appends the bytes of its reply; or returns the reply that takes its time.
+#[inline(always)] // Its one caller that matters is a loop around it.
 fn answer(
     hub: &Hub,
     client: ClientId,
     frame: Frame<'_>,
     output: &mut Frames,
     turn: &mut Turn,
-) -> Option<Box<Cursor>> {
+) -> Option<Later> {
     let dispatcher = hub.dispatcher();
     let out = output.buffer();
     let start = out.len();
@@ -285,12 +305,13 @@ fn answer(
                 Ok(command) => match dispatcher.dispatch(client, &command) {
                     Answer::Reply(reply) => {
                         reply.encode(out);
-                        if command.verb() == Verb::Q {
+                        if matches!(command.verb(), Verb::Q | Verb::Lq) {
                             turn.spend(STATISTICS);
                         }
-                        matches!(command.verb(), Verb::G | Verb::R | Verb::Sg | Verb::Sr)
+                        is_logged(command.verb())
                     }
-                    Answer::List(cursor) => return Some(cursor),
+                    Answer::List(cursor) => return Some(Later::List(cursor)),
+                    Answer::Later(wait) => return Some(Later::Wait(wait)),
                 },
                 Err(error) => {
                     debug!(peer = %address(dispatcher, client), line = %excerpt(bytes), "{error}");
@@ -308,10 +329,19 @@ fn answer(
         }
     };
     if logged {
-        let reply = &out[start..];
-        debug!(peer = %address(dispatcher, client), "{}", excerpt(reply.trim_ascii_end()));
+        log_reply(dispatcher, client, &out[start..]);
     }
     None
+}
+
+/// Whether the reply to a command is logged: what is granted, refused and released.
+fn is_logged(verb: Verb) -> bool {
+    use Verb::{G, Gw, R, Sg, Sgl, Sgw, Sr};
+    matches!(verb, G | Gw | R | Sg | Sgl | Sgw | Sr)
+}
+
+fn log_reply(dispatcher: &Dispatcher, client: ClientId, reply: &[u8]) {
+    debug!(peer = %address(dispatcher, client), "{}", excerpt(reply.trim_ascii_end()));
 }
 
 /// The beginning of what came from a peer, as the log shows it.

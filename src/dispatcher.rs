@@ -2,21 +2,26 @@
 
 use std::borrow::Cow;
 
-use glockd_protocol::{Command, Counter, LockKind, ParseError, Reply, Verb};
+use std::task::{Context, Poll};
+
+use byteview::ByteView;
+use glockd_protocol::{Command, Counter, LockKind, ParseError, Refusal, Reply, Verb};
 use glockd_transports::Peer;
 
+use crate::fence::Fence;
 use crate::listing::Cursor;
-use crate::locks::{self, LockTable};
-use crate::policy::Policy;
+use crate::locks::{self, Attempt, LockTable, Stamp, Ticket};
+use crate::policy::{Permission, Policy};
 use crate::registry::{ClientId, Registry};
 use crate::stats::Stats;
 
 /// The state of a server and the commands on it. Does no I/O and never waits, but for the short mutexes
 /// of what it is made of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Dispatcher {
     policy: Policy,
     locks: LockTable,
+    fence: Fence,
     registry: Registry,
     stats: Stats,
 }
@@ -28,6 +33,84 @@ pub enum Answer<'a> {
     Reply(Reply<'a>),
     /// A listing, in steps.
     List(Box<Cursor>),
+    /// A reply, later.
+    Later(Wait),
+}
+
+/// A command that waits. To be ended by [`Dispatcher::poll_wait`] or [`Dispatcher::end_wait`] before anything
+/// else is dispatched for its client, and before that is [disconnected](Dispatcher::disconnect).
+#[derive(Debug)]
+#[must_use = "a wait goes on until it is ended"]
+pub struct Wait {
+    goal: Goal,
+    name: ByteView,
+    ms: u32,
+    /// `None` once it has ended.
+    ticket: Option<Ticket>,
+}
+
+/// What a command waits for.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    /// `gw`, `sgw`.
+    Get(LockKind),
+    /// `iw`, `siw`.
+    Inspect,
+}
+
+impl Wait {
+    /// For how long to wait at most, in milliseconds.
+    pub fn ms(&self) -> u32 {
+        self.ms
+    }
+
+    /// The lock.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.ticket.is_none()
+    }
+}
+
+impl Goal {
+    /// What a command that waits is for, and the lock.
+    fn of<'a>(command: &'a Command<'_>) -> Option<(Goal, &'a [u8])> {
+        match command {
+            Command::GetWait { name, .. } => Some((Goal::Get(LockKind::Exclusive), name)),
+            Command::SharedGetWait { name, .. } => Some((Goal::Get(LockKind::Shared), name)),
+            Command::InspectWait { name, .. } | Command::SharedInspectWait { name, .. } => {
+                Some((Goal::Inspect, name))
+            }
+            _ => None,
+        }
+    }
+
+    fn reached(self, holders: u32, name: &[u8]) -> Reply<'_> {
+        match self {
+            Goal::Get(LockKind::Exclusive) => Reply::Get {
+                granted: true,
+                name,
+            },
+            Goal::Get(LockKind::Shared) => Reply::SharedGet { holders, name },
+            Goal::Inspect => Reply::InspectWait { free: true, name },
+        }
+    }
+
+    fn missed(self, refusal: Refusal, name: &[u8]) -> Reply<'_> {
+        match self {
+            Goal::Get(LockKind::Exclusive) => Reply::GetRefused { refusal, name },
+            Goal::Get(LockKind::Shared) => Reply::SharedGetRefused { refusal, name },
+            Goal::Inspect => Reply::InspectWait { free: false, name },
+        }
+    }
+}
+
+/// The lock that a command waits for, if it is one that does.
+pub fn waits_for<'a>(command: &'a Command<'_>) -> Option<&'a [u8]> {
+    Goal::of(command).map(|(_, name)| name)
 }
 
 /// The end of a connection, which may take several steps. See [`Dispatcher::disconnect`].
@@ -59,14 +142,25 @@ impl Departure {
     }
 }
 
+impl Default for Dispatcher {
+    fn default() -> Dispatcher {
+        Dispatcher::new(Policy::default())
+    }
+}
+
 impl Dispatcher {
     /// A server's state, with nothing locked and nobody connected.
     pub fn new(policy: Policy) -> Dispatcher {
-        let locks = LockTable::with_quota(policy.max_locks(), policy.max_locks_per_connection());
         Dispatcher {
             policy,
-            locks,
-            ..Dispatcher::default()
+            locks: LockTable::with_limits(
+                policy.max_locks(),
+                policy.max_locks_per_connection(),
+                policy.max_waiters(),
+            ),
+            fence: Fence::from_clock(),
+            registry: Registry::default(),
+            stats: Stats::new(),
         }
     }
 
@@ -82,9 +176,13 @@ impl Dispatcher {
 
     /// Answers a command.
     pub fn dispatch<'a>(&self, client: ClientId, command: &'a Command<'_>) -> Answer<'a> {
-        self.stats.command(command.verb());
-        if !self.policy.allows(command.verb()) {
-            return Answer::Reply(Reply::Disabled);
+        match self.policy.permission(command.verb()) {
+            Permission::Allowed => self.stats.command(command.verb()),
+            Permission::Disabled => {
+                self.stats.command(command.verb());
+                return Answer::Reply(Reply::Disabled);
+            }
+            Permission::Unknown => return Answer::Reply(self.reject(ParseError::UnknownCommand)),
         }
         Answer::Reply(match command {
             Command::Get(name) => Reply::Get {
@@ -125,16 +223,63 @@ impl Dispatcher {
             }
             Command::Dump(kind) => return list(Cursor::map(*kind)),
             Command::Who(name) => return list(Cursor::who(name.as_deref())),
+            Command::Hello => Reply::Hello,
+            Command::Ping(text) => Reply::Pong(text),
+            Command::GetWait { ms, name } => {
+                let attempt = self.locks.get_or_wait(client, name, *ms > 0);
+                return waiting(Goal::Get(LockKind::Exclusive), name, *ms, attempt);
+            }
+            Command::SharedGetLimited { limit, name } => {
+                match self.locks.shared_get_or_wait(client, name, *limit, false) {
+                    Attempt::Done(holders) => Reply::SharedGet { holders, name },
+                    Attempt::Busy | Attempt::Full | Attempt::Waits(_) => {
+                        Reply::SharedGetFull { name }
+                    }
+                }
+            }
+            Command::SharedGetWait { ms, limit, name } => {
+                let attempt = self.locks.shared_get_or_wait(client, name, *limit, *ms > 0);
+                return waiting(Goal::Get(LockKind::Shared), name, *ms, attempt);
+            }
+            // Who waits has it carried out by its connection; here nobody waits.
+            Command::Cancel(name) => Reply::Cancel {
+                cancelled: false,
+                name,
+            },
+            Command::InspectWait { ms, name } => {
+                let kind = LockKind::Exclusive;
+                let attempt = self.locks.watch(client, kind, name, 1, *ms > 0);
+                return waiting(Goal::Inspect, name, *ms, attempt);
+            }
+            Command::SharedInspectWait { ms, below, name } => {
+                let kind = LockKind::Shared;
+                let attempt = self.locks.watch(client, kind, name, *below, *ms > 0);
+                return waiting(Goal::Inspect, name, *ms, attempt);
+            }
+            Command::Fence(name) => self.fence(client, LockKind::Exclusive, name),
+            Command::SharedFence(name) => self.fence(client, LockKind::Shared, name),
+            Command::CountedStatistics => Reply::CountedStatistics(self.statistics()),
+            Command::CountedList(_) => todo!(),
+            Command::CountedSharedList(_) => todo!(),
+            Command::CountedWho(_) => todo!(),
+            Command::Owners(_) => todo!(),
         })
     }
 
     /// Answers what is no command: counted, and met by no bytes.
     pub fn reject(&self, error: ParseError) -> Reply<'static> {
-        self.stats.invalid_command();
         match error {
-            ParseError::UnknownCommand => Reply::Nothing,
+            ParseError::BadArgument(verb)
+                if self.policy.permission(verb) != Permission::Unknown =>
+            {
+                self.stats.command(verb);
+                Reply::BadArgument(verb)
+            }
             // The enum may grow; what is new there is no command either.
-            _ => Reply::Nothing,
+            _ => {
+                self.stats.invalid_command();
+                Reply::Nothing
+            }
         }
     }
 
@@ -142,6 +287,46 @@ impl Dispatcher {
     pub fn reject_oversized(&self, limit: usize) -> Reply<'static> {
         self.stats.invalid_command();
         Reply::LineTooLong { limit }
+    }
+
+    /// The reply of a wait that has got what it was for; until then the task is woken when it has.
+    pub fn poll_wait<'a>(&self, wait: &'a mut Wait, context: &Context<'_>) -> Poll<Reply<'a>> {
+        let holders = self.locks.poll(&mut wait.ticket, context);
+        holders.map(|holders| wait.goal.reached(holders, &wait.name))
+    }
+
+    /// Ends a wait, for this reason unless it has got what it was for meanwhile; its reply says so, and the
+    /// second part of the result whether it was ended.
+    pub fn end_wait<'a>(&self, wait: &'a mut Wait, refusal: Refusal) -> (Reply<'a>, bool) {
+        let reached = wait
+            .ticket
+            .take()
+            .and_then(|ticket| self.locks.give_up(ticket));
+        match reached {
+            Some(holders) => (wait.goal.reached(holders, &wait.name), false),
+            None => (wait.goal.missed(refusal, &wait.name), true),
+        }
+    }
+
+    /// Answers a command that was cancelled before it could begin to wait, if it is one that waits.
+    pub fn cancel_unbegun<'a>(&self, command: &'a Command<'_>) -> Option<Reply<'a>> {
+        let (goal, name) = Goal::of(command)?;
+        self.stats.command(command.verb());
+        Some(goal.missed(Refusal::Cancelled, name))
+    }
+
+    /// Answers a `cancel` that has been carried out.
+    pub fn cancelled<'a>(&self, name: &'a [u8]) -> Reply<'a> {
+        self.stats.command(Verb::Cancel);
+        Reply::Cancel {
+            cancelled: true,
+            name,
+        }
+    }
+
+    /// The fencing token of a grant, if it can be vouched for.
+    pub fn token(&self, stamp: Stamp) -> Option<u64> {
+        self.fence.token(stamp)
     }
 
     /// Takes a connection's end further: releases up to (about) `budget` of the locks it held and counts
@@ -169,6 +354,14 @@ impl Dispatcher {
     /// The connections.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    fn fence<'a>(&self, client: ClientId, kind: LockKind, name: &'a [u8]) -> Reply<'a> {
+        let stamp = self.locks.held_since(client, kind, name);
+        Reply::Fence {
+            token: stamp.and_then(|stamp| self.token(stamp)),
+            name,
+        }
     }
 
     fn me(&self, client: ClientId) -> Reply<'static> {
@@ -211,9 +404,26 @@ impl Dispatcher {
         ];
         commands
             .chain(others)
-            .filter(|&(counter, count)| count > 0 || counter.is_documented())
+            .filter(|&(counter, count)| count > 0 || counter.is_always_shown())
             .collect()
     }
+}
+
+/// The answer of a command that is ready to wait.
+fn waiting<'a>(goal: Goal, name: &'a [u8], ms: u32, attempt: Attempt) -> Answer<'a> {
+    Answer::Reply(match attempt {
+        Attempt::Done(holders) => goal.reached(holders, name),
+        Attempt::Busy => goal.missed(Refusal::Timeout, name),
+        Attempt::Full => goal.missed(Refusal::QueueFull, name),
+        Attempt::Waits(ticket) => {
+            return Answer::Later(Wait {
+                goal,
+                name: name.into(),
+                ms,
+                ticket: Some(ticket),
+            });
+        }
+    })
 }
 
 fn list(cursor: Cursor) -> Answer<'static> {

@@ -44,6 +44,7 @@
 mod admission;
 mod connection;
 pub mod dispatcher;
+pub mod fence;
 mod hub;
 pub mod listing;
 pub mod locks;
@@ -60,7 +61,7 @@ pub use glockd_transports as transports;
 pub use glockd_transports::{
     Address, BindError, Connector, Limits, LineSession, Memory, Tcp, Transport, Unix, WebSocket,
 };
-pub use policy::Policy;
+pub use policy::{Permission, Policy};
 pub use server::{Builder, Server};
 
 /// The Rust of the README is compiled with the tests.

@@ -3,7 +3,7 @@
 //! A shard is found by a keyed hash of the name and holds everything about its names behind one short
 //! mutex: which are locked, by whom, and for each holder a list of what it holds *in this shard*. So no
 //! operation ever needs two mutexes, and what a connection held is found without searching when it
-//! ends. The names come from strangers and their order can be listed, so the hash is SipHash with random
+//! ends. Who waits for a lock stands beside it, and is given it by whoever releases it. The names come from strangers and their order can be listed, so the hash is SipHash with random
 //! keys; a faster hash would let a client put all its names into one bucket.
 //!
 //! Turned down: one map with a lock each in it (an allocation a lock, and a second map to find what a
@@ -14,11 +14,16 @@ mod arena;
 mod exclusive;
 mod quota;
 mod shared;
+mod stamp;
+mod waiting;
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::task::{Context, Poll};
 use std::thread::available_parallelism;
 
 use byteview::ByteView;
+use futures_util::task::AtomicWaker;
 use glockd_protocol::LockKind;
 use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
@@ -27,6 +32,9 @@ use crate::registry::ClientId;
 use exclusive::Exclusive;
 use quota::Quota;
 use shared::Shared;
+use stamp::Clock;
+pub use stamp::Stamp;
+use waiting::{Key, Waiting, Wakes};
 
 /// Shards for each processor: enough that two threads seldom meet, few enough that visiting all when a
 /// connection ends takes a microsecond.
@@ -43,6 +51,9 @@ const SHARD_VISIT: usize = 8;
 /// How many locks are released under one hold of a shard's mutex: some ten microseconds.
 const RELEASE_SLICE: usize = 64;
 
+/// How many waiters are given what they wait for under one hold of a shard's mutex: some ten microseconds.
+const SERVE_SLICE: usize = 64;
+
 /// All locks of a server.
 #[derive(Debug)]
 pub struct LockTable {
@@ -50,6 +61,16 @@ pub struct LockTable {
     // std's, of the same strength, takes a name in pieces, and twice the time.
     hasher: SipHasher13,
     quota: Quota,
+    max_waiters: u32,
+    clock: Clock,
+    due: Due,
+}
+
+/// The shards where waiters are yet to be served, and who is to do it.
+#[derive(Debug, Default)]
+struct Due {
+    shards: Mutex<VecDeque<usize>>,
+    server: AtomicWaker,
 }
 
 /// Two cache lines apart, because processors fetch them in pairs.
@@ -60,8 +81,70 @@ struct Shard(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     exclusive: Exclusive,
-    // Boxed, so that the mutex and all of `exclusive` are in two cache lines.
+    // Boxed, so that the mutex and all of `exclusive` are near each other.
     shared: Box<Shared>,
+    /// The last that was given.
+    stamp: Stamp,
+    /// There while somebody waits.
+    waiting: Option<Box<Waiting>>,
+}
+
+impl State {
+    fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_default()
+    }
+
+    /// How many wait to hold a lock.
+    fn line(&self, key: Key<'_>) -> u32 {
+        let waiting = self.waiting.as_ref();
+        waiting.map_or(0, |waiting| waiting.line(key))
+    }
+}
+
+/// Why a client does not get a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Denied {
+    /// By who holds it.
+    Held,
+    /// It would be one too many.
+    TooMany,
+}
+
+/// What came of asking for a lock, by one who is ready to wait.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a wait goes on until it is ended"]
+pub enum Attempt {
+    /// It is there; so many hold it.
+    Done(u32),
+    /// It is not there, and there was to be no wait.
+    Busy,
+    /// Too many wait for it already, or the client may hold no more.
+    Full,
+    /// The client waits now.
+    Waits(Ticket),
+}
+
+/// A wait under way. It must be ended by [`LockTable::poll`] or by [`LockTable::give_up`], before its client
+/// holds other locks, and before that client's end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket {
+    shard: u32,
+    waiter: u32,
+}
+
+/// One who holds a lock, or waits to hold it. See [`LockTable::owners`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The kind of lock.
+    pub kind: LockKind,
+    /// Whether it is waited for, rather than held.
+    pub waits: bool,
+    /// Who it is.
+    pub client: ClientId,
+    /// When it was granted, or the wait began.
+    pub stamp: Stamp,
+    /// Of one who waits.
+    waiter: u32,
 }
 
 /// How far the release of everything a connection held has come. See [`LockTable::release_all`].
@@ -90,12 +173,17 @@ impl LockTable {
     /// An empty table, with as many shards as this machine's processors can make use of, for any number of
     /// locks.
     pub fn new() -> LockTable {
-        LockTable::with_quota(None, None)
+        LockTable::with_limits(None, None, None)
     }
 
     /// An empty table for so many locks in all, and so many of one client; `None`: any number. An exclusive
-    /// lock counts once, a shared one once for each of its holders.
-    pub fn with_quota(in_all: Option<usize>, by_client: Option<usize>) -> LockTable {
+    /// lock counts once, a shared one once for each of its holders; and each who waits to hold one counts as
+    /// if it did. So many may wait for one lock.
+    pub fn with_limits(
+        in_all: Option<usize>,
+        by_client: Option<usize>,
+        max_waiters: Option<usize>,
+    ) -> LockTable {
         let cores = available_parallelism().map_or(1, usize::from);
         let shards = (cores * SHARDS_PER_CORE)
             .max(MIN_SHARDS)
@@ -105,30 +193,49 @@ impl LockTable {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
             quota: Quota::new(in_all, by_client),
+            max_waiters: max_waiters.map_or(u32::MAX, |max| u32::try_from(max).unwrap_or(u32::MAX)),
+            clock: Clock::new(),
+            due: Due::default(),
         }
     }
 
     /// Gets an exclusive lock. Whether the client holds it now; not if another does, or if that would be one
     /// too many.
     pub fn get(&self, client: ClientId, name: &[u8]) -> bool {
-        let hash = self.hash(name);
-        self.shard(hash).exclusive.get(
-            hash,
-            name,
-            client,
-            |name| self.hash(name),
-            || self.quota.take(client),
-        )
+        let key = self.key(LockKind::Exclusive, name);
+        self.get_in(&mut self.shard(key.hash), client, key).is_ok()
     }
 
-    /// Releases an exclusive lock. Whether the client held it.
+    /// Gets an exclusive lock, or waits for it, if that is wanted.
+    pub fn get_or_wait(&self, client: ClientId, name: &[u8], wait: bool) -> Attempt {
+        let key = self.key(LockKind::Exclusive, name);
+        let mut state = self.shard(key.hash);
+        match self.get_in(&mut state, client, key) {
+            Ok(()) => Attempt::Done(1),
+            Err(Denied::TooMany) => Attempt::Full,
+            Err(Denied::Held) if !wait => Attempt::Busy,
+            Err(Denied::Held) => self.queue_up(&mut state, client, key, 1),
+        }
+    }
+
+    /// Releases an exclusive lock, which the first who waits for it holds then. Whether the client held it.
     pub fn release(&self, client: ClientId, name: &[u8]) -> bool {
-        let hash = self.hash(name);
-        let mut shard = self.shard(hash);
-        let released = shard.exclusive.release(hash, name, client);
+        let key = self.key(LockKind::Exclusive, name);
+        let mut state = self.shard(key.hash);
+        let mut wakes = Wakes::default();
+        let State {
+            exclusive,
+            waiting,
+            stamp,
+            ..
+        } = &mut *state;
+        let released = exclusive.release(key.hash, name, client, || {
+            self.heir(waiting, stamp, key, &mut wakes)
+        });
         if released {
             // Under the mutex: whoever sees that the lock is free may count on it.
             self.quota.give_back(client, 1);
+            self.settle(key.hash, state, wakes);
         }
         released
     }
@@ -145,27 +252,128 @@ impl LockTable {
         shard.exclusive.holder(hash, name).map(look)
     }
 
-    /// Gets a shared lock. How many hold it now; 0 if this client does not, since that would be one too many.
+    /// Gets a shared lock, whoever waits for it. How many hold it now; 0 if this client does not, since that
+    /// would be one too many.
     pub fn shared_get(&self, client: ClientId, name: &[u8]) -> u32 {
-        let hash = self.hash(name);
-        self.shard(hash).shared.get(
-            hash,
-            name,
-            client,
-            |name| self.hash(name),
-            || self.quota.take(client),
-        )
+        let key = self.key(LockKind::Shared, name);
+        let mut state = self.shard(key.hash);
+        self.shared_get_in(&mut state, client, key, u32::MAX)
+            .unwrap_or(0)
+    }
+
+    /// Gets a shared lock that fewer than `limit` hold, or waits for that, if that is wanted. Where others wait
+    /// already, it has to.
+    pub fn shared_get_or_wait(
+        &self,
+        client: ClientId,
+        name: &[u8],
+        limit: u32,
+        wait: bool,
+    ) -> Attempt {
+        let key = self.key(LockKind::Shared, name);
+        let mut state = self.shard(key.hash);
+        let now = if state.line(key) == 0 { limit } else { 0 };
+        match self.shared_get_in(&mut state, client, key, now) {
+            Ok(holders) => Attempt::Done(holders),
+            Err(Denied::TooMany) => Attempt::Full,
+            Err(Denied::Held) if !wait => Attempt::Busy,
+            Err(Denied::Held) => self.queue_up(&mut state, client, key, limit),
+        }
     }
 
     /// Releases a shared lock. Whether the client held it.
     pub fn shared_release(&self, client: ClientId, name: &[u8]) -> bool {
-        let hash = self.hash(name);
-        let mut shard = self.shard(hash);
-        let released = shard.shared.release(hash, name, client);
-        if released {
+        let key = self.key(LockKind::Shared, name);
+        let mut state = self.shard(key.hash);
+        let Some(holders) = state.shared.release(key.hash, name, client) else {
+            return false;
+        };
+        if let Some(waiting) = &mut state.waiting {
+            waiting.fewer_hold(key, holders);
+        }
+        self.quota.give_back(client, 1);
+        self.settle(key.hash, state, Wakes::default());
+        true
+    }
+
+    /// Sees whether fewer than `below` hold a lock, or waits for that, if that is wanted. What is seen is the
+    /// moment of a release, even if the lock is another's in the next.
+    pub fn watch(
+        &self,
+        client: ClientId,
+        kind: LockKind,
+        name: &[u8],
+        below: u32,
+        wait: bool,
+    ) -> Attempt {
+        let key = self.key(kind, name);
+        let mut state = self.shard(key.hash);
+        let holders = match kind {
+            LockKind::Exclusive => u32::from(state.exclusive.holder(key.hash, name).is_some()),
+            LockKind::Shared => state.shared.holders(key.hash, name),
+        };
+        if holders < below {
+            return Attempt::Done(holders);
+        }
+        if !wait {
+            return Attempt::Busy;
+        }
+        let since = self.stamp(&mut state.stamp);
+        let waiter = state.waiting().watch(key, client, below, since);
+        Attempt::Waits(self.ticket(key.hash, waiter))
+    }
+
+    /// Whether a wait has ended with what it was for, and how many hold the lock then. If so, the ticket is
+    /// used up; if not, the task is woken when it is.
+    ///
+    /// # Panics
+    ///
+    /// If there is no ticket.
+    pub fn poll(&self, ticket: &mut Option<Ticket>, context: &Context<'_>) -> Poll<u32> {
+        let Some(Ticket { shard, waiter }) = *ticket else {
+            panic!("a wait that has ended is not asked for");
+        };
+        let mut state = self.shards[shard as usize].0.lock();
+        let polled = state.waiting().poll(waiter, context);
+        if polled.is_ready() {
+            *ticket = None;
+            self.settle_in(shard as usize, state, Wakes::default());
+        }
+        polled
+    }
+
+    /// Ends a wait. If it had got before what it was for, this says how many held the lock then.
+    pub fn give_up(&self, ticket: Ticket) -> Option<u32> {
+        let shard = ticket.shard as usize;
+        let mut state = self.shards[shard].0.lock();
+        let (outcome, client) = state.waiting().give_up(ticket.waiter);
+        if let Some(client) = client {
             self.quota.give_back(client, 1);
         }
-        released
+        self.settle_in(shard, state, Wakes::default());
+        outcome
+    }
+
+    /// Waits until there are more waiters to serve than whoever released their lock did at once: then
+    /// [`serve`](LockTable::serve) is to be called. For one task alone.
+    pub fn poll_due(&self, context: &Context<'_>) -> Poll<()> {
+        self.due.server.register(context.waker());
+        match self.due.shards.lock().is_empty() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    }
+
+    /// Serves some of the waiters that are due, in some ten microseconds.
+    pub fn serve(&self) {
+        let next = self.due.shards.lock().pop_front();
+        if let Some(shard) = next {
+            let mut state = self.shards[shard].0.lock();
+            if let Some(waiting) = &mut state.waiting {
+                waiting.listed = false;
+            }
+            self.settle_in(shard, state, Wakes::default());
+        }
     }
 
     /// How many hold a shared lock.
@@ -177,7 +385,9 @@ impl LockTable {
     /// Who holds a shared lock, in the order in which they came.
     pub fn list_holders(&self, name: &[u8]) -> Vec<ClientId> {
         let hash = self.hash(name);
-        self.shard(hash).shared.list_holders(hash, name)
+        let state = self.shard(hash);
+        let holdings = state.shared.holdings(hash, name);
+        holdings.map(|(client, _)| client).collect()
     }
 
     /// Looks at one holder of a shared lock, while it is certain to hold it.
@@ -190,6 +400,76 @@ impl LockTable {
         let hash = self.hash(name);
         let shard = self.shard(hash);
         shard.shared.holds(hash, name, client).then(look)
+    }
+
+    /// When a client was granted a lock that it holds.
+    pub fn held_since(&self, client: ClientId, kind: LockKind, name: &[u8]) -> Option<Stamp> {
+        let hash = self.hash(name);
+        let state = self.shard(hash);
+        match kind {
+            LockKind::Exclusive => {
+                let (holder, stamp) = state.exclusive.holding(hash, name)?;
+                (holder == client).then_some(stamp)
+            }
+            LockKind::Shared => state.shared.held_since(hash, name, client),
+        }
+    }
+
+    /// Who holds the locks of a name, and who waits to: the exclusive one's holder, those of the shared one in
+    /// the order in which they came, then the waiters of either as they stand in line.
+    pub fn owners(&self, name: &[u8]) -> Vec<Owner> {
+        let key = self.key(LockKind::Exclusive, name);
+        let shared = Key {
+            kind: LockKind::Shared,
+            ..key
+        };
+        let state = self.shard(key.hash);
+        let owner = |kind| {
+            move |(client, stamp)| Owner {
+                kind,
+                waits: false,
+                client,
+                stamp,
+                waiter: arena::NONE,
+            }
+        };
+        let exclusive = state.exclusive.holding(key.hash, name).into_iter();
+        let mut owners: Vec<Owner> = exclusive.map(owner(LockKind::Exclusive)).collect();
+        let holders = state.shared.holdings(key.hash, name);
+        owners.extend(holders.map(owner(LockKind::Shared)));
+        if let Some(waiting) = &state.waiting {
+            owners.extend(waiting.list(key).chain(waiting.list(shared)));
+        }
+        owners
+    }
+
+    /// Looks at one who was found by [`owners`](LockTable::owners), while it is certain to hold the lock, or to
+    /// wait for it, as it did.
+    pub fn look_at_owner<T>(
+        &self,
+        name: &[u8],
+        owner: &Owner,
+        look: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let key = self.key(owner.kind, name);
+        let state = self.shard(key.hash);
+        let since = match (owner.waits, owner.kind) {
+            (true, _) => {
+                let waiting = state.waiting.as_ref()?;
+                return waiting.still_waits(key, owner).then(look);
+            }
+            (false, LockKind::Exclusive) => state.exclusive.holding(key.hash, name),
+            (false, LockKind::Shared) => state
+                .shared
+                .held_since(key.hash, name, owner.client)
+                .map(|stamp| (owner.client, stamp)),
+        };
+        (since == Some((owner.client, owner.stamp))).then(look)
+    }
+
+    /// How old the table is, in milliseconds. What is measured by [`Stamp::ms`] is that.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.age()
     }
 
     /// How often a client got no lock because that would have been one too many.
@@ -256,16 +536,36 @@ impl LockTable {
                 return (released, false);
             }
             let slice = left.min(RELEASE_SLICE);
-            let mut state = shard.0.lock();
-            let exclusive = state
-                .exclusive
-                .release_some(client, slice, |name| self.hash(name));
-            let shared = state
-                .shared
-                .release_some(client, slice - exclusive, |name| self.hash(name));
+            let mut guard = shard.0.lock();
+            let mut wakes = Wakes::default();
+            let State {
+                exclusive,
+                shared,
+                stamp,
+                waiting,
+            } = &mut *guard;
+            let kind = LockKind::Exclusive;
+            let exclusive = exclusive.release_some(
+                client,
+                slice,
+                |name| self.hash(name),
+                |hash, name| self.heir(waiting, stamp, Key { hash, kind, name }, &mut wakes),
+            );
+            let kind = LockKind::Shared;
+            let shared = shared.release_some(
+                client,
+                slice - exclusive,
+                |name| self.hash(name),
+                |hash, name, holders| {
+                    if let Some(waiting) = waiting {
+                        waiting.fewer_hold(Key { hash, kind, name }, holders);
+                    }
+                },
+            );
             released.exclusive += exclusive;
             released.shared += shared;
             self.quota.give_back(client, exclusive + shared);
+            self.settle_in(progress.shard, guard, wakes);
             if exclusive + shared < slice {
                 progress.shard += 1;
             }
@@ -273,14 +573,133 @@ impl LockTable {
         (released, true)
     }
 
+    fn get_in(&self, state: &mut State, client: ClientId, key: Key<'_>) -> Result<(), Denied> {
+        let State {
+            exclusive, stamp, ..
+        } = state;
+        exclusive.get(
+            key.hash,
+            key.name,
+            client,
+            |name| self.hash(name),
+            || self.grant(client, stamp),
+        )
+    }
+
+    fn shared_get_in(
+        &self,
+        state: &mut State,
+        client: ClientId,
+        key: Key<'_>,
+        limit: u32,
+    ) -> Result<u32, Denied> {
+        let State { shared, stamp, .. } = state;
+        shared.get(
+            key.hash,
+            key.name,
+            client,
+            limit,
+            |name| self.hash(name),
+            || self.grant(client, stamp),
+        )
+    }
+
+    /// Puts a client in line for a lock, if there is room. What it will hold is counted from now on, so that
+    /// nothing stands against it once it is its turn.
+    fn queue_up(&self, state: &mut State, client: ClientId, key: Key<'_>, limit: u32) -> Attempt {
+        if state.line(key) >= self.max_waiters || !self.quota.take(client) {
+            return Attempt::Full;
+        }
+        let since = self.stamp(&mut state.stamp);
+        let waiter = state.waiting().queue_up(key, client, limit, since);
+        Attempt::Waits(self.ticket(key.hash, waiter))
+    }
+
+    /// Who is to have an exclusive lock that is released.
+    fn heir(
+        &self,
+        waiting: &mut Option<Box<Waiting>>,
+        stamp: &mut Stamp,
+        key: Key<'_>,
+        wakes: &mut Wakes,
+    ) -> Option<(ClientId, Stamp)> {
+        let heir = waiting.as_mut()?.pass_on(key, wakes)?;
+        Some((heir, self.stamp(stamp)))
+    }
+
+    /// The stamp of a grant, if the client may hold one more.
+    fn grant(&self, client: ClientId, last: &mut Stamp) -> Option<Stamp> {
+        self.quota.take(client).then(|| self.stamp(last))
+    }
+
+    fn stamp(&self, last: &mut Stamp) -> Stamp {
+        *last = last.next(self.clock.rough_age());
+        *last
+    }
+
+    fn settle(&self, hash: u64, state: MutexGuard<'_, State>, wakes: Wakes) {
+        if state.waiting.is_some() {
+            self.settle_in(self.index(hash), state, wakes);
+        }
+    }
+
+    /// Serves waiters of a shard that are due, as many as may be at once, leaves the others to
+    /// [`serve`](LockTable::serve), and then wakes who is to be woken.
+    fn settle_in(&self, shard: usize, mut guard: MutexGuard<'_, State>, mut wakes: Wakes) {
+        let State {
+            shared,
+            stamp,
+            waiting: place,
+            ..
+        } = &mut *guard;
+        let Some(waiting) = place else {
+            return;
+        };
+        let more = waiting.serve(
+            shared,
+            SERVE_SLICE,
+            || self.stamp(stamp),
+            |name| self.hash(name),
+            &mut wakes,
+        );
+        let is_news = more && !std::mem::replace(&mut waiting.listed, more);
+        if waiting.is_idle() && !waiting.listed {
+            *place = None;
+        }
+        drop(guard);
+        if is_news {
+            self.due.shards.lock().push_back(shard);
+            self.due.server.wake();
+        }
+        wakes.wake();
+    }
+
+    fn ticket(&self, hash: u64, waiter: u32) -> Ticket {
+        Ticket {
+            shard: self.index(hash) as u32,
+            waiter,
+        }
+    }
+
+    fn key<'a>(&self, kind: LockKind, name: &'a [u8]) -> Key<'a> {
+        Key {
+            hash: self.hash(name),
+            kind,
+            name,
+        }
+    }
+
     fn hash(&self, name: &[u8]) -> u64 {
         self.hasher.hash(name)
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, State> {
+        self.shards[self.index(hash)].0.lock()
+    }
+
+    fn index(&self, hash: u64) -> usize {
         // The lowest and the highest bits choose the bucket within the shard.
-        let index = (hash >> 32) as usize & (self.shards.len() - 1);
-        self.shards[index].0.lock()
+        (hash >> 32) as usize & (self.shards.len() - 1)
     }
 }
 

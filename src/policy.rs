@@ -1,13 +1,27 @@
-//! What a server allows its clients: which commands, by a table of command and flags, and how many locks.
+//! What a server allows its clients: which commands, by a table of command and flags, how many locks, and how
+//! many waiters.
 
 use glockd_protocol::Verb;
 
-/// What a server allows its clients. Made by the daemon from `-dump`, `-registry` and `-max-locks…`.
+/// What a server allows its clients. Made by the daemon from `-dump`, `-registry`, `-extensions` and
+/// `-max-…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    allowed: [bool; Verb::ALL.len()],
+    permissions: [Permission; Verb::ALL.len()],
     max_locks: Option<usize>,
     max_locks_per_connection: Option<usize>,
+    max_waiters: Option<usize>,
+}
+
+/// What becomes of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It is answered.
+    Allowed,
+    /// It is refused by `0 disabled`.
+    Disabled,
+    /// It is taken for no command at all.
+    Unknown,
 }
 
 /// The flags a command needs.
@@ -19,45 +33,56 @@ enum Needs {
 }
 
 /// From the seed's headings: "only available when -dump is true", "… -registry is true", "even when
-/// -registry is not true".
-const TABLE: [(Verb, Needs); Verb::ALL.len()] = [
-    (Verb::D, Needs::Dump),
-    (Verb::Dump, Needs::Dump),
-    (Verb::G, Needs::Nothing),
-    (Verb::I, Needs::Nothing),
-    (Verb::Iam, Needs::Registry),
-    (Verb::Me, Needs::Nothing),
-    (Verb::Q, Needs::Nothing),
-    (Verb::R, Needs::Nothing),
-    (Verb::Sd, Needs::Dump),
-    (Verb::Sg, Needs::Nothing),
-    (Verb::Si, Needs::Nothing),
-    (Verb::Sr, Needs::Nothing),
-    (Verb::Who, Needs::Both),
-];
+/// -registry is not true". What is not documented there obeys as what it is like.
+fn needs(verb: Verb) -> Needs {
+    match verb {
+        Verb::D | Verb::Dump | Verb::Ld | Verb::Lsd | Verb::Own | Verb::Sd => Needs::Dump,
+        Verb::Iam => Needs::Registry,
+        Verb::Lwho | Verb::Who => Needs::Both,
+        Verb::G | Verb::I | Verb::R | Verb::Sg | Verb::Si | Verb::Sr => Needs::Nothing,
+        Verb::Gw | Verb::Iw | Verb::Sgl | Verb::Sgw | Verb::Siw => Needs::Nothing,
+        Verb::Cancel | Verb::F | Verb::Hello | Verb::Ping | Verb::Sf => Needs::Nothing,
+        Verb::Lq | Verb::Me | Verb::Q => Needs::Nothing,
+    }
+}
 
 impl Policy {
     /// The policy of the flags `-dump` (may clients list what others hold?) and `-registry` (may
     /// connections give themselves names?), and for any number of locks.
     pub fn new(dump: bool, registry: bool) -> Policy {
-        let mut allowed = [false; Verb::ALL.len()];
-        for (verb, needs) in TABLE {
-            allowed[verb as usize] = match needs {
+        let permissions = Verb::ALL.map(|verb| {
+            let allowed = match needs(verb) {
                 Needs::Nothing => true,
                 Needs::Dump => dump,
                 Needs::Registry => registry,
                 Needs::Both => dump && registry,
             };
-        }
+            match allowed {
+                true => Permission::Allowed,
+                false => Permission::Disabled,
+            }
+        });
         Policy {
-            allowed,
+            permissions,
             max_locks: None,
             max_locks_per_connection: None,
+            max_waiters: None,
         }
     }
 
+    /// This policy without the commands that the original does not have: they are no commands then.
+    pub fn without_extensions(mut self) -> Policy {
+        for verb in Verb::ALL {
+            if !verb.is_documented() {
+                self.permissions[verb as usize] = Permission::Unknown;
+            }
+        }
+        self
+    }
+
     /// This policy with a limit for the locks that are held at a time, exclusive and shared together; of a
-    /// shared one each holder counts. A get beyond it is answered as if another held the lock.
+    /// shared one each holder counts, and of any one each connection that waits to hold it. A get beyond it
+    /// is answered as if another held the lock, or as if the queue were full.
     pub fn with_max_locks(self, max_locks: Option<usize>) -> Policy {
         Policy { max_locks, ..self }
     }
@@ -66,6 +91,14 @@ impl Policy {
     pub fn with_max_locks_per_connection(self, max_locks_per_connection: Option<usize>) -> Policy {
         Policy {
             max_locks_per_connection,
+            ..self
+        }
+    }
+
+    /// This policy with a limit for how many may wait to hold a lock.
+    pub fn with_max_waiters(self, max_waiters: Option<usize>) -> Policy {
+        Policy {
+            max_waiters,
             ..self
         }
     }
@@ -80,9 +113,14 @@ impl Policy {
         self.max_locks_per_connection
     }
 
-    /// Whether this command is answered, rather than refused by `0 disabled`.
-    pub fn allows(&self, verb: Verb) -> bool {
-        self.allowed[verb as usize]
+    /// How many may wait to hold a lock, of either kind; `None`: any number.
+    pub fn max_waiters(&self) -> Option<usize> {
+        self.max_waiters
+    }
+
+    /// What becomes of this command.
+    pub fn permission(&self, verb: Verb) -> Permission {
+        self.permissions[verb as usize]
     }
 }
 
@@ -98,25 +136,35 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(dump: bool, registry: bool, refused: &[Verb]) {
-        let policy = Policy::new(dump, registry);
+    fn check(policy: Policy, permission: Permission, expect: &[Verb]) {
         let found: Vec<Verb> = Verb::ALL
             .into_iter()
-            .filter(|&verb| !policy.allows(verb))
+            .filter(|&verb| policy.permission(verb) == permission)
             .collect();
-        assert_eq!(found, refused);
+        assert_eq!(found, expect);
     }
 
     #[test]
     fn flags_refuse_commands() {
+        use Verb::{D, Dump, Iam, Ld, Lsd, Lwho, Own, Sd, Who};
+        let check = |dump, registry, expect: &[Verb]| {
+            check(Policy::new(dump, registry), Permission::Disabled, expect);
+        };
         check(true, true, &[]);
-        check(true, false, &[Verb::Iam, Verb::Who]);
-        check(false, true, &[Verb::D, Verb::Dump, Verb::Sd, Verb::Who]);
-        check(
-            false,
-            false,
-            &[Verb::D, Verb::Dump, Verb::Iam, Verb::Sd, Verb::Who],
-        );
+        check(true, false, &[Iam, Lwho, Who]);
+        check(false, true, &[D, Dump, Ld, Lsd, Lwho, Own, Sd, Who]);
+        check(false, false, &[D, Dump, Iam, Ld, Lsd, Lwho, Own, Sd, Who]);
         assert_eq!(Policy::default(), Policy::new(true, true));
+    }
+
+    #[test]
+    fn without_extensions_there_are_thirteen_commands() {
+        use Verb::{D, Dump, G, I, Iam, Me, Q, R, Sd, Sg, Si, Sr, Who};
+        let documented = [D, Dump, G, I, Iam, Me, Q, R, Sd, Sg, Si, Sr, Who];
+        let policy = Policy::default().without_extensions();
+        check(policy, Permission::Allowed, &documented);
+        check(policy, Permission::Disabled, &[]);
+        let policy = Policy::new(false, true).without_extensions();
+        check(policy, Permission::Disabled, &[D, Dump, Sd, Who]);
     }
 }

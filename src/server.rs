@@ -1,5 +1,6 @@
 //! A server: its transports, its state, and its life from the first accept to the last goodbye.
 
+use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use glockd_transports::{
     Address, BindError, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
 };
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 use tracing::{debug, error, info, warn};
@@ -137,6 +138,8 @@ impl Server {
             self.capacity,
             orphans,
         ));
+        let mut background = JoinSet::new();
+        background.spawn(serve_waiters(Arc::clone(&dispatcher)));
         let reaper = tokio::spawn(reaper::reap(dispatcher, arrivals));
         let end = EndOnDrop(Arc::clone(&hub));
         let mut accepting = JoinSet::new();
@@ -154,6 +157,16 @@ impl Server {
         if let Err(error) = reaper.await {
             error!(%error, "the reaper failed");
         }
+    }
+}
+
+/// Serves waiters when there are more than could be served by whoever released their lock. Never ends.
+async fn serve_waiters(dispatcher: Arc<Dispatcher>) {
+    let locks = dispatcher.locks();
+    loop {
+        poll_fn(|context| locks.poll_due(context)).await;
+        locks.serve();
+        yield_now().await;
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Stats {
 
 /// What one thread has counted. A later thread goes on with the stripe of one that has ended.
 ///
-/// Two cache lines, because processors fetch them in pairs.
+/// Whole pairs of cache lines, because processors fetch them so.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
@@ -29,7 +29,7 @@ struct Stripe {
     shared_orphans: Counter,
 }
 
-const _: () = assert!(size_of::<Stripe>() == 128);
+const _: () = assert!(size_of::<Stripe>() == 256);
 
 /// A number that one thread writes, and any reads.
 #[derive(Debug, Default)]

@@ -40,7 +40,7 @@ fn answer(dispatcher: &Dispatcher, client: ClientId, line: &str, out: &mut Vec<u
     let command = parse(line.as_bytes()).unwrap();
     match dispatcher.dispatch(client, &command) {
         Answer::Reply(reply) => reply.encode(out),
-        Answer::List(_) => panic!("{line} is a listing"),
+        Answer::List(_) | Answer::Later(_) => panic!("{line} is answered later"),
     }
 }
 

@@ -31,6 +31,65 @@ pub enum Command<'a> {
     Who(Option<Cow<'a, [u8]>>),
     /// `q`: the statistics.
     Statistics,
+    /// `hello`: what else than the documented commands can be asked for?
+    Hello,
+    /// `ping`, `ping TEXT`: is anyone there?
+    Ping(Cow<'a, [u8]>),
+    /// `gw MS NAME`: get an exclusive lock, and wait for it.
+    GetWait {
+        /// How long at most, in milliseconds.
+        ms: u32,
+        /// The lock.
+        name: Cow<'a, [u8]>,
+    },
+    /// `sgl LIMIT NAME`: get a shared lock, unless so many hold it.
+    SharedGetLimited {
+        /// How many may hold it, this connection included.
+        limit: u32,
+        /// The lock.
+        name: Cow<'a, [u8]>,
+    },
+    /// `sgw MS LIMIT NAME`: the same, and wait for it.
+    SharedGetWait {
+        /// How long at most, in milliseconds.
+        ms: u32,
+        /// How many may hold it, this connection included.
+        limit: u32,
+        /// The lock.
+        name: Cow<'a, [u8]>,
+    },
+    /// `cancel NAME`: wait for this lock no more.
+    Cancel(Cow<'a, [u8]>),
+    /// `iw MS NAME`: wait until nobody holds this exclusive lock.
+    InspectWait {
+        /// How long at most, in milliseconds.
+        ms: u32,
+        /// The lock.
+        name: Cow<'a, [u8]>,
+    },
+    /// `siw MS BELOW NAME`: wait until fewer than that hold this shared lock.
+    SharedInspectWait {
+        /// How long at most, in milliseconds.
+        ms: u32,
+        /// Fewer than so many.
+        below: u32,
+        /// The lock.
+        name: Cow<'a, [u8]>,
+    },
+    /// `f NAME`: the fencing token of an exclusive lock that this connection holds.
+    Fence(Cow<'a, [u8]>),
+    /// `sf NAME`: that of a shared lock.
+    SharedFence(Cow<'a, [u8]>),
+    /// `own NAME`: who holds the locks of this name, and who waits for them?
+    Owners(Cow<'a, [u8]>),
+    /// `ld`, `ld NAME`: as `d`, counted.
+    CountedList(Option<Cow<'a, [u8]>>),
+    /// `lsd`, `lsd NAME`: as `sd`, counted.
+    CountedSharedList(Option<Cow<'a, [u8]>>),
+    /// `lwho`, `lwho NAME`: as `who`, counted.
+    CountedWho(Option<Cow<'a, [u8]>>),
+    /// `lq`: as `q`, counted.
+    CountedStatistics,
 }
 
 /// The two kinds of lock, which do not know of each other's names.
@@ -59,87 +118,105 @@ impl Command<'_> {
             Command::Iam(_) => Verb::Iam,
             Command::Who(_) => Verb::Who,
             Command::Statistics => Verb::Q,
+            Command::Hello => Verb::Hello,
+            Command::Ping(_) => Verb::Ping,
+            Command::GetWait { .. } => Verb::Gw,
+            Command::SharedGetLimited { .. } => Verb::Sgl,
+            Command::SharedGetWait { .. } => Verb::Sgw,
+            Command::Cancel(_) => Verb::Cancel,
+            Command::InspectWait { .. } => Verb::Iw,
+            Command::SharedInspectWait { .. } => Verb::Siw,
+            Command::Fence(_) => Verb::F,
+            Command::SharedFence(_) => Verb::Sf,
+            Command::Owners(_) => Verb::Own,
+            Command::CountedList(_) => Verb::Ld,
+            Command::CountedSharedList(_) => Verb::Lsd,
+            Command::CountedWho(_) => Verb::Lwho,
+            Command::CountedStatistics => Verb::Lq,
         }
     }
 }
 
-/// The thirteen verbs, named as they are written on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(
-    missing_docs,
-    reason = "a verb is its own name; what it asks for stands at `Command`"
-)]
-pub enum Verb {
-    D,
-    Dump,
-    G,
-    I,
-    Iam,
-    Me,
-    Q,
-    R,
-    Sd,
-    Sg,
-    Si,
-    Sr,
-    Who,
+macro_rules! verbs {
+    ($($verb:ident $spelling:literal)*) => {
+        /// The verbs, named as they are written on the wire.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[expect(
+            missing_docs,
+            reason = "a verb is its own name; what it asks for stands at `Command`"
+        )]
+        pub enum Verb {
+            $($verb,)*
+        }
+
+        impl Verb {
+            /// Every verb, in the order of their spelling.
+            pub const ALL: [Verb; [$(Verb::$verb),*].len()] = [$(Verb::$verb),*];
+
+            /// The verb as it is written on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Verb::$verb => const { text($spelling) },)*
+                }
+            }
+
+            /// The verb that is written so, if there is one. Verbs are lower case.
+            pub fn from_bytes(bytes: &[u8]) -> Option<Verb> {
+                match bytes {
+                    $($spelling => Some(Verb::$verb),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    Cancel b"cancel"
+    D b"d"
+    Dump b"dump"
+    F b"f"
+    G b"g"
+    Gw b"gw"
+    Hello b"hello"
+    I b"i"
+    Iam b"iam"
+    Iw b"iw"
+    Ld b"ld"
+    Lq b"lq"
+    Lsd b"lsd"
+    Lwho b"lwho"
+    Me b"me"
+    Own b"own"
+    Ping b"ping"
+    Q b"q"
+    R b"r"
+    Sd b"sd"
+    Sf b"sf"
+    Sg b"sg"
+    Sgl b"sgl"
+    Sgw b"sgw"
+    Si b"si"
+    Siw b"siw"
+    Sr b"sr"
+    Who b"who"
+}
+
+const fn text(spelling: &'static [u8]) -> &'static str {
+    match str::from_utf8(spelling) {
+        Ok(text) => text,
+        Err(_) => panic!("a verb is ASCII"),
+    }
 }
 
 impl Verb {
-    /// Every verb, in the order of their spelling.
-    pub const ALL: [Verb; 13] = [
-        Verb::D,
-        Verb::Dump,
-        Verb::G,
-        Verb::I,
-        Verb::Iam,
-        Verb::Me,
-        Verb::Q,
-        Verb::R,
-        Verb::Sd,
-        Verb::Sg,
-        Verb::Si,
-        Verb::Sr,
-        Verb::Who,
-    ];
-
-    /// The verb as it is written on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Verb::D => "d",
-            Verb::Dump => "dump",
-            Verb::G => "g",
-            Verb::I => "i",
-            Verb::Iam => "iam",
-            Verb::Me => "me",
-            Verb::Q => "q",
-            Verb::R => "r",
-            Verb::Sd => "sd",
-            Verb::Sg => "sg",
-            Verb::Si => "si",
-            Verb::Sr => "sr",
-            Verb::Who => "who",
-        }
-    }
-
-    /// The verb that is written so, if there is one. Verbs are lower case.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Verb> {
-        Some(match bytes {
-            b"g" => Verb::G,
-            b"r" => Verb::R,
-            b"i" => Verb::I,
-            b"sg" => Verb::Sg,
-            b"sr" => Verb::Sr,
-            b"si" => Verb::Si,
-            b"d" => Verb::D,
-            b"sd" => Verb::Sd,
-            b"dump" => Verb::Dump,
-            b"me" => Verb::Me,
-            b"iam" => Verb::Iam,
-            b"who" => Verb::Who,
-            b"q" => Verb::Q,
-            _ => return None,
-        })
+    /// Whether the original has it too, so that the seed documents it.
+    pub fn is_documented(self) -> bool {
+        use Verb::{D, Dump, G, I, Iam, Me, Q, R, Sd, Sg, Si, Sr, Who};
+        matches!(
+            self,
+            D | Dump | G | I | Iam | Me | Q | R | Sd | Sg | Si | Sr | Who
+        )
     }
 }
 

@@ -44,5 +44,5 @@ mod white;
 
 pub use command::{Command, LockKind, Verb};
 pub use parse::{ParseError, parse};
-pub use reply::{Counter, Reply};
+pub use reply::{Counter, Refusal, Reply};
 pub use white::fold;

@@ -1,5 +1,8 @@
 //! The text of `d`, `sd`, `who` and `dump`, piece by piece: a listing may be longer than memory, so it
-//! is never one [`Reply`](crate::Reply).
+//! is never one [`Reply`](crate::Reply). And that of `own`, and of what makes a listing a counted one.
+
+use crate::LockKind;
+use crate::reply::number;
 
 /// Appends one line of `d`, `sd` (lock and holder) or `who` (address and registered name).
 pub fn line(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
@@ -7,6 +10,78 @@ pub fn line(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.push(b'\n');
+}
+
+/// What a counted listing lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// `ld`: exclusive locks.
+    Locks,
+    /// `lsd`: shared locks.
+    SharedLocks,
+    /// `lwho`: registered names.
+    Clients,
+    /// `lq`: counters.
+    Statistics,
+}
+
+/// Appends what stands before a block of so many lines of a counted listing, which was asked for with this
+/// argument; of none, what ends it.
+pub fn header(out: &mut Vec<u8>, lines: usize, listing: Listing, argument: &[u8]) {
+    number(out, lines as u64);
+    out.extend_from_slice(match listing {
+        Listing::Locks => b" Lock List: ",
+        Listing::SharedLocks => b" Shared Lock List: ",
+        Listing::Clients => b" Client List: ",
+        Listing::Statistics => b" Stats List: ",
+    });
+    out.extend_from_slice(argument);
+    out.push(b'\n');
+}
+
+/// Appends what stands before the lines of `own`, of which there are so many.
+pub fn owners(out: &mut Vec<u8>, lines: usize, name: &[u8]) {
+    number(out, lines as u64);
+    out.extend_from_slice(b" Lock Owners: ");
+    out.extend_from_slice(name);
+    out.push(b'\n');
+}
+
+/// A line of `own`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// The kind of lock.
+    pub kind: LockKind,
+    /// Whether the lock is held or waited for.
+    pub waits: bool,
+    /// Where the connection comes from.
+    pub address: &'a [u8],
+    /// For how long it has held the lock or waited for it, in milliseconds.
+    pub ms: u64,
+    /// The fencing token of the lock; 0 if there is none to show.
+    pub token: u64,
+    /// What the connection is shown as.
+    pub name: &'a [u8],
+}
+
+impl Owner<'_> {
+    /// Appends the line.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(match (self.kind, self.waits) {
+            (LockKind::Exclusive, false) => b"x ",
+            (LockKind::Shared, false) => b"s ",
+            (LockKind::Exclusive, true) => b"xw ",
+            (LockKind::Shared, true) => b"sw ",
+        });
+        out.extend_from_slice(self.address);
+        out.push(b' ');
+        number(out, self.ms);
+        out.push(b' ');
+        number(out, self.token);
+        out.push(b' ');
+        out.extend_from_slice(self.name);
+        out.push(b'\n');
+    }
 }
 
 /// The one line of `dump` and `dump shared`: `map[N:ADDR N2:ADDR2]`, `map[N:[ADDR ADDR2]]`, as Go
@@ -77,6 +152,61 @@ mod tests {
         line(&mut out, b"a b", b"unix:1");
         line(&mut out, b"", b"me");
         assert_eq!(out, b"a b: unix:1\n: me\n");
+    }
+
+    #[test]
+    fn counted_listings() {
+        let check = |listing, argument: &[u8], expect: &str| {
+            let mut out = Vec::new();
+            header(&mut out, 12, listing, argument);
+            header(&mut out, 0, listing, argument);
+            assert_eq!(str::from_utf8(&out), Ok(expect));
+        };
+        check(
+            Listing::Locks,
+            b"a b",
+            "12 Lock List: a b\n0 Lock List: a b\n",
+        );
+        check(
+            Listing::SharedLocks,
+            b"",
+            "12 Shared Lock List: \n0 Shared Lock List: \n",
+        );
+        check(
+            Listing::Clients,
+            b"x",
+            "12 Client List: x\n0 Client List: x\n",
+        );
+        check(
+            Listing::Statistics,
+            b"",
+            "12 Stats List: \n0 Stats List: \n",
+        );
+    }
+
+    #[test]
+    fn owners_of_both_kinds() {
+        let mut out = Vec::new();
+        owners(&mut out, 4, b"a b");
+        for kind in [LockKind::Exclusive, LockKind::Shared] {
+            for waits in [false, true] {
+                let owner = Owner {
+                    kind,
+                    waits,
+                    address: b"unix:1",
+                    ms: 17,
+                    token: u64::MAX / 2,
+                    name: b"x y",
+                };
+                owner.encode(&mut out);
+            }
+        }
+        let expect = "4 Lock Owners: a b\n\
+                      x unix:1 17 9223372036854775807 x y\n\
+                      xw unix:1 17 9223372036854775807 x y\n\
+                      s unix:1 17 9223372036854775807 x y\n\
+                      sw unix:1 17 9223372036854775807 x y\n";
+        assert_eq!(str::from_utf8(&out), Ok(expect));
     }
 
     #[test]

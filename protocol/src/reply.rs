@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::Verb;
+use crate::listing::{self, Listing};
 
 /// One answer, short of a listing (see [`listing`](crate::listing)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,75 @@ pub enum Reply<'a> {
     },
     /// To `q`: counters, in the order in which they are to be shown.
     Statistics(Vec<(Counter, u64)>),
+    /// To `lq`: the same, counted.
+    CountedStatistics(Vec<(Counter, u64)>),
+    /// To `hello`.
+    Hello,
+    /// To `ping`.
+    Pong(&'a [u8]),
+    /// To `gw` that does not get the lock. One that does is answered as `g`.
+    GetRefused {
+        /// Why.
+        refusal: Refusal,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `sgw` that does not get the lock. One that does is answered as `sg`.
+    SharedGetRefused {
+        /// Why.
+        refusal: Refusal,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `sgl` that does not get the lock. One that does is answered as `sg`.
+    SharedGetFull {
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `cancel`.
+    Cancel {
+        /// Whether this connection waited for the lock, or was about to.
+        cancelled: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `iw` and `siw`.
+    InspectWait {
+        /// Whether the lock was seen to be free, or to be held by fewer.
+        free: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `f` and `sf`.
+    Fence {
+        /// The token of the lock, if this connection holds it.
+        token: Option<u64>,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To a command whose numbers are missing or wrong.
+    BadArgument(Verb),
+}
+
+/// Why who was ready to wait did not get a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It was not free in time.
+    Timeout,
+    /// Too many wait for it, or this connection may hold no more locks.
+    QueueFull,
+    /// The wait was cancelled, by its connection or by its end.
+    Cancelled,
+}
+
+impl Refusal {
+    fn as_str(self) -> &'static str {
+        match self {
+            Refusal::Timeout => "Timeout",
+            Refusal::QueueFull => "Queue Full",
+            Refusal::Cancelled => "Cancelled",
+        }
+    }
 }
 
 impl Reply<'_> {
@@ -130,25 +200,66 @@ impl Reply<'_> {
                 number(out, *limit as u64);
                 out.push(b'\n');
             }
-            Reply::Statistics(counters) => {
-                for (counter, value) in counters {
-                    counter.encode(out);
-                    out.extend_from_slice(b": ");
-                    number(out, *value);
-                    out.push(b'\n');
-                }
+            Reply::Statistics(counters) => statistics(out, counters),
+            Reply::CountedStatistics(counters) => {
+                listing::header(out, counters.len(), Listing::Statistics, b"");
+                statistics(out, counters);
+                listing::header(out, 0, Listing::Statistics, b"");
+            }
+            Reply::Hello => line(out, "1 hello: wait limit fence list own ping", b""),
+            Reply::Pong(text) => line(out, "1 pong: ", text),
+            Reply::GetRefused { refusal, name } => {
+                out.extend_from_slice(b"0 Lock Get ");
+                out.extend_from_slice(refusal.as_str().as_bytes());
+                line(out, ": ", name);
+            }
+            Reply::SharedGetRefused { refusal, name } => {
+                out.extend_from_slice(b"0 Shared Lock Get ");
+                out.extend_from_slice(refusal.as_str().as_bytes());
+                line(out, ": ", name);
+            }
+            Reply::SharedGetFull { name } => line(out, "0 Shared Lock Get Full: ", name),
+            Reply::Cancel {
+                cancelled: true,
+                name,
+            } => line(out, "1 Cancel Success: ", name),
+            Reply::Cancel {
+                cancelled: false,
+                name,
+            } => line(out, "0 Cancel Failure: ", name),
+            Reply::InspectWait { free: true, name } => line(out, "1 Lock Is Free: ", name),
+            Reply::InspectWait { free: false, name } => line(out, "0 Lock Is Locked: ", name),
+            Reply::Fence {
+                token: Some(token),
+                name,
+            } => {
+                number(out, *token);
+                line(out, " Lock Fence: ", name);
+            }
+            Reply::Fence { token: None, name } => line(out, "0 Lock Fence Failure: ", name),
+            Reply::BadArgument(verb) => {
+                line(out, "0 Bad Argument: ", verb.as_str().as_bytes());
             }
         }
     }
 }
 
-fn line(out: &mut Vec<u8>, text: &str, name: &[u8]) {
+fn statistics(out: &mut Vec<u8>, counters: &[(Counter, u64)]) {
+    for (counter, value) in counters {
+        counter.encode(out);
+        out.extend_from_slice(b": ");
+        number(out, *value);
+        out.push(b'\n');
+    }
+}
+
+pub(crate) fn line(out: &mut Vec<u8>, text: &str, name: &[u8]) {
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(name);
     out.push(b'\n');
 }
 
-fn number(out: &mut Vec<u8>, number: u64) {
+pub(crate) fn number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
@@ -176,13 +287,14 @@ pub enum Counter {
 }
 
 impl Counter {
-    /// Whether the original has it too, and so always shows it.
-    pub fn is_documented(self) -> bool {
-        use Counter::{Command, RefusedConnections, RefusedLocks};
-        !matches!(
-            self,
-            Command(Verb::Me | Verb::Iam | Verb::Who) | RefusedConnections | RefusedLocks
-        )
+    /// Whether it is always shown, and not only once it counts: as the original does with what it has.
+    pub fn is_always_shown(self) -> bool {
+        match self {
+            Counter::Command(Verb::Me | Verb::Iam | Verb::Who) => false,
+            Counter::Command(verb) => verb.is_documented(),
+            Counter::RefusedConnections | Counter::RefusedLocks => false,
+            _ => true,
+        }
     }
 
     fn encode(self, out: &mut Vec<u8>) {
@@ -301,6 +413,57 @@ mod tests {
         check(
             Reply::LineTooLong { limit: 131_072 },
             "0 Line Too Long: limit 131072\n",
+        );
+    }
+
+    #[test]
+    fn the_texts_beyond_it() {
+        let name = b"foo";
+        check(Reply::Hello, "1 hello: wait limit fence list own ping\n");
+        check(Reply::Pong(b""), "1 pong: \n");
+        check(Reply::Pong(b"a b"), "1 pong: a b\n");
+        for (refusal, text) in [
+            (Refusal::Timeout, "Timeout"),
+            (Refusal::QueueFull, "Queue Full"),
+            (Refusal::Cancelled, "Cancelled"),
+        ] {
+            check(
+                Reply::GetRefused { refusal, name },
+                &format!("0 Lock Get {text}: foo\n"),
+            );
+            check(
+                Reply::SharedGetRefused { refusal, name },
+                &format!("0 Shared Lock Get {text}: foo\n"),
+            );
+        }
+        check(
+            Reply::SharedGetFull { name },
+            "0 Shared Lock Get Full: foo\n",
+        );
+        let cancel = |cancelled| Reply::Cancel { cancelled, name };
+        check(cancel(true), "1 Cancel Success: foo\n");
+        check(cancel(false), "0 Cancel Failure: foo\n");
+        check(
+            Reply::InspectWait { free: true, name },
+            "1 Lock Is Free: foo\n",
+        );
+        check(
+            Reply::InspectWait { free: false, name },
+            "0 Lock Is Locked: foo\n",
+        );
+        let fence = |token| Reply::Fence { token, name };
+        check(
+            fence(Some(u64::MAX / 2)),
+            "9223372036854775807 Lock Fence: foo\n",
+        );
+        check(fence(None), "0 Lock Fence Failure: foo\n");
+        check(Reply::BadArgument(Verb::Sgw), "0 Bad Argument: sgw\n");
+        check(
+            Reply::CountedStatistics(vec![
+                (Counter::Command(Verb::Lq), 1),
+                (Counter::Connections, 2),
+            ]),
+            "2 Stats List: \ncommand_lq: 1\nconnections: 2\n0 Stats List: \n",
         );
     }
 

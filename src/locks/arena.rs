@@ -51,6 +51,10 @@ impl<T: Node> Arena<T> {
         node
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
     /// The slots, free ones included.
     pub(super) fn slots(&self) -> &[T] {
         &self.slots

@@ -5,6 +5,7 @@ use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashTable};
 
 use super::arena::{Arena, KEEP, NONE, Node};
+use super::{Denied, Stamp};
 use crate::registry::ClientId;
 
 /// A held lock is a node, found by its name through `index` and by its holder through `heads`, which
@@ -13,12 +14,15 @@ use crate::registry::ClientId;
 pub(super) struct Exclusive {
     index: HashTable<u32>,
     nodes: Arena<Lock>,
+    /// The name of each node, apart from it: together they would be padded by four bytes.
+    names: Vec<ByteView>,
     heads: HashMap<ClientId, u32>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
 struct Lock {
-    name: ByteView,
+    stamp: Stamp,
     /// `None`: a free slot, whose `next` is the next free one.
     holder: Option<ClientId>,
     previous: u32,
@@ -28,7 +32,7 @@ struct Lock {
 impl Default for Lock {
     fn default() -> Lock {
         Lock {
-            name: ByteView::default(),
+            stamp: Stamp::default(),
             holder: None,
             previous: NONE,
             next: NONE,
@@ -43,64 +47,80 @@ impl Node for Lock {
 }
 
 impl Exclusive {
+    /// Gets a lock for a client, if it is free and `grant` gives it a stamp.
     pub(super) fn get(
         &mut self,
         hash: u64,
         name: &[u8],
         client: ClientId,
         rehash: impl Fn(&[u8]) -> u64,
-        may_hold_more: impl FnOnce() -> bool,
-    ) -> bool {
-        let nodes = &self.nodes;
+        grant: impl FnOnce() -> Option<Stamp>,
+    ) -> Result<(), Denied> {
+        let names = &self.names;
         let entry = self.index.entry(
             hash,
-            |&lock| *nodes[lock].name == *name,
-            |&lock| rehash(&nodes[lock].name),
+            |&lock| *names[lock as usize] == *name,
+            |&lock| rehash(&names[lock as usize]),
         );
         let vacant = match entry {
-            Entry::Occupied(entry) => return nodes[*entry.get()].holder == Some(client),
+            Entry::Occupied(entry) if self.nodes[*entry.get()].holder == Some(client) => {
+                return Ok(());
+            }
+            Entry::Occupied(_) => return Err(Denied::Held),
             Entry::Vacant(vacant) => vacant,
         };
-        if !may_hold_more() {
-            return false;
-        }
-        let head = self.heads.entry(client).or_insert(NONE);
         let lock = self.nodes.insert(Lock {
-            name: ByteView::from(name),
+            stamp: grant().ok_or(Denied::TooMany)?,
             holder: Some(client),
-            previous: NONE,
-            next: *head,
+            ..Lock::default()
         });
-        if *head != NONE {
-            self.nodes[*head].previous = lock;
-        }
-        *head = lock;
         vacant.insert(lock);
-        true
+        let name = ByteView::from(name);
+        match self.names.get_mut(lock as usize) {
+            Some(place) => *place = name,
+            None => self.names.push(name),
+        }
+        self.link(lock, client);
+        Ok(())
     }
 
-    pub(super) fn release(&mut self, hash: u64, name: &[u8], client: ClientId) -> bool {
-        let nodes = &self.nodes;
+    /// Takes a lock from a client, if it holds it. If there is an heir, it holds it now.
+    pub(super) fn release(
+        &mut self,
+        hash: u64,
+        name: &[u8],
+        client: ClientId,
+        heir: impl FnOnce() -> Option<(ClientId, Stamp)>,
+    ) -> bool {
+        let names = &self.names;
         let Ok(entry) = self
             .index
-            .find_entry(hash, |&lock| *nodes[lock].name == *name)
+            .find_entry(hash, |&lock| *names[lock as usize] == *name)
         else {
             return false;
         };
         let lock = *entry.get();
-        if nodes[lock].holder != Some(client) {
+        if self.nodes[lock].holder != Some(client) {
             return false;
         }
-        entry.remove();
-        self.unlink(lock, client);
+        match heir() {
+            Some(heir) => self.pass(lock, client, heir),
+            None => {
+                entry.remove();
+                self.remove(lock, client);
+            }
+        }
         true
     }
 
     pub(super) fn holder(&self, hash: u64, name: &[u8]) -> Option<ClientId> {
-        let lock = self
-            .index
-            .find(hash, |&lock| *self.nodes[lock].name == *name)?;
-        self.nodes[*lock].holder
+        self.nodes[self.find(hash, name)?].holder
+    }
+
+    /// Who holds a lock, and since when.
+    pub(super) fn holding(&self, hash: u64, name: &[u8]) -> Option<(ClientId, Stamp)> {
+        let lock = self.nodes[self.find(hash, name)?];
+        Some((lock.holder?, lock.stamp))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -118,35 +138,83 @@ impl Exclusive {
         let found = slots.get(slot..end).unwrap_or_default();
         found
             .iter()
-            .filter(|lock| lock.holder.is_some())
-            .for_each(|lock| visit(&lock.name));
+            .zip(self.names.get(slot..).unwrap_or_default())
+            .filter(|(lock, _)| lock.holder.is_some())
+            .for_each(|(_, name)| visit(name));
         (end < slots.len()).then_some(end)
     }
 
-    /// Releases up to `budget` of a client's locks; fewer means that it holds no more.
+    /// Takes up to `budget` locks from a client; fewer means that it holds no more. `heir` is asked for each,
+    /// by its hash and its name.
     pub(super) fn release_some(
         &mut self,
         client: ClientId,
         budget: usize,
         hash: impl Fn(&[u8]) -> u64,
+        mut heir: impl FnMut(u64, &[u8]) -> Option<(ClientId, Stamp)>,
     ) -> usize {
         let mut released = 0;
         while released < budget
             && let Some(&lock) = self.heads.get(&client)
         {
-            let hash = hash(&self.nodes[lock].name);
-            if let Ok(entry) = self.index.find_entry(hash, |&other| other == lock) {
-                entry.remove();
+            let name = &self.names[lock as usize];
+            let hash = hash(name);
+            match heir(hash, name) {
+                Some(heir) => self.pass(lock, client, heir),
+                None => {
+                    if let Ok(entry) = self.index.find_entry(hash, |&other| other == lock) {
+                        entry.remove();
+                    }
+                    self.remove(lock, client);
+                }
             }
-            self.unlink(lock, client);
             released += 1;
         }
         released
     }
 
-    /// Takes a lock that `index` no longer knows out of its holder's list, and frees it.
+    fn find(&self, hash: u64, name: &[u8]) -> Option<u32> {
+        self.index
+            .find(hash, |&lock| *self.names[lock as usize] == *name)
+            .copied()
+    }
+
+    /// Makes a lock the heir's.
+    fn pass(&mut self, lock: u32, from: ClientId, (heir, stamp): (ClientId, Stamp)) {
+        self.unlink(lock, from);
+        self.nodes[lock] = Lock {
+            stamp,
+            holder: Some(heir),
+            ..Lock::default()
+        };
+        self.link(lock, heir);
+    }
+
+    /// Frees a lock that `index` no longer knows.
+    fn remove(&mut self, lock: u32, client: ClientId) {
+        self.unlink(lock, client);
+        self.nodes.remove(lock);
+        self.names[lock as usize] = ByteView::default();
+        if self.index.is_empty() && self.index.capacity() > KEEP {
+            self.index = HashTable::new();
+            self.names = Vec::new();
+            self.heads = HashMap::default();
+        }
+    }
+
+    /// Puts a lock at the head of what its holder holds.
+    fn link(&mut self, lock: u32, client: ClientId) {
+        let head = self.heads.entry(client).or_insert(NONE);
+        self.nodes[lock].next = *head;
+        if *head != NONE {
+            self.nodes[*head].previous = lock;
+        }
+        *head = lock;
+    }
+
+    /// Takes a lock out of what its holder holds.
     fn unlink(&mut self, lock: u32, client: ClientId) {
-        let Lock { previous, next, .. } = self.nodes.remove(lock);
+        let Lock { previous, next, .. } = self.nodes[lock];
         if next != NONE {
             self.nodes[next].previous = previous;
         }
@@ -158,10 +226,6 @@ impl Exclusive {
                 self.heads.insert(client, next);
             }
             _ => self.nodes[previous].next = next,
-        }
-        if self.index.is_empty() && self.index.capacity() > KEEP {
-            self.index = HashTable::new();
-            self.heads = HashMap::default();
         }
     }
 }

@@ -7,6 +7,7 @@ use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::arena::{Arena, KEEP, NONE, Node};
+use super::{Denied, Stamp};
 use crate::registry::ClientId;
 
 /// A lock is found by its name through `index`; each of its holders is a node in two lists, that of the
@@ -34,6 +35,7 @@ struct Lock {
 
 #[derive(Debug)]
 struct Holder {
+    stamp: Stamp,
     lock: u32,
     client: Option<ClientId>,
     /// Neighbours among the holders of the lock.
@@ -58,6 +60,7 @@ impl Default for Lock {
 impl Default for Holder {
     fn default() -> Holder {
         Holder {
+            stamp: Stamp::default(),
             lock: NONE,
             client: None,
             previous: NONE,
@@ -81,84 +84,88 @@ impl Node for Holder {
 }
 
 impl Shared {
+    /// Gets a lock for a client, if fewer than `limit` hold it and `grant` gives it a stamp. How many hold it
+    /// now. One that holds it already goes on to.
     pub(super) fn get(
         &mut self,
         hash: u64,
         name: &[u8],
         client: ClientId,
+        limit: u32,
         rehash: impl Fn(&[u8]) -> u64,
-        may_hold_more: impl Fn() -> bool,
-    ) -> u32 {
+        grant: impl FnOnce() -> Option<Stamp>,
+    ) -> Result<u32, Denied> {
         let locks = &mut self.locks;
         let entry = self.index.entry(
             hash,
             |&lock| *locks[lock].name == *name,
             |&lock| rehash(&locks[lock].name),
         );
-        let mut may_hold = false;
-        let lock = match entry {
-            Entry::Occupied(entry) => *entry.get(),
+        match entry {
+            Entry::Occupied(entry) => {
+                let lock = *entry.get();
+                let holders = self.locks[lock].holders;
+                if self.find_holder(lock, client).is_some() {
+                    return Ok(holders);
+                }
+                if holders >= limit {
+                    return Err(Denied::Held);
+                }
+                let stamp = grant().ok_or(Denied::TooMany)?;
+                Ok(self.add(lock, client, stamp))
+            }
+            Entry::Vacant(_) if limit == 0 => Err(Denied::Held),
             Entry::Vacant(vacant) => {
                 // Before there is a lock that nobody holds.
-                may_hold = may_hold_more();
-                if !may_hold {
-                    return 0;
-                }
-                let name = ByteView::from(name);
+                let stamp = grant().ok_or(Denied::TooMany)?;
                 let lock = self.locks.insert(Lock {
-                    name,
+                    name: ByteView::from(name),
                     ..Lock::default()
                 });
                 vacant.insert(lock);
-                lock
+                Ok(self.add(lock, client, stamp))
             }
-        };
-        let (holders, hasher) = (&mut self.holders, &self.hasher);
-        let place = self.held.entry(
-            hasher.hash_one((lock, Some(client))),
-            |&holder| holders[holder].lock == lock && holders[holder].client == Some(client),
-            |&holder| hasher.hash_one((holders[holder].lock, holders[holder].client)),
-        );
-        if let Entry::Vacant(vacant) = place {
-            if !may_hold && !may_hold_more() {
-                return 0;
-            }
-            let head = self.heads.entry(client).or_insert(NONE);
-            let last = self.locks[lock].last;
-            let holder = self.holders.insert(Holder {
-                lock,
-                client: Some(client),
-                previous: last,
-                next: NONE,
-                before: NONE,
-                after: *head,
-            });
-            vacant.insert(holder);
-            if *head != NONE {
-                self.holders[*head].before = holder;
-            }
-            *head = holder;
-            match last {
-                NONE => self.locks[lock].first = holder,
-                _ => self.holders[last].next = holder,
-            }
-            self.locks[lock].last = holder;
-            self.locks[lock].holders += 1;
         }
+    }
+
+    /// Adds a holder, who is none yet. How many there are now.
+    fn add(&mut self, lock: u32, client: ClientId, stamp: Stamp) -> u32 {
+        let head = self.heads.entry(client).or_insert(NONE);
+        let last = self.locks[lock].last;
+        let holder = self.holders.insert(Holder {
+            stamp,
+            lock,
+            client: Some(client),
+            previous: last,
+            next: NONE,
+            before: NONE,
+            after: *head,
+        });
+        if *head != NONE {
+            self.holders[*head].before = holder;
+        }
+        *head = holder;
+        match last {
+            NONE => self.locks[lock].first = holder,
+            _ => self.holders[last].next = holder,
+        }
+        self.locks[lock].last = holder;
+        self.locks[lock].holders += 1;
+        let (holders, hasher) = (&self.holders, &self.hasher);
+        let place = |lock, client| hasher.hash_one((lock, client));
+        self.held
+            .insert_unique(place(lock, Some(client)), holder, |&holder| {
+                place(holders[holder].lock, holders[holder].client)
+            });
         self.locks[lock].holders
     }
 
-    pub(super) fn release(&mut self, hash: u64, name: &[u8], client: ClientId) -> bool {
-        let Some(holder) = self
-            .find(hash, name)
-            .and_then(|lock| self.find_holder(lock, client))
-        else {
-            return false;
-        };
-        self.remove(holder, client, |_| hash);
-        true
+    /// Takes a lock from a client, if it holds it. How many still do.
+    pub(super) fn release(&mut self, hash: u64, name: &[u8], client: ClientId) -> Option<u32> {
+        let lock = self.find(hash, name)?;
+        let holder = self.find_holder(lock, client)?;
+        Some(self.remove(holder, client, hash))
     }
-
     pub(super) fn holders(&self, hash: u64, name: &[u8]) -> u32 {
         self.find(hash, name)
             .map_or(0, |lock| self.locks[lock].holders)
@@ -169,17 +176,25 @@ impl Shared {
             .is_some_and(|lock| self.find_holder(lock, client).is_some())
     }
 
-    pub(super) fn list_holders(&self, hash: u64, name: &[u8]) -> Vec<ClientId> {
-        let Some(lock) = self.find(hash, name) else {
-            return Vec::new();
-        };
-        let mut clients = Vec::with_capacity(self.locks[lock].holders as usize);
-        let mut holder = self.locks[lock].first;
-        while holder != NONE {
-            clients.extend(self.holders[holder].client);
-            holder = self.holders[holder].next;
-        }
-        clients
+    /// Since when a client holds a lock.
+    pub(super) fn held_since(&self, hash: u64, name: &[u8], client: ClientId) -> Option<Stamp> {
+        let holder = self.find_holder(self.find(hash, name)?, client)?;
+        Some(self.holders[holder].stamp)
+    }
+
+    /// Who holds a lock, and since when, in the order in which they came.
+    pub(super) fn holdings(
+        &self,
+        hash: u64,
+        name: &[u8],
+    ) -> impl Iterator<Item = (ClientId, Stamp)> {
+        let lock = self.find(hash, name);
+        let mut next = lock.map_or(NONE, |lock| self.locks[lock].first);
+        std::iter::from_fn(move || {
+            let holder = (next != NONE).then(|| &self.holders[next])?;
+            next = holder.next;
+            Some((holder.client?, holder.stamp))
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -202,21 +217,27 @@ impl Shared {
         (end < slots.len()).then_some(end)
     }
 
-    /// Releases up to `budget` of what a client holds; less means that it holds no more.
+    /// Takes up to `budget` of what a client holds; less means that it holds no more. `released` is told of
+    /// each, by its hash and its name, and how many still hold it.
     pub(super) fn release_some(
         &mut self,
         client: ClientId,
         budget: usize,
         hash: impl Fn(&[u8]) -> u64,
+        mut released: impl FnMut(u64, &[u8], u32),
     ) -> usize {
-        let mut released = 0;
-        while released < budget
+        let mut number = 0;
+        while number < budget
             && let Some(&holder) = self.heads.get(&client)
         {
-            self.remove(holder, client, &hash);
-            released += 1;
+            // It may go with its last holder; its name is shared.
+            let name = self.locks[self.holders[holder].lock].name.clone();
+            let hash = hash(&name);
+            let holders = self.remove(holder, client, hash);
+            released(hash, &name, holders);
+            number += 1;
         }
-        released
+        number
     }
 
     fn find(&self, hash: u64, name: &[u8]) -> Option<u32> {
@@ -233,8 +254,8 @@ impl Shared {
         self.held.find(hash, is_it).copied()
     }
 
-    /// Removes a holder, and its lock if it was the last one.
-    fn remove(&mut self, holder: u32, client: ClientId, hash: impl Fn(&[u8]) -> u64) {
+    /// Removes a holder, and its lock if it was the last one. How many there are now.
+    fn remove(&mut self, holder: u32, client: ClientId, hash: u64) -> u32 {
         let lock = self.holders[holder].lock;
         let place = self.hasher.hash_one((lock, Some(client)));
         if let Ok(entry) = self.held.find_entry(place, |&other| other == holder) {
@@ -268,17 +289,18 @@ impl Shared {
             _ => self.holders[before].after = after,
         }
         self.locks[lock].holders -= 1;
-        if self.locks[lock].holders == 0 {
+        let holders = self.locks[lock].holders;
+        if holders == 0 {
             self.remove_lock(lock, hash);
         }
         if self.held.is_empty() && self.held.capacity() > KEEP {
             self.held = HashTable::new();
             self.heads = HashMap::default();
         }
+        holders
     }
 
-    fn remove_lock(&mut self, lock: u32, hash: impl Fn(&[u8]) -> u64) {
-        let hash = hash(&self.locks[lock].name);
+    fn remove_lock(&mut self, lock: u32, hash: u64) {
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == lock) {
             entry.remove();
         }

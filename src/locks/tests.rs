@@ -105,7 +105,7 @@ proptest! {
         max in prop::option::of(0..12usize),
         max_each in prop::option::of(0..6usize),
     ) {
-        let (table, clients) = (LockTable::with_quota(max, max_each), clients(4));
+        let (table, clients) = (LockTable::with_limits(max, max_each, None), clients(4));
         let mut model = Model { max, max_each, ..Model::default() };
         for step in steps {
             match step {
@@ -213,7 +213,7 @@ fn one_lock_of_many_holders() {
 #[test]
 fn a_full_table_is_exactly_full() {
     const MAX: usize = 1000;
-    let (table, clients) = (LockTable::with_quota(Some(MAX), None), clients(4));
+    let (table, clients) = (LockTable::with_limits(Some(MAX), None, None), clients(4));
     let got: usize = std::thread::scope(|scope| {
         let table = &table;
         let threads: Vec<_> = clients

@@ -2,7 +2,7 @@
 //! Rust's `char`, which is Unicode's, as is Go's. Stands apart from the properties, because it is what the
 //! fuzzing compares with, too.
 
-use glockd_protocol::{Command, LockKind, ParseError};
+use glockd_protocol::{Command, LockKind, ParseError, Verb};
 
 /// A character of valid UTF-8, or a byte that belongs to none.
 #[derive(Clone, Copy)]
@@ -73,7 +73,31 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Command<'static>, ParseError> {
         .collect();
     let name = folded(&line[space..]);
     let filter = (!name.is_empty()).then(|| name.clone().into());
-    Ok(match String::from_utf8(verb).as_deref() {
+    let verb = String::from_utf8(verb);
+    let numbers = match verb.as_deref() {
+        Ok("gw" | "sgl" | "iw") => 1,
+        Ok("sgw" | "siw") => 2,
+        _ => 0,
+    };
+    let words: Vec<&[u8]> = name.splitn(numbers + 1, |&byte| byte == b' ').collect();
+    let number = |index: usize| -> Result<u32, ParseError> {
+        let verb = Verb::from_bytes(verb.as_deref().unwrap_or_default().as_bytes());
+        let error = ParseError::BadArgument(verb.unwrap_or(Verb::Q));
+        let word = words.get(index).copied().unwrap_or_default();
+        // `parse` takes a sign, too.
+        let digits = word.iter().all(u8::is_ascii_digit);
+        let number = str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+        number.filter(|_| digits).ok_or(error)
+    };
+    let behind = |numbers: usize| {
+        words
+            .get(numbers)
+            .copied()
+            .unwrap_or_default()
+            .to_vec()
+            .into()
+    };
+    Ok(match verb.as_deref() {
         Ok("g") => Command::Get(name.into()),
         Ok("r") => Command::Release(name.into()),
         Ok("i") => Command::Inspect(name.into()),
@@ -88,6 +112,38 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Command<'static>, ParseError> {
         Ok("iam") => Command::Iam(filter),
         Ok("who") => Command::Who(filter),
         Ok("q") => Command::Statistics,
+        Ok("hello") => Command::Hello,
+        Ok("ping") => Command::Ping(name.into()),
+        Ok("gw") => Command::GetWait {
+            ms: number(0)?,
+            name: behind(1),
+        },
+        Ok("sgl") => Command::SharedGetLimited {
+            limit: number(0)?,
+            name: behind(1),
+        },
+        Ok("sgw") => Command::SharedGetWait {
+            ms: number(0)?,
+            limit: number(1)?,
+            name: behind(2),
+        },
+        Ok("cancel") => Command::Cancel(name.into()),
+        Ok("iw") => Command::InspectWait {
+            ms: number(0)?,
+            name: behind(1),
+        },
+        Ok("siw") => Command::SharedInspectWait {
+            ms: number(0)?,
+            below: number(1)?,
+            name: behind(2),
+        },
+        Ok("f") => Command::Fence(name.into()),
+        Ok("sf") => Command::SharedFence(name.into()),
+        Ok("own") => Command::Owners(name.into()),
+        Ok("ld") => Command::CountedList(filter),
+        Ok("lsd") => Command::CountedSharedList(filter),
+        Ok("lwho") => Command::CountedWho(filter),
+        Ok("lq") => Command::CountedStatistics,
         _ => return Err(ParseError::UnknownCommand),
     })
 }

@@ -1,0 +1,243 @@
+//! A connection one of whose commands waits.
+//!
+//! It goes on reading: a `ping` and a `cancel` are answered at once, all else queues behind the wait, in
+//! bounded memory. What it needs for that is there only while it waits.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::take;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use byteview::ByteView;
+use glockd_protocol::{Command, Refusal, Reply, parse};
+use glockd_transports::{Frame, Frames};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use super::{Connection, Turn, answer, is_chunk, log_reply};
+use crate::dispatcher::{Wait, waits_for};
+use crate::hub::Hub;
+use crate::registry::ClientId;
+
+/// Bytes that may queue behind a wait, beyond those of the longest line.
+const ROOM: usize = 64 * 1024;
+
+/// Queued frames that are looked through in the time of a command.
+const LOOKED_THROUGH: usize = 16;
+
+impl Connection {
+    /// Waits for what a command waits for, and appends its reply to `output`. `input` is the batch in which
+    /// that command was found, before frame `next`; and in the end, what has queued behind the wait. Whether
+    /// the peer's input has `ended`, which ends the wait, too.
+    pub(super) async fn wait(
+        &mut self,
+        wait: Wait,
+        input: &mut Frames,
+        mut next: u32,
+        output: &mut Frames,
+        turn: &mut Turn,
+        mut ended: bool,
+    ) -> io::Result<bool> {
+        let mut arrived = take(input);
+        let mut time = pin!(sleep(Duration::from_millis(wait.ms().into())));
+        let mut waiting = Waiting {
+            hub: Arc::clone(&self.hub),
+            client: self.client,
+            wait,
+            queue: Queue::default(),
+        };
+        let room = self.hub.limits().max_line + ROOM;
+        loop {
+            while (next as usize) < arrived.len() {
+                waiting.take_some(&arrived, &mut next, output, turn);
+                if is_chunk(output) || turn.is_over() {
+                    self.session().send(output).await?;
+                    output.clear();
+                    if turn.pass() {
+                        yield_now().await;
+                    }
+                }
+            }
+            arrived.clear();
+            next = 0;
+            if !waiting.wait.is_over() && (ended || waiting.queue.bytes > room) {
+                waiting.end(Refusal::Cancelled, output);
+            }
+            if waiting.wait.is_over() {
+                *input = take(&mut waiting.queue.frames);
+                return Ok(ended);
+            }
+            if !output.is_empty() {
+                self.session().send(output).await?;
+                output.clear();
+            }
+            tokio::select! {
+                biased;
+                () = poll_fn(|context| waiting.poll(context, output)) => {}
+                () = &mut time => {
+                    waiting.end(Refusal::Timeout, output);
+                }
+                received = self.session().recv(&mut arrived) => ended = received? == 0,
+            }
+        }
+    }
+}
+
+/// A wait, and what has queued behind it. Whatever ends the connection ends the wait, before what the
+/// connection holds is released: so nothing is granted to one that has ended.
+struct Waiting {
+    hub: Arc<Hub>,
+    client: ClientId,
+    wait: Wait,
+    queue: Queue,
+}
+
+impl Waiting {
+    /// Takes frames from number `next` on: up to a chunk of output, or the end of the turn.
+    fn take_some(
+        &mut self,
+        arrived: &Frames,
+        next: &mut u32,
+        output: &mut Frames,
+        turn: &mut Turn,
+    ) {
+        for frame in arrived.iter_from(*next as usize) {
+            *next += 1;
+            self.take(frame, output, turn);
+            if is_chunk(output) || turn.is_over() {
+                break;
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame<'_>, output: &mut Frames, turn: &mut Turn) {
+        turn.spend(1);
+        let bytes = match frame {
+            Frame::Data(bytes) | Frame::Part(bytes) => bytes,
+            Frame::Oversized => return self.queue.push_oversized(),
+        };
+        let command = parse(bytes);
+        match &command {
+            // Nothing waits any more, so all is in order.
+            _ if self.wait.is_over() => self.queue.push(bytes, None),
+            Ok(Command::Ping(_)) => self.answer(frame, output, turn),
+            Ok(Command::Cancel(name)) => {
+                turn.spend((self.queue.frames.len() / LOOKED_THROUGH) as u32);
+                match self.cancel(name, output) {
+                    true => self.reply(&self.hub.dispatcher().cancelled(name), output),
+                    false => self.answer(frame, output, turn),
+                }
+            }
+            Ok(command) => self.queue.push(bytes, waits_for(command)),
+            Err(_) => self.queue.push(bytes, None),
+        }
+    }
+
+    /// Cancels the wait, or the first that is queued behind it, if it is for that lock, and appends its reply.
+    /// Whether there was one.
+    fn cancel(&mut self, name: &[u8], output: &mut Frames) -> bool {
+        if self.wait.name() == name && self.end(Refusal::Cancelled, output) {
+            return true;
+        }
+        let Some(line) = self.queue.remove(name) else {
+            return false;
+        };
+        if let Ok(command) = parse(&line)
+            && let Some(reply) = self.hub.dispatcher().cancel_unbegun(&command)
+        {
+            self.reply(&reply, output);
+        }
+        true
+    }
+
+    /// Ends the wait, and appends its reply. Whether that was the reason; if not, it had come to its end.
+    fn end(&mut self, refusal: Refusal, output: &mut Frames) -> bool {
+        let hub = Arc::clone(&self.hub);
+        let (reply, ended) = hub.dispatcher().end_wait(&mut self.wait, refusal);
+        append(&hub, self.client, &reply, output);
+        ended
+    }
+
+    /// Whether the wait has come to its end, and its reply is appended.
+    fn poll(&mut self, context: &Context<'_>, output: &mut Frames) -> Poll<()> {
+        let polled = self.hub.dispatcher().poll_wait(&mut self.wait, context);
+        polled.map(|reply| append(&self.hub, self.client, &reply, output))
+    }
+
+    fn answer(&self, frame: Frame<'_>, output: &mut Frames, turn: &mut Turn) {
+        // Neither a listing nor a wait.
+        answer(&self.hub, self.client, frame, output, turn);
+        output.end();
+    }
+
+    fn reply(&self, reply: &Reply<'_>, output: &mut Frames) {
+        append(&self.hub, self.client, reply, output);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.wait.is_over() {
+            let dispatcher = self.hub.dispatcher();
+            dispatcher.end_wait(&mut self.wait, Refusal::Cancelled);
+        }
+    }
+}
+
+fn append(hub: &Hub, client: ClientId, reply: &Reply<'_>, output: &mut Frames) {
+    let out = output.buffer();
+    let start = out.len();
+    reply.encode(out);
+    log_reply(hub.dispatcher(), client, &out[start..]);
+    output.end();
+}
+
+/// Frames that are to be run once the wait is over.
+#[derive(Default)]
+struct Queue {
+    frames: Frames,
+    /// As many as came, with the end of each line.
+    bytes: usize,
+    /// Which of the frames will wait, and for which lock.
+    waits: Vec<(usize, ByteView)>,
+}
+
+impl Queue {
+    fn push(&mut self, bytes: &[u8], waits_for: Option<&[u8]>) {
+        if let Some(name) = waits_for {
+            self.waits.push((self.frames.len(), name.into()));
+        }
+        self.frames.push(bytes);
+        self.bytes += bytes.len() + 1;
+    }
+
+    fn push_oversized(&mut self) {
+        self.frames.push_oversized();
+        self.bytes += 1;
+    }
+
+    /// Takes out the first frame that will wait for that lock.
+    fn remove(&mut self, name: &[u8]) -> Option<Vec<u8>> {
+        let found = self.waits.iter().position(|(_, lock)| **lock == *name)?;
+        let (removed, _) = self.waits.remove(found);
+        for (frame, _) in &mut self.waits[found..] {
+            *frame -= 1;
+        }
+        let before = take(&mut self.frames);
+        let mut line = None;
+        for (index, frame) in before.iter().enumerate() {
+            match frame {
+                Frame::Data(bytes) | Frame::Part(bytes) if index == removed => {
+                    self.bytes -= bytes.len() + 1;
+                    line = Some(bytes.to_vec());
+                }
+                Frame::Data(bytes) | Frame::Part(bytes) => self.frames.push(bytes),
+                Frame::Oversized => self.frames.push_oversized(),
+            }
+        }
+        line
+    }
+}
