@@ -5,6 +5,7 @@ use glockd_transports::Peer;
 use super::*;
 use crate::dispatcher::Departure;
 use crate::policy::Policy;
+use crate::registry::ClientId;
 
 fn dispatcher() -> (Dispatcher, Vec<ClientId>) {
     let dispatcher = Dispatcher::new(Policy::default());

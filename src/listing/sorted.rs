@@ -1,0 +1,341 @@
+//! Listings that are sorted, and never in memory as a whole.
+//!
+//! A [`Sorted`] listing holds the last key it showed. Each pass over the table, in short slices so that
+//! nobody waits long for a shard, gathers the next window: the smallest keys beyond that one, as many as the
+//! window holds. Then it shows them, each looked up anew: a lock that has been released meanwhile is left
+//! out. So a listing is no snapshot, but it is sorted, names no lock twice, and a lock that is held
+//! throughout appears.
+//!
+//! Turned down: a sorted index (every get would pay for it), and a sorted copy of all names (a listing
+//! would cost as much memory as the table, for as long as its reader takes).
+
+use byteview::ByteView;
+use glockd_protocol::{LockKind, listing};
+
+use super::window::{Key, Window};
+use super::{CHUNK, SHOW, Step};
+use crate::dispatcher::Dispatcher;
+use crate::locks;
+use crate::registry::{ClientId, Registration};
+
+/// Slots of a table that are looked at in one step: thirty microseconds if they hold locks.
+const SCAN: usize = 1024;
+
+/// Keys that are sorted in one step: ten microseconds.
+const SORT: usize = 64;
+
+/// What visiting all shards of an empty table is reckoned as, in [`Step::work`].
+const VISIT: usize = 8;
+
+/// A sorted listing under way.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    list: List,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum List {
+    /// `d`, `sd`.
+    Lines(LockKind),
+    /// `dump`, `dump shared`.
+    Map(LockKind, listing::Map),
+    /// `who`, `who NAME`.
+    Who(Option<ByteView>),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing has been done yet. With a name, only that one is listed.
+    Start(Option<ByteView>),
+    /// A window is being gathered.
+    Gather { window: Window, place: Place },
+    /// A window is being sorted.
+    Sort {
+        window: Window,
+        /// What has been sorted, the next to be shown last.
+        keys: Vec<Key>,
+        /// Where the next window starts; `None` if this is the last.
+        next: Option<Key>,
+    },
+    /// A window is being shown.
+    Show {
+        keys: Vec<Key>,
+        holders: Option<Holders>,
+        next: Option<Key>,
+    },
+}
+
+/// How far the gathering of a window has come.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Locks(locks::Place),
+    Registry(usize),
+}
+
+/// A shared lock whose holders are being shown.
+#[derive(Debug)]
+struct Holders {
+    name: ByteView,
+    clients: std::vec::IntoIter<ClientId>,
+    /// Whether one was shown.
+    open: bool,
+}
+
+impl Sorted {
+    pub(super) fn lines(kind: LockKind, name: Option<&[u8]>) -> Sorted {
+        Sorted {
+            list: List::Lines(kind),
+            phase: Phase::Start(name.map(ByteView::from)),
+        }
+    }
+
+    pub(super) fn map(kind: LockKind) -> Sorted {
+        Sorted {
+            list: List::Map(kind, listing::Map::default()),
+            phase: Phase::Start(None),
+        }
+    }
+
+    pub(super) fn who(name: Option<&[u8]>) -> Sorted {
+        Sorted {
+            list: List::Who(name.map(ByteView::from)),
+            phase: Phase::Start(None),
+        }
+    }
+
+    pub(super) fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
+        match &mut self.phase {
+            Phase::Start(name) => {
+                let name = name.take();
+                self.start(dispatcher, name, out)
+            }
+            Phase::Gather { .. } => self.gather(dispatcher),
+            Phase::Sort { .. } => self.sort(),
+            Phase::Show { .. } => self.show(dispatcher, out),
+        }
+    }
+
+    fn start(
+        &mut self,
+        dispatcher: &Dispatcher,
+        name: Option<ByteView>,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        if let List::Map(_, map) = &mut self.list {
+            map.open(out);
+        }
+        match name {
+            Some(name) => {
+                self.phase = Phase::Show {
+                    keys: vec![Key::Lock(name)],
+                    holders: None,
+                    next: None,
+                };
+                Step::more(1)
+            }
+            None => {
+                self.phase = self.gather_after(dispatcher, None);
+                Step::more(VISIT)
+            }
+        }
+    }
+
+    fn gather_after(&self, dispatcher: &Dispatcher, after: Option<Key>) -> Phase {
+        let (entries, place) = match &self.list {
+            List::Lines(kind) | List::Map(kind, _) => (
+                dispatcher.locks().count(*kind),
+                Place::Locks(locks::Place::default()),
+            ),
+            List::Who(_) => (dispatcher.registry().connections(), Place::Registry(0)),
+        };
+        Phase::Gather {
+            window: Window::new(after, entries),
+            place,
+        }
+    }
+
+    fn gather(&mut self, dispatcher: &Dispatcher) -> Step {
+        let Phase::Gather { window, place } = &mut self.phase else {
+            return Step::more(1);
+        };
+        let mut visited = 0;
+        let next = match (&self.list, *place) {
+            (List::Lines(kind) | List::Map(kind, _), Place::Locks(from)) => dispatcher
+                .locks()
+                .scan(*kind, from, SCAN, |name| {
+                    visited += 1;
+                    window.offer_lock(name);
+                })
+                .map(Place::Locks),
+            (List::Who(filter), Place::Registry(from)) => dispatcher
+                .registry()
+                .scan(from, SCAN, |client, id| {
+                    visited += 1;
+                    if filter.is_none() || client.name() == filter.as_ref() {
+                        window.offer(Key::Registration(client.registration(id)));
+                    }
+                })
+                .map(Place::Registry),
+            (List::Who(_), Place::Locks(_)) | (_, Place::Registry(_)) => None,
+        };
+        match next {
+            Some(next) => *place = next,
+            None => {
+                self.phase = Phase::Sort {
+                    keys: Vec::new(),
+                    next: window.next(),
+                    window: std::mem::take(window),
+                };
+            }
+        }
+        // A key that is looked at costs a quarter of a command.
+        Step::more(VISIT + visited / 4)
+    }
+
+    fn sort(&mut self) -> Step {
+        let Phase::Sort { window, keys, next } = &mut self.phase else {
+            return Step::more(1);
+        };
+        let before = keys.len();
+        let more = window.sort_some(SORT, keys);
+        let work = 2 * (keys.len() - before);
+        if !more {
+            self.phase = Phase::Show {
+                keys: std::mem::take(keys),
+                holders: None,
+                next: next.take(),
+            };
+        }
+        Step::more(work)
+    }
+
+    fn show(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
+        let Phase::Show {
+            keys,
+            holders,
+            next,
+        } = &mut self.phase
+        else {
+            return Step::more(1);
+        };
+        let mut shown = 0;
+        while shown < SHOW {
+            shown += 1;
+            if let Some(open) = holders {
+                if open.show_next(&mut self.list, dispatcher, out) {
+                    continue;
+                }
+                *holders = None;
+            }
+            match keys.pop() {
+                Some(Key::Lock(name)) => {
+                    *holders = show_lock(&mut self.list, name, dispatcher, out)
+                }
+                Some(Key::Registration(found)) => {
+                    show_registration(&self.list, &found, dispatcher, out)
+                }
+                None => {
+                    return match next.take() {
+                        Some(next) => {
+                            self.phase = self.gather_after(dispatcher, Some(next));
+                            Step::more(VISIT + shown)
+                        }
+                        None => {
+                            if let List::Map(_, map) = &mut self.list {
+                                map.close(out);
+                            }
+                            Step {
+                                done: true,
+                                ..Step::more(shown)
+                            }
+                        }
+                    };
+                }
+            }
+            if out.len() >= CHUNK {
+                break;
+            }
+        }
+        Step::more(shown)
+    }
+}
+
+/// Shows an exclusive lock, or begins to show a shared one.
+fn show_lock(
+    list: &mut List,
+    name: ByteView,
+    dispatcher: &Dispatcher,
+    out: &mut Vec<u8>,
+) -> Option<Holders> {
+    let (locks, registry) = (dispatcher.locks(), dispatcher.registry());
+    match list {
+        List::Lines(LockKind::Exclusive) => {
+            locks.look_at_holder(&name, |client| {
+                registry.look(client, |client| {
+                    listing::line(out, &name, client.shown_as())
+                })
+            });
+            None
+        }
+        List::Map(LockKind::Exclusive, map) => {
+            locks.look_at_holder(&name, |client| {
+                registry.look(client, |client| map.entry(out, &name, client.address()))
+            });
+            None
+        }
+        List::Lines(LockKind::Shared) | List::Map(LockKind::Shared, _) => Some(Holders {
+            clients: locks.list_holders(&name).into_iter(),
+            name,
+            open: false,
+        }),
+        List::Who(_) => None,
+    }
+}
+
+impl Holders {
+    /// Shows the next holder that still holds the lock. False at the end.
+    fn show_next(&mut self, list: &mut List, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> bool {
+        let Some(client) = self.clients.next() else {
+            if let List::Map(_, map) = list
+                && self.open
+            {
+                map.list_close(out);
+            }
+            return false;
+        };
+        dispatcher
+            .locks()
+            .look_at_shared_holder(&self.name, client, || {
+                dispatcher.registry().look(client, |client| match list {
+                    List::Map(_, map) => {
+                        if !self.open {
+                            map.list_open(out, &self.name);
+                        }
+                        self.open = true;
+                        map.item(out, client.address());
+                    }
+                    List::Lines(_) | List::Who(_) => {
+                        listing::line(out, &self.name, client.shown_as())
+                    }
+                })
+            });
+        true
+    }
+}
+
+fn show_registration(
+    list: &List,
+    found: &Registration,
+    dispatcher: &Dispatcher,
+    out: &mut Vec<u8>,
+) {
+    let List::Who(filter) = list else {
+        return;
+    };
+    dispatcher.registry().look_again(found, |name| {
+        if filter.as_deref().is_none_or(|filter| filter == name) {
+            listing::line(out, &found.address, name);
+        }
+    });
+}
