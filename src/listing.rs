@@ -1,10 +1,11 @@
-//! Listings (`d`, `sd`, `dump`, `who`): a [`Cursor`] makes one in steps of some microseconds, so that nobody
-//! waits long for a shard or a turn.
+//! Listings (`d`, `sd`, `dump`, `who`, and the counted `ld`, `lsd`, `lwho`): a [`Cursor`] makes one in steps of
+//! some microseconds, so that nobody waits long for a shard or a turn.
 
 mod sorted;
 mod window;
 
 use glockd_protocol::LockKind;
+use glockd_protocol::listing::Listing;
 
 use crate::dispatcher::Dispatcher;
 use sorted::Sorted;
@@ -52,6 +53,20 @@ impl Cursor {
     /// The listing of `who`: all registered names, or the connections of one.
     pub fn who(name: Option<&[u8]>) -> Cursor {
         Cursor(Sorted::who(name))
+    }
+
+    /// The listing of `ld` or `lsd`: the lines of [`lines`](Cursor::lines), counted.
+    pub fn counted_lines(kind: LockKind, name: Option<&[u8]>) -> Cursor {
+        let listing = match kind {
+            LockKind::Exclusive => Listing::Locks,
+            LockKind::Shared => Listing::SharedLocks,
+        };
+        Cursor(Sorted::lines(kind, name).in_blocks(listing, name))
+    }
+
+    /// The listing of `lwho`: the lines of [`who`](Cursor::who), counted.
+    pub fn counted_who(name: Option<&[u8]>) -> Cursor {
+        Cursor(Sorted::who(name).in_blocks(Listing::Clients, name))
     }
 
     /// Works for some ten microseconds, and appends what that brought to `out`: no more than some

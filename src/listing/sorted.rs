@@ -10,7 +10,8 @@
 //! would cost as much memory as the table, for as long as its reader takes).
 
 use byteview::ByteView;
-use glockd_protocol::{LockKind, listing};
+use glockd_protocol::LockKind;
+use glockd_protocol::listing::{self, Listing};
 
 use super::window::{Key, Window};
 use super::{CHUNK, SHOW, Step};
@@ -31,7 +32,16 @@ const VISIT: usize = 8;
 #[derive(Debug)]
 pub(super) struct Sorted {
     list: List,
+    /// There if it is counted.
+    blocks: Option<Blocks>,
     phase: Phase,
+}
+
+/// What makes a listing a counted one.
+#[derive(Debug)]
+struct Blocks {
+    listing: Listing,
+    argument: ByteView,
 }
 
 #[derive(Debug)]
@@ -86,6 +96,7 @@ impl Sorted {
     pub(super) fn lines(kind: LockKind, name: Option<&[u8]>) -> Sorted {
         Sorted {
             list: List::Lines(kind),
+            blocks: None,
             phase: Phase::Start(name.map(ByteView::from)),
         }
     }
@@ -93,6 +104,7 @@ impl Sorted {
     pub(super) fn map(kind: LockKind) -> Sorted {
         Sorted {
             list: List::Map(kind, listing::Map::default()),
+            blocks: None,
             phase: Phase::Start(None),
         }
     }
@@ -100,7 +112,17 @@ impl Sorted {
     pub(super) fn who(name: Option<&[u8]>) -> Sorted {
         Sorted {
             list: List::Who(name.map(ByteView::from)),
+            blocks: None,
             phase: Phase::Start(None),
+        }
+    }
+
+    /// The same lines in counted blocks, as they were asked for with this argument.
+    pub(super) fn in_blocks(self, listing: Listing, argument: Option<&[u8]>) -> Sorted {
+        let argument = argument.unwrap_or_default().into();
+        Sorted {
+            blocks: Some(Blocks { listing, argument }),
+            ..self
         }
     }
 
@@ -219,46 +241,76 @@ impl Sorted {
         else {
             return Step::more(1);
         };
-        let mut shown = 0;
-        while shown < SHOW {
+        let start = out.len();
+        let (mut shown, mut lines, mut more) = (0, 0, true);
+        while more && shown < SHOW && out.len() - start < CHUNK {
+            let before = out.len();
+            more = show_next(&mut self.list, keys, holders, dispatcher, out);
+            lines += usize::from(out.len() > before);
             shown += 1;
-            if let Some(open) = holders {
-                if open.show_next(&mut self.list, dispatcher, out) {
-                    continue;
-                }
-                *holders = None;
-            }
-            match keys.pop() {
-                Some(Key::Lock(name)) => {
-                    *holders = show_lock(&mut self.list, name, dispatcher, out)
-                }
-                Some(Key::Registration(found)) => {
-                    show_registration(&self.list, &found, dispatcher, out)
-                }
-                None => {
-                    return match next.take() {
-                        Some(next) => {
-                            self.phase = self.gather_after(dispatcher, Some(next));
-                            Step::more(VISIT + shown)
-                        }
-                        None => {
-                            if let List::Map(_, map) = &mut self.list {
-                                map.close(out);
-                            }
-                            Step {
-                                done: true,
-                                ..Step::more(shown)
-                            }
-                        }
-                    };
-                }
-            }
-            if out.len() >= CHUNK {
-                break;
-            }
         }
-        Step::more(shown)
+        if let Some(blocks) = &self.blocks {
+            blocks.open(out, start, lines);
+        }
+        if more {
+            return Step::more(shown);
+        }
+        if let Some(next) = next.take() {
+            self.phase = self.gather_after(dispatcher, Some(next));
+            return Step::more(VISIT + shown);
+        }
+        if let List::Map(_, map) = &mut self.list {
+            map.close(out);
+        }
+        if let Some(blocks) = &self.blocks {
+            blocks.close(out);
+        }
+        Step {
+            done: true,
+            ..Step::more(shown)
+        }
     }
+}
+
+impl Blocks {
+    /// Puts its header before a block of so many lines, which are all that `out` holds from `start` on.
+    fn open(&self, out: &mut Vec<u8>, start: usize, lines: usize) {
+        // Without lines it would be the end mark.
+        if lines > 0 {
+            let end = out.len();
+            listing::header(out, lines, self.listing, &self.argument);
+            let header = out.len() - end;
+            out[start..].rotate_right(header);
+        }
+    }
+
+    /// Appends the end mark.
+    fn close(&self, out: &mut Vec<u8>) {
+        listing::header(out, 0, self.listing, &self.argument);
+    }
+}
+
+/// Shows the next entry of a window, at most one line, unless it is gone by now. False once there are no
+/// more.
+fn show_next(
+    list: &mut List,
+    keys: &mut Vec<Key>,
+    holders: &mut Option<Holders>,
+    dispatcher: &Dispatcher,
+    out: &mut Vec<u8>,
+) -> bool {
+    if let Some(open) = holders {
+        if open.show_next(list, dispatcher, out) {
+            return true;
+        }
+        *holders = None;
+    }
+    match keys.pop() {
+        Some(Key::Lock(name)) => *holders = show_lock(list, name, dispatcher, out),
+        Some(Key::Registration(found)) => show_registration(list, &found, dispatcher, out),
+        None => return false,
+    }
+    true
 }
 
 /// Shows an exclusive lock, or begins to show a shared one.

@@ -22,6 +22,38 @@ fn listed(dispatcher: &Dispatcher, mut cursor: Cursor, mut between: impl FnMut()
     out.escape_ascii().to_string()
 }
 
+/// The blocks of a counted listing, each without its header; there must be an end mark behind them and
+/// nothing else.
+#[track_caller]
+fn blocks<'a>(listing: &'a str, title: &str) -> Vec<Vec<&'a str>> {
+    let mut lines = listing.split_terminator("\\n");
+    let mut blocks = Vec::new();
+    loop {
+        let (count, rest) = lines.next().unwrap().split_once(' ').unwrap();
+        assert_eq!(rest, title);
+        let count: usize = count.parse().unwrap();
+        if count == 0 {
+            break;
+        }
+        let block: Vec<&str> = lines.by_ref().take(count).collect();
+        assert_eq!(block.len(), count);
+        blocks.push(block);
+    }
+    assert_eq!(lines.next(), None);
+    blocks
+}
+
+/// Whether a counted listing shows what the other one does.
+#[track_caller]
+fn check_counted(dispatcher: &Dispatcher, counted: Cursor, title: &str, plain: Cursor) {
+    let (counted, plain) = (
+        listed(dispatcher, counted, || ()),
+        listed(dispatcher, plain, || ()),
+    );
+    let plain: Vec<&str> = plain.split_terminator("\\n").collect();
+    assert!(blocks(&counted, title).concat() == plain, "{title}");
+}
+
 #[track_caller]
 fn check(dispatcher: &Dispatcher, cursor: Cursor, expect: &str) {
     assert_eq!(
@@ -81,6 +113,32 @@ fn listings_are_sorted() {
     check(&dispatcher, Cursor::who(None), "a:2: me\nb:3: you\n");
     check(&dispatcher, Cursor::who(Some(b"you")), "b:3: you\n");
     check(&dispatcher, Cursor::who(Some(b"nobody")), "");
+
+    check(
+        &dispatcher,
+        Cursor::counted_lines(LockKind::Exclusive, None),
+        "4 Lock List: \n: c:1\na b: you\nbar: me\nfoo: c:1\n0 Lock List: \n",
+    );
+    check(
+        &dispatcher,
+        Cursor::counted_lines(LockKind::Exclusive, Some(b"a b")),
+        "1 Lock List: a b\na b: you\n0 Lock List: a b\n",
+    );
+    check(
+        &dispatcher,
+        Cursor::counted_lines(LockKind::Shared, Some(b"foo")),
+        "3 Shared Lock List: foo\nfoo: you\nfoo: c:1\nfoo: me\n0 Shared Lock List: foo\n",
+    );
+    check(
+        &dispatcher,
+        Cursor::counted_who(None),
+        "2 Client List: \na:2: me\nb:3: you\n0 Client List: \n",
+    );
+    check(
+        &dispatcher,
+        Cursor::counted_who(Some(b"you")),
+        "1 Client List: you\nb:3: you\n0 Client List: you\n",
+    );
 }
 
 #[test]
@@ -91,6 +149,133 @@ fn empty_listings() {
     check(&dispatcher, Cursor::map(LockKind::Exclusive), "map[]\n");
     check(&dispatcher, Cursor::map(LockKind::Shared), "map[]\n");
     check(&dispatcher, Cursor::who(None), "");
+    for (cursor, expect) in [
+        (
+            Cursor::counted_lines(LockKind::Exclusive, None),
+            "0 Lock List: \n",
+        ),
+        (
+            Cursor::counted_lines(LockKind::Exclusive, Some(b"a b")),
+            "0 Lock List: a b\n",
+        ),
+        (
+            Cursor::counted_lines(LockKind::Shared, None),
+            "0 Shared Lock List: \n",
+        ),
+        (
+            Cursor::counted_lines(LockKind::Shared, Some(b"foo")),
+            "0 Shared Lock List: foo\n",
+        ),
+        (Cursor::counted_who(None), "0 Client List: \n"),
+        (Cursor::counted_who(Some(b"x")), "0 Client List: x\n"),
+    ] {
+        check(&dispatcher, cursor, expect);
+    }
+}
+
+#[test]
+fn counted_listings_show_what_the_others_do() {
+    let dispatcher = Dispatcher::new(Policy::default());
+    let clients: Vec<ClientId> = (0..20_000)
+        .map(|number| {
+            let client = dispatcher.connect(&Peer::new(&format!("peer:{number}")));
+            let name = format!("name {}", number % 100);
+            dispatcher.registry().rename(client, Some(name.as_bytes()));
+            client
+        })
+        .collect();
+    // More than one window each, with names of several lengths and locks of many holders among them.
+    for (number, &client) in clients.iter().enumerate() {
+        let name = format!("{number}{}", "x".repeat(number % 50));
+        dispatcher.locks().get(client, name.as_bytes());
+        dispatcher.locks().shared_get(client, name.as_bytes());
+        if number % 4 == 0 {
+            dispatcher.locks().shared_get(client, b"many");
+        }
+    }
+    for (kind, title) in [
+        (LockKind::Exclusive, "Lock List: "),
+        (LockKind::Shared, "Shared Lock List: "),
+    ] {
+        for name in ["", "many", "17", "17xxxxxxxxxxxxxxxxx"] {
+            let filter = Some(name.as_bytes()).filter(|name| !name.is_empty());
+            check_counted(
+                &dispatcher,
+                Cursor::counted_lines(kind, filter),
+                &format!("{title}{name}"),
+                Cursor::lines(kind, filter),
+            );
+        }
+    }
+    for name in ["", "name 17", "nobody"] {
+        let filter = Some(name.as_bytes()).filter(|name| !name.is_empty());
+        check_counted(
+            &dispatcher,
+            Cursor::counted_who(filter),
+            &format!("Client List: {name}"),
+            Cursor::who(filter),
+        );
+    }
+}
+
+/// A counted listing, from which `vanish` takes what has not been shown as soon as something was: how many
+/// lines there are in each block.
+#[track_caller]
+fn counts(
+    dispatcher: &Dispatcher,
+    mut cursor: Cursor,
+    title: &str,
+    vanish: impl FnOnce(),
+) -> Vec<usize> {
+    // A step leaves alone what is there already.
+    let mut out = b"earlier\n".to_vec();
+    while out.len() == 8 {
+        assert!(!cursor.step(dispatcher, &mut out).done);
+    }
+    vanish();
+    while !cursor.step(dispatcher, &mut out).done {}
+    let listing = out.strip_prefix(b"earlier\n").unwrap();
+    blocks(&listing.escape_ascii().to_string(), title)
+        .iter()
+        .map(Vec::len)
+        .collect()
+}
+
+#[test]
+fn what_vanishes_is_not_counted() {
+    let dispatcher = Dispatcher::new(Policy::default());
+    let clients: Vec<ClientId> = (0..1000)
+        .map(|number| dispatcher.connect(&Peer::new(&format!("peer:{number:03}"))))
+        .collect();
+    let (locks, registry) = (dispatcher.locks(), dispatcher.registry());
+    let name = |number: usize| format!("{number:03}").into_bytes();
+    for (number, &client) in clients.iter().enumerate() {
+        locks.get(client, &name(number));
+        locks.shared_get(client, &name(number));
+        locks.shared_get(client, b"many");
+        registry.rename(client, Some(b"me"));
+    }
+    let counts = |cursor, title, vanish: &dyn Fn(usize)| {
+        counts(&dispatcher, cursor, title, || (100..999).for_each(vanish))
+    };
+
+    // What is left of the last one is found after steps that find nothing.
+    let lines = Cursor::counted_lines(LockKind::Shared, Some(b"many"));
+    let found = counts(lines, "Shared Lock List: many", &|number| {
+        assert!(locks.shared_release(clients[number], b"many"));
+    });
+    assert_eq!((found.iter().sum(), found.last()), (101, Some(&1)));
+
+    let lines = Cursor::counted_lines(LockKind::Exclusive, None);
+    let found = counts(lines, "Lock List: ", &|number| {
+        assert!(locks.release(clients[number], &name(number)));
+    });
+    assert_eq!((found.iter().sum(), found.last()), (101, Some(&1)));
+
+    let found = counts(Cursor::counted_who(None), "Client List: ", &|number| {
+        registry.rename(clients[number], None);
+    });
+    assert_eq!((found.iter().sum(), found.last()), (101, Some(&1)));
 }
 
 #[test]
@@ -156,22 +341,44 @@ fn what_is_held_throughout_appears_once_in_several_windows() {
     assert_eq!(even.count(), 20_000);
 }
 
+/// A listing, of which no step may bring more than a chunk and a line of this length.
+#[track_caller]
+fn listed_in_pieces(dispatcher: &Dispatcher, mut cursor: Cursor, line: usize) -> String {
+    let (mut listing, mut done) = (Vec::new(), false);
+    while !done {
+        let mut out = vec![b'x'; CHUNK];
+        done = cursor.step(dispatcher, &mut out).done;
+        let piece = &out[CHUNK..];
+        assert!(piece.len() < CHUNK + line, "{}", piece.len());
+        listing.extend_from_slice(piece);
+    }
+    listing.escape_ascii().to_string()
+}
+
 #[test]
 fn a_step_brings_a_bounded_piece() {
     let (dispatcher, clients) = dispatcher();
     for number in 0..200 {
-        dispatcher.locks().get(
-            clients[0],
-            format!("{number:03}{}", "x".repeat(30_000)).as_bytes(),
-        );
+        let name = format!("{number:03}{}", "x".repeat(30_000));
+        dispatcher.locks().get(clients[0], name.as_bytes());
     }
-    let mut cursor = Cursor::lines(LockKind::Exclusive, None);
-    let (mut total, mut done) = (0, false);
-    while !done {
-        let mut out = Vec::new();
-        done = cursor.step(&dispatcher, &mut out).done;
-        assert!(out.len() < CHUNK + 30_100, "{}", out.len());
-        total += out.len();
+    let lines = Cursor::lines(LockKind::Exclusive, None);
+    let shown = listed_in_pieces(&dispatcher, lines, 30_010);
+    assert_eq!(shown.len(), 200 * (30_003 + ": c:1\\n".len()));
+    let lines = Cursor::counted_lines(LockKind::Exclusive, None);
+    let shown = listed_in_pieces(&dispatcher, lines, 30_030);
+    assert_eq!(blocks(&shown, "Lock List: ").concat().len(), 200);
+}
+
+#[test]
+fn a_step_brings_a_bounded_piece_of_one_lock() {
+    let dispatcher = Dispatcher::new(Policy::default());
+    let name = "x".repeat(30_000);
+    for _ in 0..200 {
+        let client = dispatcher.connect(&Peer::new("c:1"));
+        dispatcher.locks().shared_get(client, name.as_bytes());
     }
-    assert_eq!(total, 200 * (30_003 + ": c:1\n".len()));
+    let lines = Cursor::lines(LockKind::Shared, None);
+    let shown = listed_in_pieces(&dispatcher, lines, 30_010);
+    assert_eq!(shown.len(), 200 * (30_000 + ": c:1\\n".len()));
 }
