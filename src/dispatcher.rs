@@ -223,13 +223,6 @@ impl Dispatcher {
             }
             Command::Dump(kind) => return list(Cursor::map(*kind)),
             Command::Who(name) => return list(Cursor::who(name.as_deref())),
-            Command::CountedList(name) => {
-                return list(Cursor::counted_lines(LockKind::Exclusive, name.as_deref()));
-            }
-            Command::CountedSharedList(name) => {
-                return list(Cursor::counted_lines(LockKind::Shared, name.as_deref()));
-            }
-            Command::CountedWho(name) => return list(Cursor::counted_who(name.as_deref())),
             Command::Hello => Reply::Hello,
             Command::Ping(text) => Reply::Pong(text),
             Command::GetWait { ms, name } => {
@@ -265,8 +258,15 @@ impl Dispatcher {
             }
             Command::Fence(name) => self.fence(client, LockKind::Exclusive, name),
             Command::SharedFence(name) => self.fence(client, LockKind::Shared, name),
+            Command::Owners(name) => return list(Cursor::owners(name)),
+            Command::CountedList(name) => {
+                return list(Cursor::counted_lines(LockKind::Exclusive, name.as_deref()));
+            }
+            Command::CountedSharedList(name) => {
+                return list(Cursor::counted_lines(LockKind::Shared, name.as_deref()));
+            }
+            Command::CountedWho(name) => return list(Cursor::counted_who(name.as_deref())),
             Command::CountedStatistics => Reply::CountedStatistics(self.statistics()),
-            Command::Owners(_) => todo!(),
         })
     }
 

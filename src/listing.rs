@@ -1,6 +1,7 @@
-//! Listings (`d`, `sd`, `dump`, `who`, and the counted `ld`, `lsd`, `lwho`): a [`Cursor`] makes one in steps of
-//! some microseconds, so that nobody waits long for a shard or a turn.
+//! Listings (`d`, `sd`, `dump`, `who`, the counted `ld`, `lsd`, `lwho`, and `own`): a [`Cursor`] makes one in
+//! steps of some microseconds, so that nobody waits long for a shard or a turn.
 
+mod owners;
 mod sorted;
 mod window;
 
@@ -8,6 +9,7 @@ use glockd_protocol::LockKind;
 use glockd_protocol::listing::Listing;
 
 use crate::dispatcher::Dispatcher;
+use owners::Owners;
 use sorted::Sorted;
 
 /// Entries that are shown in one step: ten microseconds.
@@ -19,7 +21,13 @@ const CHUNK: usize = 64 * 1024;
 
 /// A listing under way.
 #[derive(Debug)]
-pub struct Cursor(Sorted);
+pub struct Cursor(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Sorted(Sorted),
+    Owners(Owners),
+}
 
 /// What one step of a [`Cursor`] was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +50,17 @@ impl Step {
 impl Cursor {
     /// The listing of `d` or `sd`: all locks of a kind with their holders, or one.
     pub fn lines(kind: LockKind, name: Option<&[u8]>) -> Cursor {
-        Cursor(Sorted::lines(kind, name))
+        Cursor(Kind::Sorted(Sorted::lines(kind, name)))
     }
 
     /// The listing of `dump` or `dump shared`.
     pub fn map(kind: LockKind) -> Cursor {
-        Cursor(Sorted::map(kind))
+        Cursor(Kind::Sorted(Sorted::map(kind)))
     }
 
     /// The listing of `who`: all registered names, or the connections of one.
     pub fn who(name: Option<&[u8]>) -> Cursor {
-        Cursor(Sorted::who(name))
+        Cursor(Kind::Sorted(Sorted::who(name)))
     }
 
     /// The listing of `ld` or `lsd`: the lines of [`lines`](Cursor::lines), counted.
@@ -61,18 +69,31 @@ impl Cursor {
             LockKind::Exclusive => Listing::Locks,
             LockKind::Shared => Listing::SharedLocks,
         };
-        Cursor(Sorted::lines(kind, name).in_blocks(listing, name))
+        Cursor(Kind::Sorted(
+            Sorted::lines(kind, name).in_blocks(listing, name),
+        ))
     }
 
     /// The listing of `lwho`: the lines of [`who`](Cursor::who), counted.
     pub fn counted_who(name: Option<&[u8]>) -> Cursor {
-        Cursor(Sorted::who(name).in_blocks(Listing::Clients, name))
+        Cursor(Kind::Sorted(
+            Sorted::who(name).in_blocks(Listing::Clients, name),
+        ))
+    }
+
+    /// The listing of `own`: who holds the locks of this name, and who waits for them, of one moment. Its
+    /// first step visits all of them, and it keeps some hundred bytes for each until the end.
+    pub fn owners(name: &[u8]) -> Cursor {
+        Cursor(Kind::Owners(Owners::new(name)))
     }
 
     /// Works for some ten microseconds, and appends what that brought to `out`: no more than some
     /// kilobytes beyond the longest name. Let others run between steps, by what they cost.
     pub fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
-        self.0.step(dispatcher, out)
+        match &mut self.0 {
+            Kind::Sorted(sorted) => sorted.step(dispatcher, out),
+            Kind::Owners(owners) => owners.step(dispatcher, out),
+        }
     }
 }
 

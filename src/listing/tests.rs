@@ -4,6 +4,7 @@ use glockd_transports::Peer;
 
 use super::*;
 use crate::dispatcher::Departure;
+use crate::locks::{Attempt, Ticket};
 use crate::policy::Policy;
 use crate::registry::ClientId;
 
@@ -341,6 +342,178 @@ fn what_is_held_throughout_appears_once_in_several_windows() {
     assert_eq!(even.count(), 20_000);
 }
 
+/// A line of `own`: role, address, milliseconds, token, name.
+type OwnerLine = (String, String, u64, u64, String);
+
+/// The lines of `own`, as many as its header says.
+#[track_caller]
+fn owner_lines(listing: &str, name: &str) -> Vec<OwnerLine> {
+    let mut lines = listing.split_terminator("\\n");
+    let (count, rest) = lines.next().unwrap().split_once(' ').unwrap();
+    assert_eq!(rest, format!("Lock Owners: {name}"));
+    let lines: Vec<OwnerLine> = lines
+        .map(|line| {
+            let fields: Vec<&str> = line.splitn(5, ' ').collect();
+            let [role, address, ms, token, name] = fields[..] else {
+                panic!("{line}")
+            };
+            let (ms, token) = (ms.parse().unwrap(), token.parse().unwrap());
+            (role.into(), address.into(), ms, token, name.into())
+        })
+        .collect();
+    assert_eq!(count.parse(), Ok(lines.len()));
+    lines
+}
+
+#[track_caller]
+fn waits(attempt: Attempt) -> Ticket {
+    match attempt {
+        Attempt::Waits(ticket) => ticket,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn owners_are_listed_by_what_they_are() {
+    let dispatcher = Dispatcher::new(Policy::default());
+    let clients = [1, 2, 3, 4, 5, 6, 7, 8]
+        .map(|number| dispatcher.connect(&Peer::new(&format!("peer:{number}"))));
+    let locks = dispatcher.locks();
+    dispatcher.registry().rename(clients[0], Some(b"a name"));
+
+    assert!(locks.get(clients[0], b"a b"));
+    assert_eq!(locks.shared_get(clients[2], b"a b"), 1);
+    assert_eq!(locks.shared_get(clients[1], b"a b"), 2);
+    for (client, kind) in [
+        (6, LockKind::Shared),
+        (4, LockKind::Exclusive),
+        (3, LockKind::Exclusive),
+        (1, LockKind::Exclusive),
+        (5, LockKind::Shared),
+    ] {
+        let client = clients[client];
+        waits(match kind {
+            LockKind::Exclusive => locks.get_or_wait(client, b"a b", true),
+            LockKind::Shared => locks.shared_get_or_wait(client, b"a b", 2, true),
+        });
+    }
+    // Who has to do with another name, and who only watches, is not listed.
+    assert!(locks.get(clients[7], b"a"));
+    waits(locks.watch(clients[7], LockKind::Exclusive, b"a b", 1, true));
+
+    let token = |client, kind| {
+        let stamp = locks.held_since(client, kind, b"a b").unwrap();
+        dispatcher.token(stamp).unwrap()
+    };
+    let expect = [
+        ("x", 1, token(clients[0], LockKind::Exclusive), "a name"),
+        ("s", 3, token(clients[2], LockKind::Shared), "peer:3"),
+        ("s", 2, token(clients[1], LockKind::Shared), "peer:2"),
+        ("xw", 5, 0, "peer:5"),
+        ("xw", 4, 0, "peer:4"),
+        ("xw", 2, 0, "peer:2"),
+        ("sw", 7, 0, "peer:7"),
+        ("sw", 6, 0, "peer:6"),
+    ];
+    let shown = listed(&dispatcher, Cursor::owners(b"a b"), || ());
+    let shown: Vec<_> = owner_lines(&shown, "a b")
+        .into_iter()
+        .map(|(role, address, _, token, name)| (role, address, token, name))
+        .collect();
+    let expect = expect.map(|(role, number, token, name)| {
+        (role.into(), format!("peer:{number}"), token, name.into())
+    });
+    assert_eq!(shown, expect);
+}
+
+#[test]
+fn owners_are_shown_with_their_age() {
+    let (dispatcher, clients) = dispatcher();
+    let locks = dispatcher.locks();
+    locks.get(clients[0], b"foo");
+    waits(locks.get_or_wait(clients[1], b"foo", true));
+    let owners = locks.owners(b"foo");
+    let end = locks.now_ms() + 3;
+    while locks.now_ms() < end {
+        std::thread::yield_now();
+    }
+    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || ());
+    let shown = owner_lines(&shown, "foo");
+    assert_eq!(shown.len(), owners.len());
+    for ((.., ms, _, _), owner) in shown.iter().zip(owners) {
+        let since = owner.stamp.ms();
+        assert!((end - since..=locks.now_ms() - since).contains(ms), "{ms}");
+    }
+}
+
+#[test]
+fn a_lock_that_nobody_has_to_do_with() {
+    let (dispatcher, clients) = dispatcher();
+    check(&dispatcher, Cursor::owners(b"a b"), "0 Lock Owners: a b\n");
+    dispatcher.locks().get(clients[0], b"a b");
+    check(&dispatcher, Cursor::owners(b""), "0 Lock Owners: \n");
+    // Found, but gone before anybody could look.
+    let shown = listed(&dispatcher, Cursor::owners(b"a b"), || {
+        dispatcher.locks().release(clients[0], b"a b");
+    });
+    assert_eq!(shown, "0 Lock Owners: a b\\n");
+}
+
+#[test]
+fn owners_that_go_while_they_are_listed_are_not_counted() {
+    let dispatcher = Dispatcher::new(Policy::default());
+    let clients: Vec<ClientId> = (0..2000)
+        .map(|number| dispatcher.connect(&Peer::new(&format!("peer:{number:04}"))))
+        .collect();
+    let locks = dispatcher.locks();
+    locks.get(clients[0], b"foo");
+    for &client in &clients[1..1000] {
+        locks.shared_get(client, b"foo");
+    }
+    let mut tickets: Vec<Ticket> = clients[1000..]
+        .iter()
+        .map(|&client| waits(locks.get_or_wait(client, b"foo", true)))
+        .collect();
+
+    let mut steps = 0;
+    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
+        steps += 1;
+        match steps {
+            1 => {
+                // Before they are looked up: half of the holders, of whom one has a successor…
+                for &client in &clients[500..1000] {
+                    assert!(locks.shared_release(client, b"foo"));
+                }
+                assert!(dispatcher.disconnect(&mut Departure::new(clients[999]), usize::MAX));
+                assert_eq!(dispatcher.connect(&Peer::new("other")), clients[999]);
+                assert_eq!(locks.shared_get(clients[999], b"foo"), 500);
+                // …one that came back, half of the waiters, and the first of these, who holds it now.
+                assert_eq!(locks.shared_get(clients[998], b"foo"), 501);
+                for ticket in tickets.drain(500..) {
+                    assert_eq!(locks.give_up(ticket), None);
+                }
+                assert!(locks.release(clients[0], b"foo"));
+            }
+            // When all are: too late to be left out.
+            30 => {
+                for &client in &clients[1..500] {
+                    assert!(locks.shared_release(client, b"foo"));
+                }
+            }
+            _ => {}
+        }
+    });
+    assert!(steps > 30);
+    let shown: Vec<(String, String)> = owner_lines(&shown, "foo")
+        .into_iter()
+        .map(|(role, address, ..)| (role, address))
+        .collect();
+    let line = |role: &str, number: usize| (role.to_owned(), format!("peer:{number:04}"));
+    let holders = (1..500).map(|number| line("s", number));
+    let waiters = (1001..1500).map(|number| line("xw", number));
+    assert_eq!(shown, holders.chain(waiters).collect::<Vec<_>>());
+}
+
 /// A listing, of which no step may bring more than a chunk and a line of this length.
 #[track_caller]
 fn listed_in_pieces(dispatcher: &Dispatcher, mut cursor: Cursor, line: usize) -> String {
@@ -381,4 +554,18 @@ fn a_step_brings_a_bounded_piece_of_one_lock() {
     let lines = Cursor::lines(LockKind::Shared, None);
     let shown = listed_in_pieces(&dispatcher, lines, 30_010);
     assert_eq!(shown.len(), 200 * (30_000 + ": c:1\\n".len()));
+    let shown = listed_in_pieces(&dispatcher, Cursor::owners(name.as_bytes()), 30_030);
+    assert_eq!(owner_lines(&shown, &name).len(), 200);
+}
+
+#[test]
+fn a_step_brings_a_bounded_piece_of_long_owners() {
+    let dispatcher = Dispatcher::new(Policy::default());
+    for _ in 0..200 {
+        let client = dispatcher.connect(&Peer::new("c:1"));
+        dispatcher.registry().rename(client, Some(&[b'x'; 30_000]));
+        dispatcher.locks().shared_get(client, b"foo");
+    }
+    let shown = listed_in_pieces(&dispatcher, Cursor::owners(b"foo"), 30_060);
+    assert_eq!(owner_lines(&shown, "foo").len(), 200);
 }
