@@ -15,6 +15,10 @@ use sorted::Sorted;
 /// Entries that are shown in one step: ten microseconds.
 const SHOW: usize = 64;
 
+/// So many holders or waiters of a lock that are found under one hold of its shard's mutex are reckoned as a
+/// plain command, in [`Step::work`].
+const FOUND: usize = 8;
+
 /// What a step adds at the most, short of one long entry: a window of long names must not become one
 /// reply in memory.
 const CHUNK: usize = 64 * 1024;

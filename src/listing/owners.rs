@@ -12,7 +12,7 @@ use std::vec::IntoIter;
 use byteview::ByteView;
 use glockd_protocol::{LockKind, listing};
 
-use super::{CHUNK, SHOW, Step};
+use super::{CHUNK, FOUND, SHOW, Step};
 use crate::dispatcher::Dispatcher;
 use crate::locks::Owner;
 
@@ -76,8 +76,7 @@ impl Owners {
             now: dispatcher.locks().now_ms(),
             lines: Vec::with_capacity(found),
         };
-        // One that is found costs a quarter of a command.
-        Step::more(1 + found / 4)
+        Step::more(1 + found / FOUND)
     }
 
     fn look_up(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {

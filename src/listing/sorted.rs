@@ -14,7 +14,7 @@ use glockd_protocol::LockKind;
 use glockd_protocol::listing::{self, Listing};
 
 use super::window::{Key, Window};
-use super::{CHUNK, SHOW, Step};
+use super::{CHUNK, FOUND, SHOW, Step};
 use crate::dispatcher::Dispatcher;
 use crate::locks;
 use crate::registry::{ClientId, Registration};
@@ -242,22 +242,23 @@ impl Sorted {
             return Step::more(1);
         };
         let start = out.len();
-        let (mut shown, mut lines, mut more) = (0, 0, true);
-        while more && shown < SHOW && out.len() - start < CHUNK {
+        let (mut work, mut lines, mut more) = (0, 0, true);
+        while more && work < SHOW && out.len() - start < CHUNK {
             let before = out.len();
-            more = show_next(&mut self.list, keys, holders, dispatcher, out);
+            let cost = show_next(&mut self.list, keys, holders, dispatcher, out);
+            more = cost.is_some();
+            work += cost.unwrap_or(1);
             lines += usize::from(out.len() > before);
-            shown += 1;
         }
         if let Some(blocks) = &self.blocks {
             blocks.open(out, start, lines);
         }
         if more {
-            return Step::more(shown);
+            return Step::more(work);
         }
         if let Some(next) = next.take() {
             self.phase = self.gather_after(dispatcher, Some(next));
-            return Step::more(VISIT + shown);
+            return Step::more(VISIT + work);
         }
         if let List::Map(_, map) = &mut self.list {
             map.close(out);
@@ -267,7 +268,7 @@ impl Sorted {
         }
         Step {
             done: true,
-            ..Step::more(shown)
+            ..Step::more(work)
         }
     }
 }
@@ -290,27 +291,27 @@ impl Blocks {
     }
 }
 
-/// Shows the next entry of a window, at most one line, unless it is gone by now. False once there are no
-/// more.
+/// Shows the next entry of a window, at most one line, unless it is gone by now. What that cost; `None` once
+/// there are no more.
 fn show_next(
     list: &mut List,
     keys: &mut Vec<Key>,
     holders: &mut Option<Holders>,
     dispatcher: &Dispatcher,
     out: &mut Vec<u8>,
-) -> bool {
+) -> Option<usize> {
     if let Some(open) = holders {
         if open.show_next(list, dispatcher, out) {
-            return true;
+            return Some(1);
         }
         *holders = None;
     }
-    match keys.pop() {
-        Some(Key::Lock(name)) => *holders = show_lock(list, name, dispatcher, out),
-        Some(Key::Registration(found)) => show_registration(list, &found, dispatcher, out),
-        None => return false,
+    match keys.pop()? {
+        Key::Lock(name) => *holders = show_lock(list, name, dispatcher, out),
+        Key::Registration(found) => show_registration(list, &found, dispatcher, out),
     }
-    true
+    let found = holders.as_ref().map_or(0, |holders| holders.clients.len());
+    Some(1 + found / FOUND)
 }
 
 /// Shows an exclusive lock, or begins to show a shared one.

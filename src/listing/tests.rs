@@ -569,3 +569,24 @@ fn a_step_brings_a_bounded_piece_of_long_owners() {
     let shown = listed_in_pieces(&dispatcher, Cursor::owners(b"foo"), 30_060);
     assert_eq!(owner_lines(&shown, "foo").len(), 200);
 }
+
+#[test]
+fn all_who_are_found_at_once_are_reckoned() {
+    let dispatcher = Dispatcher::new(Policy::default());
+    for _ in 0..8000 {
+        let client = dispatcher.connect(&Peer::new("c:1"));
+        dispatcher.locks().shared_get(client, b"foo");
+    }
+    for mut cursor in [
+        Cursor::lines(LockKind::Shared, Some(b"foo")),
+        Cursor::owners(b"foo"),
+    ] {
+        let (mut most, mut done, mut out) = (0, false, Vec::new());
+        while !done {
+            let step = cursor.step(&dispatcher, &mut out);
+            most = most.max(step.work);
+            done = step.done;
+        }
+        assert!((1000..1100).contains(&most), "{most}");
+    }
+}
