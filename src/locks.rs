@@ -415,9 +415,10 @@ impl LockTable {
         }
     }
 
-    /// Who holds the locks of a name, and who waits to: the exclusive one's holder, those of the shared one in
-    /// the order in which they came, then the waiters of either as they stand in line.
-    pub fn owners(&self, name: &[u8]) -> Vec<Owner> {
+    /// Visits who holds the locks of a name and who waits to, under one hold of a mutex: keep it short. First
+    /// comes the exclusive one's holder, then those of the shared one in the order in which they came, then
+    /// the waiters of either as they stand in line.
+    pub fn owners(&self, name: &[u8], visit: impl FnMut(Owner)) {
         let key = self.key(LockKind::Exclusive, name);
         let shared = Key {
             kind: LockKind::Shared,
@@ -433,14 +434,15 @@ impl LockTable {
                 waiter: arena::NONE,
             }
         };
-        let exclusive = state.exclusive.holding(key.hash, name).into_iter();
-        let mut owners: Vec<Owner> = exclusive.map(owner(LockKind::Exclusive)).collect();
+        let holder = state.exclusive.holding(key.hash, name).into_iter();
         let holders = state.shared.holdings(key.hash, name);
-        owners.extend(holders.map(owner(LockKind::Shared)));
-        if let Some(waiting) = &state.waiting {
-            owners.extend(waiting.list(key).chain(waiting.list(shared)));
-        }
-        owners
+        let waiting = state.waiting.iter();
+        let waiters = waiting.flat_map(|waiting| waiting.list(key).chain(waiting.list(shared)));
+        holder
+            .map(owner(LockKind::Exclusive))
+            .chain(holders.map(owner(LockKind::Shared)))
+            .chain(waiters)
+            .for_each(visit);
     }
 
     /// Looks at one who was found by [`owners`](LockTable::owners), while it is certain to hold the lock, or to

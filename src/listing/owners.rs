@@ -1,9 +1,11 @@
 //! The listing of `own`: who holds the locks of one name, and who waits for them.
 //!
-//! The count stands first, and must be true. So all are found in one moment, then addresses and names are
-//! looked up in slices, which leaves out whoever does not hold the lock or wait for it any more, and only
-//! then are they shown. This takes some hundred bytes for each owner of that one name, until the reader has
-//! taken what there is; names and addresses are shared with the registry, however long they are.
+//! The count stands first, and must be true. So all are found in one moment, and in it the addresses and
+//! names of the first are looked up: a lock that is handed over meanwhile is not shown as nobody's. Those of
+//! the others are looked up in slices, which leaves out whoever does not hold the lock or wait for it any
+//! more, and only then are they shown. This takes some hundred bytes for each owner of that one name, until
+//! the reader has taken what there is; names and addresses are shared with the registry, however long they
+//! are.
 //!
 //! Turned down: keeping the lines, as many copies of a long name as there are readers.
 
@@ -69,14 +71,23 @@ impl Owners {
     }
 
     fn start(&mut self, dispatcher: &Dispatcher) -> Step {
-        let owners = dispatcher.locks().owners(&self.name);
-        let found = owners.len();
+        let now = dispatcher.locks().now_ms();
+        let (mut lines, mut owners) = (Vec::new(), Vec::new());
+        dispatcher.locks().owners(&self.name, |owner| {
+            if lines.len() < SHOW {
+                lines.extend(line(dispatcher, &owner, now));
+            } else {
+                owners.push(owner);
+            }
+        });
+        let work = 1 + lines.len() + owners.len() / FOUND;
+        lines.reserve_exact(owners.len());
         self.phase = Phase::LookUp {
             owners: owners.into_iter(),
-            now: dispatcher.locks().now_ms(),
-            lines: Vec::with_capacity(found),
+            now,
+            lines,
         };
-        Step::more(1 + found / FOUND)
+        Step::more(work)
     }
 
     fn look_up(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
@@ -88,7 +99,9 @@ impl Owners {
         while work < SHOW
             && let Some(owner) = owners.next()
         {
-            lines.extend(line(dispatcher, &self.name, &owner, *now));
+            let line = || line(dispatcher, &owner, *now);
+            let locks = dispatcher.locks();
+            lines.extend(locks.look_at_owner(&self.name, &owner, line).flatten());
             work += cost;
         }
         if owners.len() > 0 {
@@ -104,14 +117,12 @@ impl Owners {
     }
 }
 
-/// The line of an owner, if it still is one.
-fn line(dispatcher: &Dispatcher, lock: &[u8], owner: &Owner, now: u64) -> Option<Line> {
-    let shown = dispatcher.locks().look_at_owner(lock, owner, || {
-        dispatcher.registry().look(owner.client, |client| {
-            (client.address().clone(), client.shown_as().clone())
-        })
+/// The line of an owner, while it is certain to be one.
+fn line(dispatcher: &Dispatcher, owner: &Owner, now: u64) -> Option<Line> {
+    let shown = dispatcher.registry().look(owner.client, |client| {
+        (client.address().clone(), client.shown_as().clone())
     });
-    let (address, name) = shown.flatten()?;
+    let (address, name) = shown?;
     let token = match owner.waits {
         true => None,
         false => dispatcher.token(owner.stamp),

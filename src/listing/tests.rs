@@ -1,5 +1,7 @@
 //! Listings against what they are to show, and against a table that changes under them.
 
+use std::iter;
+
 use glockd_transports::Peer;
 
 use super::*;
@@ -432,7 +434,8 @@ fn owners_are_shown_with_their_age() {
     let locks = dispatcher.locks();
     locks.get(clients[0], b"foo");
     waits(locks.get_or_wait(clients[1], b"foo", true));
-    let owners = locks.owners(b"foo");
+    let mut owners = Vec::new();
+    locks.owners(b"foo", |owner| owners.push(owner));
     let end = locks.now_ms() + 3;
     while locks.now_ms() < end {
         std::thread::yield_now();
@@ -452,11 +455,26 @@ fn a_lock_that_nobody_has_to_do_with() {
     check(&dispatcher, Cursor::owners(b"a b"), "0 Lock Owners: a b\n");
     dispatcher.locks().get(clients[0], b"a b");
     check(&dispatcher, Cursor::owners(b""), "0 Lock Owners: \n");
-    // Found, but gone before anybody could look.
-    let shown = listed(&dispatcher, Cursor::owners(b"a b"), || {
-        dispatcher.locks().release(clients[0], b"a b");
+}
+
+#[test]
+fn a_lock_that_is_handed_over_while_it_is_listed_has_a_holder() {
+    let (dispatcher, clients) = dispatcher();
+    let locks = dispatcher.locks();
+    assert!(locks.get(clients[0], b"foo"));
+    waits(locks.get_or_wait(clients[1], b"foo", true));
+    let mut steps = 0;
+    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
+        steps += 1;
+        locks.release(clients[0], b"foo");
     });
-    assert_eq!(shown, "0 Lock Owners: a b\\n");
+    assert!(steps > 0);
+    let shown: Vec<(String, String)> = owner_lines(&shown, "foo")
+        .into_iter()
+        .map(|(role, address, ..)| (role, address))
+        .collect();
+    let expect = [("x", "c:1"), ("xw", "a:2")];
+    assert_eq!(shown, expect.map(|(a, b)| (a.to_owned(), b.to_owned())));
 }
 
 #[test]
@@ -487,14 +505,15 @@ fn owners_that_go_while_they_are_listed_are_not_counted() {
                 assert!(dispatcher.disconnect(&mut Departure::new(clients[999]), usize::MAX));
                 assert_eq!(dispatcher.connect(&Peer::new("other")), clients[999]);
                 assert_eq!(locks.shared_get(clients[999], b"foo"), 500);
-                // …one that came back, half of the waiters, and the first of these, who holds it now.
+                // …one that came back, half of the waiters, and the first of these, who holds it now. The
+                // holder before is among the first, who have been looked up.
                 assert_eq!(locks.shared_get(clients[998], b"foo"), 501);
                 for ticket in tickets.drain(500..) {
                     assert_eq!(locks.give_up(ticket), None);
                 }
                 assert!(locks.release(clients[0], b"foo"));
             }
-            // When all are: too late to be left out.
+            // When all have been: too late to be left out.
             30 => {
                 for &client in &clients[1..500] {
                     assert!(locks.shared_release(client, b"foo"));
@@ -510,6 +529,7 @@ fn owners_that_go_while_they_are_listed_are_not_counted() {
         .collect();
     let line = |role: &str, number: usize| (role.to_owned(), format!("peer:{number:04}"));
     let holders = (1..500).map(|number| line("s", number));
+    let holders = iter::once(line("x", 0)).chain(holders);
     let waiters = (1001..1500).map(|number| line("xw", number));
     assert_eq!(shown, holders.chain(waiters).collect::<Vec<_>>());
 }
