@@ -11,11 +11,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use glockd_protocol::{Verb, parse};
+use glockd_protocol::{Reply, Verb, parse};
 use glockd_transports::{Frame, Frames, Peer, Session};
 use tokio::task::yield_now;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{Level, debug, enabled};
 
 use crate::admission::Admitted;
 use crate::dispatcher::{Answer, Dispatcher, Wait};
@@ -264,6 +264,7 @@ enum Later {
 
 /// Answers the frames of `input` from number `next` on: up to a reply that takes its time, and is then to be
 /// appended, a chunk of output, or the end of the turn.
+#[inline(never)] // Within the future, all that it uses would be read from memory.
 fn answer_some(
     hub: &Hub,
     client: ClientId,
@@ -287,7 +288,7 @@ fn answer_some(
 }
 
 /// Runs one frame, and appends the bytes of its reply; or returns the reply that takes its time.
-#[inline(always)] // Its one caller that matters is a loop around it.
+#[inline(always)] // Its one caller is a loop around it.
 fn answer(
     hub: &Hub,
     client: ClientId,
@@ -298,17 +299,20 @@ fn answer(
     let dispatcher = hub.dispatcher();
     let out = output.buffer();
     let start = out.len();
-    let logged = match frame {
+    match frame {
         Frame::Data(bytes) | Frame::Part(bytes) => {
             turn.spend(1 + (bytes.len() / BYTES) as u32);
             match parse(bytes) {
                 Ok(command) => match dispatcher.dispatch(client, &command) {
-                    Answer::Reply(reply) => {
+                    // Not moved: it is as large as it is short-lived.
+                    Answer::Reply(ref reply) => {
                         reply.encode(out);
-                        if matches!(command.verb(), Verb::Q | Verb::Lq) {
+                        if let Reply::Statistics(_) | Reply::CountedStatistics(_) = reply {
                             turn.spend(STATISTICS);
                         }
-                        is_logged(command.verb())
+                        if enabled!(Level::DEBUG) && is_logged(command.verb()) {
+                            log_reply(dispatcher, client, &out[start..]);
+                        }
                     }
                     Answer::List(cursor) => return Some(Later::List(cursor)),
                     Answer::Later(wait) => return Some(Later::Wait(wait)),
@@ -316,7 +320,6 @@ fn answer(
                 Err(error) => {
                     debug!(peer = %address(dispatcher, client), line = %excerpt(bytes), "{error}");
                     dispatcher.reject(error).encode(out);
-                    false
                 }
             }
         }
@@ -325,11 +328,10 @@ fn answer(
             dispatcher
                 .reject_oversized(hub.limits().max_line)
                 .encode(out);
-            true
+            if enabled!(Level::DEBUG) {
+                log_reply(dispatcher, client, &out[start..]);
+            }
         }
-    };
-    if logged {
-        log_reply(dispatcher, client, &out[start..]);
     }
     None
 }
@@ -340,6 +342,7 @@ fn is_logged(verb: Verb) -> bool {
     matches!(verb, G | Gw | R | Sg | Sgl | Sgw | Sr)
 }
 
+#[cold]
 fn log_reply(dispatcher: &Dispatcher, client: ClientId, reply: &[u8]) {
     debug!(peer = %address(dispatcher, client), "{}", excerpt(reply.trim_ascii_end()));
 }

@@ -1,6 +1,7 @@
 //! What each command does: the protocol's table of contents.
 
 use std::borrow::Cow;
+use std::hint::cold_path;
 
 use std::task::{Context, Poll};
 
@@ -176,13 +177,14 @@ impl Dispatcher {
 
     /// Answers a command.
     pub fn dispatch<'a>(&self, client: ClientId, command: &'a Command<'_>) -> Answer<'a> {
-        match self.policy.permission(command.verb()) {
-            Permission::Allowed => self.stats.command(command.verb()),
-            Permission::Disabled => {
-                self.stats.command(command.verb());
-                return Answer::Reply(Reply::Disabled);
-            }
-            Permission::Unknown => return Answer::Reply(self.reject(ParseError::UnknownCommand)),
+        let verb = command.verb();
+        let permission = self.policy.permission(verb);
+        if permission == Permission::Unknown {
+            return Answer::Reply(self.reject(ParseError::UnknownCommand));
+        }
+        self.stats.command(verb);
+        if permission == Permission::Disabled {
+            return Answer::Reply(Reply::Disabled);
         }
         Answer::Reply(match command {
             Command::Get(name) => Reply::Get {
@@ -209,6 +211,22 @@ impl Dispatcher {
                 holders: self.locks.holders(name),
                 name,
             },
+            // Apart, or a compiler would take all of these for too rare to be worth inlining.
+            other => {
+                cold_path();
+                return self.dispatch_other(client, other);
+            }
+        })
+    }
+
+    /// Answers a command that is about more than one lock, or waits, or is about none.
+    #[inline(always)]
+    fn dispatch_other<'a>(&self, client: ClientId, command: &'a Command<'_>) -> Answer<'a> {
+        Answer::Reply(match command {
+            Command::Get(_) | Command::Release(_) | Command::Inspect(_) => unreachable!("above"),
+            Command::SharedGet(_) | Command::SharedRelease(_) | Command::SharedInspect(_) => {
+                unreachable!("above")
+            }
             Command::Me => self.me(client),
             Command::Iam(name) => {
                 self.registry.rename(client, name.as_deref());
@@ -241,7 +259,7 @@ impl Dispatcher {
                 let attempt = self.locks.shared_get_or_wait(client, name, *limit, *ms > 0);
                 return waiting(Goal::Get(LockKind::Shared), name, *ms, attempt);
             }
-            // Who waits has it carried out by its connection; here nobody waits.
+            // Of a client that waits for nothing.
             Command::Cancel(name) => Reply::Cancel {
                 cancelled: false,
                 name,
@@ -319,13 +337,16 @@ impl Dispatcher {
         Some(goal.missed(Refusal::Cancelled, name))
     }
 
-    /// Answers a `cancel` that has been carried out.
-    pub fn cancelled<'a>(&self, name: &'a [u8]) -> Reply<'a> {
+    /// Answers a `cancel` of a client that waits: whoever knows of its waits has carried it out, or not.
+    pub fn answer_cancel<'a>(&self, name: &'a [u8], cancelled: bool) -> Reply<'a> {
         self.stats.command(Verb::Cancel);
-        Reply::Cancel {
-            cancelled: true,
-            name,
-        }
+        Reply::Cancel { cancelled, name }
+    }
+
+    /// Answers a `ping` of a client that waits.
+    pub fn answer_ping<'a>(&self, text: &'a [u8]) -> Reply<'a> {
+        self.stats.command(Verb::Ping);
+        Reply::Pong(text)
     }
 
     /// The fencing token of a grant, if it can be vouched for.

@@ -575,6 +575,7 @@ impl LockTable {
         (released, true)
     }
 
+    #[inline(always)]
     fn get_in(&self, state: &mut State, client: ClientId, key: Key<'_>) -> Result<(), Denied> {
         let State {
             exclusive, stamp, ..
@@ -618,6 +619,7 @@ impl LockTable {
     }
 
     /// Who is to have an exclusive lock that is released.
+    #[inline(always)]
     fn heir(
         &self,
         waiting: &mut Option<Box<Waiting>>,
@@ -635,10 +637,11 @@ impl LockTable {
     }
 
     fn stamp(&self, last: &mut Stamp) -> Stamp {
-        *last = last.next(self.clock.rough_age());
+        *last = last.next(self.clock.age());
         *last
     }
 
+    #[inline(always)]
     fn settle(&self, hash: u64, state: MutexGuard<'_, State>, wakes: Wakes) {
         if state.waiting.is_some() {
             self.settle_in(self.index(hash), state, wakes);

@@ -11,11 +11,13 @@
 //! complete when it gets here, so nothing in this file ever waits.
 
 use std::borrow::Cow;
+use std::hint::cold_path;
 
+use nom::branch::alt;
 use nom::bytes::complete::{tag, take_till};
 use nom::character::complete::u32;
-use nom::combinator::{map, map_opt, opt, rest, value};
-use nom::sequence::{delimited, preceded};
+use nom::combinator::{eof, map, opt, rest};
+use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 
 use crate::white;
@@ -39,108 +41,143 @@ pub enum ParseError {
 ///
 /// [`ParseError::UnknownCommand`] if the frame starts with no verb, [`ParseError::BadArgument`] if it starts
 /// with one that needs numbers, and they are not there. Every name is acceptable.
+#[inline(always)]
 pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
-    let (argument, verb) = verb(white::trim(frame)).map_err(|_| ParseError::UnknownCommand)?;
-    match command(verb, argument) {
-        Ok((_, command)) => Ok(command),
-        Err(_) => Err(ParseError::BadArgument(verb)),
+    match command(white::trim(frame)) {
+        Ok((_, (verb, argument))) => match verb {
+            // Most commands, and few enough for a compiler to take none for a rarity.
+            b"g" => Ok(Command::Get(argument)),
+            b"r" => Ok(Command::Release(argument)),
+            b"i" => Ok(Command::Inspect(argument)),
+            b"sg" => Ok(Command::SharedGet(argument)),
+            b"sr" => Ok(Command::SharedRelease(argument)),
+            b"si" => Ok(Command::SharedInspect(argument)),
+            _ => {
+                cold_path();
+                other(verb, argument)
+            }
+        },
+        Err(_) => Err(ParseError::UnknownCommand),
     }
 }
 
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
-/// `verb`, one of [`Verb::ALL`], which reaches up to the first SP (0x20) or the end: a tab does not end it.
-fn verb(input: &[u8]) -> Parsed<'_, Verb> {
-    map_opt(take_till(|byte| byte == b' '), Verb::from_bytes).parse_complete(input)
+/// `command = verb argument`
+#[inline(always)]
+fn command(input: &[u8]) -> Parsed<'_, (&[u8], Cow<'_, [u8]>)> {
+    (verb, argument).parse_complete(input)
 }
 
-/// `argument`, of which each verb has its own.
-fn command(verb: Verb, input: &[u8]) -> Parsed<'_, Command<'_>> {
-    match verb {
-        Verb::G => map(name, Command::Get).parse_complete(input),
-        Verb::R => map(name, Command::Release).parse_complete(input),
-        Verb::I => map(name, Command::Inspect).parse_complete(input),
-        Verb::Sg => map(name, Command::SharedGet).parse_complete(input),
-        Verb::Sr => map(name, Command::SharedRelease).parse_complete(input),
-        Verb::Si => map(name, Command::SharedInspect).parse_complete(input),
-        Verb::D => map(filter, Command::List).parse_complete(input),
-        Verb::Sd => map(filter, Command::SharedList).parse_complete(input),
-        Verb::Dump => map(kind, Command::Dump).parse_complete(input),
-        Verb::Me => value(Command::Me, rest).parse_complete(input),
-        Verb::Iam => map(filter, Command::Iam).parse_complete(input),
-        Verb::Who => map(filter, Command::Who).parse_complete(input),
-        Verb::Q => value(Command::Statistics, rest).parse_complete(input),
-        Verb::Hello => value(Command::Hello, rest).parse_complete(input),
-        Verb::Ping => map(name, Command::Ping).parse_complete(input),
-        Verb::Gw => {
-            map((number, name), |(ms, name)| Command::GetWait { ms, name }).parse_complete(input)
+/// `verb`, which reaches up to the first SP (0x20) or the end: a tab does not end it.
+#[inline(always)]
+fn verb(input: &[u8]) -> Parsed<'_, &[u8]> {
+    take_till(|byte| byte == b' ').parse_complete(input)
+}
+
+#[inline(always)]
+fn other<'a>(verb: &[u8], argument: Cow<'a, [u8]>) -> Result<Command<'a>, ParseError> {
+    let verb = Verb::from_bytes(verb).ok_or(ParseError::UnknownCommand)?;
+    Ok(match verb {
+        Verb::G => Command::Get(argument),
+        Verb::R => Command::Release(argument),
+        Verb::I => Command::Inspect(argument),
+        Verb::Sg => Command::SharedGet(argument),
+        Verb::Sr => Command::SharedRelease(argument),
+        Verb::Si => Command::SharedInspect(argument),
+        Verb::D => Command::List(filter(argument)),
+        Verb::Sd => Command::SharedList(filter(argument)),
+        Verb::Dump => Command::Dump(kind(&argument)),
+        Verb::Me => Command::Me,
+        Verb::Iam => Command::Iam(filter(argument)),
+        Verb::Who => Command::Who(filter(argument)),
+        Verb::Q => Command::Statistics,
+        Verb::Hello => Command::Hello,
+        Verb::Ping => Command::Ping(argument),
+        Verb::Cancel => Command::Cancel(argument),
+        Verb::F => Command::Fence(argument),
+        Verb::Sf => Command::SharedFence(argument),
+        Verb::Own => Command::Owners(argument),
+        Verb::Ld => Command::CountedList(filter(argument)),
+        Verb::Lsd => Command::CountedSharedList(filter(argument)),
+        Verb::Lwho => Command::CountedWho(filter(argument)),
+        Verb::Lq => Command::CountedStatistics,
+        Verb::Gw | Verb::Iw | Verb::Sgl | Verb::Sgw | Verb::Siw => {
+            return numbered(verb, argument).ok_or(ParseError::BadArgument(verb));
         }
-        Verb::Sgl => map((number, name), |(limit, name)| Command::SharedGetLimited {
-            limit,
-            name,
-        })
-        .parse_complete(input),
-        Verb::Sgw => map((number, number, name), |(ms, limit, name)| {
-            Command::SharedGetWait { ms, limit, name }
-        })
-        .parse_complete(input),
-        Verb::Cancel => map(name, Command::Cancel).parse_complete(input),
-        Verb::Iw => map((number, name), |(ms, name)| Command::InspectWait {
-            ms,
-            name,
-        })
-        .parse_complete(input),
-        Verb::Siw => map((number, number, name), |(ms, below, name)| {
-            Command::SharedInspectWait { ms, below, name }
-        })
-        .parse_complete(input),
-        Verb::F => map(name, Command::Fence).parse_complete(input),
-        Verb::Sf => map(name, Command::SharedFence).parse_complete(input),
-        Verb::Own => map(name, Command::Owners).parse_complete(input),
-        Verb::Ld => map(filter, Command::CountedList).parse_complete(input),
-        Verb::Lsd => map(filter, Command::CountedSharedList).parse_complete(input),
-        Verb::Lwho => map(filter, Command::CountedWho).parse_complete(input),
-        Verb::Lq => value(Command::CountedStatistics, rest).parse_complete(input),
-    }
+    })
 }
 
-/// `name = [ SP *OCTET ]`, with its runs of white space folded and its ends stripped.
-fn name(input: &[u8]) -> Parsed<'_, Cow<'_, [u8]>> {
-    map(preceded(opt(tag(" ")), rest), white::fold).parse_complete(input)
-}
-
-/// `filter = name`, which may be left out: an empty one is none.
-fn filter(input: &[u8]) -> Parsed<'_, Option<Cow<'_, [u8]>>> {
-    map(name, |name| Some(name).filter(|name| !name.is_empty())).parse_complete(input)
-}
-
-/// `kind = name`, of which anything but `shared` is ignored.
-fn kind(input: &[u8]) -> Parsed<'_, LockKind> {
-    map(name, |name| match &*name {
-        b"shared" => LockKind::Shared,
-        _ => LockKind::Exclusive,
+/// `argument = [ SP *OCTET ]`, with its runs of white space folded and its ends stripped.
+#[inline(always)]
+fn argument(input: &[u8]) -> Parsed<'_, Cow<'_, [u8]>> {
+    map(opt(preceded(tag(" "), rest)), |octets| {
+        white::fold(octets.unwrap_or_default())
     })
     .parse_complete(input)
 }
 
-/// `number = *white 1*DIGIT`, below 2³², and there its word ends.
-fn number(input: &[u8]) -> Parsed<'_, u32> {
-    delimited(white, u32, word_end).parse_complete(input)
+/// An argument that may be left out: an empty one is none.
+fn filter(argument: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
+    Some(argument).filter(|name| !name.is_empty())
 }
 
-/// `*white`
-fn white(input: &[u8]) -> Parsed<'_, ()> {
-    Ok((white::trim_start(input), ()))
-}
-
-/// White space or the end, which is left for what comes next.
-fn word_end(input: &[u8]) -> Parsed<'_, ()> {
-    match white(input) {
-        Ok((after, ())) if after.len() == input.len() && !input.is_empty() => {
-            Err(nom::Err::Error(()))
-        }
-        _ => Ok((input, ())),
+/// The argument of `dump`: anything but `shared` is ignored.
+fn kind(argument: &[u8]) -> LockKind {
+    match argument {
+        b"shared" => LockKind::Shared,
+        _ => LockKind::Exclusive,
     }
+}
+
+/// The command of a verb whose argument starts with numbers.
+#[inline(always)]
+fn numbered(verb: Verb, argument: Cow<'_, [u8]>) -> Option<Command<'_>> {
+    Some(match verb {
+        Verb::Iw => {
+            let ([ms], name) = numbers(argument)?;
+            Command::InspectWait { ms, name }
+        }
+        Verb::Sgl => {
+            let ([limit], name) = numbers(argument)?;
+            Command::SharedGetLimited { limit, name }
+        }
+        Verb::Sgw => {
+            let ([ms, limit], name) = numbers(argument)?;
+            Command::SharedGetWait { ms, limit, name }
+        }
+        Verb::Siw => {
+            let ([ms, below], name) = numbers(argument)?;
+            Command::SharedInspectWait { ms, below, name }
+        }
+        _ => {
+            let ([ms], name) = numbers(argument)?;
+            Command::GetWait { ms, name }
+        }
+    })
+}
+
+/// `numbers = N*N number`, and behind them a name.
+fn numbers<const N: usize>(argument: Cow<'_, [u8]>) -> Option<([u32; N], Cow<'_, [u8]>)> {
+    let mut numbers = [0; N];
+    let mut behind = &*argument;
+    for place in &mut numbers {
+        (behind, *place) = number(behind).ok()?;
+    }
+    let start = argument.len() - behind.len();
+    let name = match argument {
+        Cow::Borrowed(argument) => Cow::Borrowed(&argument[start..]),
+        Cow::Owned(mut argument) => {
+            argument.drain(..start);
+            Cow::Owned(argument)
+        }
+    };
+    Some((numbers, name))
+}
+
+/// `number = 1*DIGIT ( SP / end )`, below 2³²
+fn number(input: &[u8]) -> Parsed<'_, u32> {
+    terminated(u32, alt((tag(" "), eof))).parse_complete(input)
 }
 
 #[cfg(test)]

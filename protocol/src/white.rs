@@ -71,19 +71,13 @@ pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// `bytes` without the white space at the start.
-pub(crate) fn trim_start(mut bytes: &[u8]) -> &[u8] {
+fn trim_ends(mut bytes: &[u8]) -> &[u8] {
     while bytes.first().is_some_and(|&first| may_start(first)) {
         match at_start(bytes) {
             0 => break,
             length => bytes = &bytes[length..],
         }
     }
-    bytes
-}
-
-fn trim_ends(bytes: &[u8]) -> &[u8] {
-    let mut bytes = trim_start(bytes);
     while bytes.last().is_some_and(|&last| may_end(last)) {
         match at_end(bytes) {
             0 => break,

@@ -17,7 +17,7 @@ use glockd_transports::{Frame, Frames};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::{Connection, Turn, answer, is_chunk, log_reply};
+use super::{Connection, Turn, is_chunk, log_reply};
 use crate::dispatcher::{Wait, waits_for};
 use crate::hub::Hub;
 use crate::registry::ClientId;
@@ -123,13 +123,12 @@ impl Waiting {
         match &command {
             // Nothing waits any more, so all is in order.
             _ if self.wait.is_over() => self.queue.push(bytes, None),
-            Ok(Command::Ping(_)) => self.answer(frame, output, turn),
+            Ok(Command::Ping(text)) => self.reply(&self.hub.dispatcher().answer_ping(text), output),
             Ok(Command::Cancel(name)) => {
                 turn.spend((self.queue.frames.len() / LOOKED_THROUGH) as u32);
-                match self.cancel(name, output) {
-                    true => self.reply(&self.hub.dispatcher().cancelled(name), output),
-                    false => self.answer(frame, output, turn),
-                }
+                let cancelled = self.cancel(name, output);
+                let reply = self.hub.dispatcher().answer_cancel(name, cancelled);
+                self.reply(&reply, output);
             }
             Ok(command) => self.queue.push(bytes, waits_for(command)),
             Err(_) => self.queue.push(bytes, None),
@@ -165,12 +164,6 @@ impl Waiting {
     fn poll(&mut self, context: &Context<'_>, output: &mut Frames) -> Poll<()> {
         let polled = self.hub.dispatcher().poll_wait(&mut self.wait, context);
         polled.map(|reply| append(&self.hub, self.client, &reply, output))
-    }
-
-    fn answer(&self, frame: Frame<'_>, output: &mut Frames, turn: &mut Turn) {
-        // Neither a listing nor a wait.
-        answer(&self.hub, self.client, frame, output, turn);
-        output.end();
     }
 
     fn reply(&self, reply: &Reply<'_>, output: &mut Frames) {

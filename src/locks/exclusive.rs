@@ -69,18 +69,19 @@ impl Exclusive {
             Entry::Occupied(_) => return Err(Denied::Held),
             Entry::Vacant(vacant) => vacant,
         };
+        let stamp = grant().ok_or(Denied::TooMany)?;
+        let name = ByteView::from(name);
         let lock = self.nodes.insert(Lock {
-            stamp: grant().ok_or(Denied::TooMany)?,
+            stamp,
             holder: Some(client),
             ..Lock::default()
         });
         vacant.insert(lock);
-        let name = ByteView::from(name);
+        self.link(lock, client);
         match self.names.get_mut(lock as usize) {
             Some(place) => *place = name,
             None => self.names.push(name),
         }
-        self.link(lock, client);
         Ok(())
     }
 
@@ -191,6 +192,7 @@ impl Exclusive {
     }
 
     /// Frees a lock that `index` no longer knows.
+    #[inline(always)]
     fn remove(&mut self, lock: u32, client: ClientId) {
         self.unlink(lock, client);
         self.nodes.remove(lock);
@@ -203,6 +205,7 @@ impl Exclusive {
     }
 
     /// Puts a lock at the head of what its holder holds.
+    #[inline(always)]
     fn link(&mut self, lock: u32, client: ClientId) {
         let head = self.heads.entry(client).or_insert(NONE);
         self.nodes[lock].next = *head;

@@ -1,6 +1,6 @@
 //! When a lock was granted, and in which order.
 
-use rustix::time::{ClockId, clock_gettime};
+use coarsetime::Instant;
 
 /// A millisecond is so many stamps, as a power of two: more than a shard can grant in one.
 const SHIFT: u32 = 12;
@@ -27,36 +27,22 @@ impl Stamp {
     }
 }
 
-/// Says how old the table is, in milliseconds.
+/// Says how old the table is. Read by the kernel's last tick, some milliseconds ago, because a grant cannot
+/// afford more.
 #[derive(Debug)]
 pub(super) struct Clock {
-    start: u64,
+    start: Instant,
 }
 
 impl Clock {
     pub(super) fn new() -> Clock {
         Clock {
-            start: ms(ClockId::Monotonic),
+            start: Instant::now(),
         }
     }
 
+    /// In milliseconds.
     pub(super) fn age(&self) -> u64 {
-        ms(ClockId::Monotonic).saturating_sub(self.start)
+        self.start.elapsed().as_millis()
     }
-
-    /// The same, up to some milliseconds ago: what a grant can afford.
-    pub(super) fn rough_age(&self) -> u64 {
-        ms(ROUGH).saturating_sub(self.start)
-    }
-}
-
-/// The time of the last tick of the kernel, where it says that. It is a quarter of the price.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const ROUGH: ClockId = ClockId::MonotonicCoarse;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const ROUGH: ClockId = ClockId::Monotonic;
-
-fn ms(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
