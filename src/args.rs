@@ -35,7 +35,7 @@ const KEEPALIVE: RangeInclusive<u64> = 1..=32767;
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     error_code(0, "stopped by SIGTERM or SIGINT, or help was asked for"),
-    error_code(1, "nothing to listen on, or an address cannot be listened on"),
+    error_code(1, "nothing to listen on, or an address or -state-dir cannot be used"),
     error_code(2, "mistake in the flags"),
     error_code(3, "the pidfile cannot be opened or written"),
     error_code(4, "the pidfile is locked by another process")
@@ -93,6 +93,14 @@ struct Args {
     #[argh(option, arg_name = "int")]
     max_locks_per_connection: Vec<i64>,
 
+    /// the clients that may wait for a lock; 0 is any number (default 0)
+    #[argh(option, arg_name = "int")]
+    max_waiters: Vec<i64>,
+
+    /// a directory where fencing tokens are kept from going back, even if the clock does (default off)
+    #[argh(option, arg_name = "path")]
+    state_dir: Vec<String>,
+
     /// how long a client may be silent before TCP, or a ping on its WebSocket, asks whether it is there; one
     /// that has not answered 15s later is gone; 0 never asks (default 15s)
     #[argh(option, arg_name = "duration")]
@@ -114,6 +122,10 @@ struct Args {
     /// allow iam and who; to forbid: -registry=false (default true)
     #[argh(option, arg_name = "bool")]
     registry: Vec<bool>,
+
+    /// allow the commands that the original does not have; to forbid: -extensions=false (default true)
+    #[argh(option, arg_name = "bool")]
+    extensions: Vec<bool>,
 
     /// log connects and disconnects, grants, releases, orphans and invalid commands (default false)
     #[argh(option, arg_name = "bool")]
@@ -172,6 +184,7 @@ impl Args {
         let max_locks = max("max-locks", &self.max_locks)?;
         let max_locks_per_connection =
             max("max-locks-per-connection", &self.max_locks_per_connection)?;
+        let max_waiters = max("max-waiters", &self.max_waiters)?;
         let keepalive = durations("keepalive", &self.keepalive, |value| {
             value.is_zero() || KEEPALIVE.contains(&value.as_secs())
         })?;
@@ -205,11 +218,14 @@ impl Args {
             max_connections_per_ip,
             max_locks,
             max_locks_per_connection,
+            max_waiters,
+            state_dir: path(self.state_dir).map(PathBuf::from),
             keepalive: keepalive.map_or(default.keepalive, unless_zero),
             write_timeout: write_timeout.map_or(default.write_timeout, unless_zero),
             handshake_timeout: handshake_timeout.unwrap_or(default.handshake_timeout),
             dump: last(&self.dump).unwrap_or(default.dump),
             registry: last(&self.registry).unwrap_or(default.registry),
+            extensions: last(&self.extensions).unwrap_or(default.extensions),
             verbose: last(&self.verbose).unwrap_or(default.verbose),
         })
     }
@@ -349,19 +365,21 @@ mod tests {
             },
         );
         check(
-            "-unix /a -pidfile /b -unix=/c",
+            "-unix /a -pidfile /b -unix=/c -state-dir /d",
             Config {
                 unix: Some("/c".into()),
+                state_dir: Some("/d".into()),
                 pidfile: Some("/b".into()),
                 ..default()
             },
         );
         check("-unix /a -unix '' -pidfile=/b -pidfile=", default());
         check(
-            "-dump=false -registry=F -verbose",
+            "-dump=false -registry=F -extensions=0 -verbose",
             Config {
                 dump: false,
                 registry: false,
+                extensions: false,
                 verbose: true,
                 ..default()
             },
@@ -410,12 +428,14 @@ mod tests {
             },
         );
         check(
-            "-max-connections 1 -max-connections-per-ip=2 -max-locks 3 -max-locks-per-connection 4",
+            "-max-connections 1 -max-connections-per-ip=2 -max-locks 3 -max-locks-per-connection 4 \
+             -max-waiters 5",
             Config {
                 max_connections: Some(1),
                 max_connections_per_ip: Some(2),
                 max_locks: Some(3),
                 max_locks_per_connection: Some(4),
+                max_waiters: Some(5),
                 ..default()
             },
         );

@@ -35,6 +35,10 @@ pub(crate) struct Config {
     pub(crate) max_locks: Option<usize>,
     /// Locks at a time of one connection; `None`: any number.
     pub(crate) max_locks_per_connection: Option<usize>,
+    /// How many may wait to hold a lock; `None`: any number.
+    pub(crate) max_waiters: Option<usize>,
+    /// Where the high-water mark of fencing tokens is kept; `None`: nowhere.
+    pub(crate) state_dir: Option<PathBuf>,
     /// How long a client may be silent before it is asked for; `None`: for ever.
     pub(crate) keepalive: Option<Duration>,
     /// How long a client may take nothing of its replies; `None`: for ever.
@@ -45,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) dump: bool,
     /// Whether clients may give themselves names.
     pub(crate) registry: bool,
+    /// Whether there are more commands than the documented ones.
+    pub(crate) extensions: bool,
     /// Whether to log what clients do.
     pub(crate) verbose: bool,
 }
@@ -74,11 +80,14 @@ impl Default for Config {
             max_connections_per_ip: None,
             max_locks: None,
             max_locks_per_connection: None,
+            max_waiters: None,
+            state_dir: None,
             keepalive: limits.keepalive,
             write_timeout: limits.write_timeout,
             handshake_timeout: limits.handshake_timeout,
             dump: true,
             registry: true,
+            extensions: true,
             verbose: false,
         }
     }
@@ -153,9 +162,14 @@ impl Config {
 
     /// What clients may do.
     pub(crate) fn policy(&self) -> Policy {
-        Policy::new(self.dump, self.registry)
+        let policy = Policy::new(self.dump, self.registry)
             .with_max_locks(self.max_locks)
             .with_max_locks_per_connection(self.max_locks_per_connection)
+            .with_max_waiters(self.max_waiters);
+        match self.extensions {
+            true => policy,
+            false => policy.without_extensions(),
+        }
     }
 
     /// How much of it.

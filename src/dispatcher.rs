@@ -152,6 +152,11 @@ impl Default for Dispatcher {
 impl Dispatcher {
     /// A server's state, with nothing locked and nobody connected.
     pub fn new(policy: Policy) -> Dispatcher {
+        Dispatcher::with_fence(policy, Fence::from_clock())
+    }
+
+    /// The same, with fencing tokens from elsewhere.
+    pub fn with_fence(policy: Policy, fence: Fence) -> Dispatcher {
         Dispatcher {
             policy,
             locks: LockTable::with_limits(
@@ -159,7 +164,7 @@ impl Dispatcher {
                 policy.max_locks_per_connection(),
                 policy.max_waiters(),
             ),
-            fence: Fence::from_clock(),
+            fence,
             registry: Registry::default(),
             stats: Stats::new(),
         }
@@ -274,8 +279,8 @@ impl Dispatcher {
                 let attempt = self.locks.watch(client, kind, name, *below, *ms > 0);
                 return waiting(Goal::Inspect, name, *ms, attempt);
             }
-            Command::Fence(name) => self.fence(client, LockKind::Exclusive, name),
-            Command::SharedFence(name) => self.fence(client, LockKind::Shared, name),
+            Command::Fence(name) => self.answer_fence(client, LockKind::Exclusive, name),
+            Command::SharedFence(name) => self.answer_fence(client, LockKind::Shared, name),
             Command::Owners(name) => return list(Cursor::owners(name)),
             Command::CountedList(name) => {
                 return list(Cursor::counted_lines(LockKind::Exclusive, name.as_deref()));
@@ -371,6 +376,11 @@ impl Dispatcher {
         done
     }
 
+    /// Where the fencing tokens come from. A server [keeps](Fence::keep) it.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
     /// The locks.
     pub fn locks(&self) -> &LockTable {
         &self.locks
@@ -381,7 +391,7 @@ impl Dispatcher {
         &self.registry
     }
 
-    fn fence<'a>(&self, client: ClientId, kind: LockKind, name: &'a [u8]) -> Reply<'a> {
+    fn answer_fence<'a>(&self, client: ClientId, kind: LockKind, name: &'a [u8]) -> Reply<'a> {
         let stamp = self.locks.held_since(client, kind, name);
         Reply::Fence {
             token: stamp.and_then(|stamp| self.token(stamp)),

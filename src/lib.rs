@@ -44,7 +44,7 @@
 mod admission;
 mod connection;
 pub mod dispatcher;
-pub mod fence;
+mod fence;
 mod hub;
 pub mod listing;
 pub mod locks;
@@ -56,6 +56,7 @@ pub mod registry;
 mod server;
 pub mod stats;
 
+pub use fence::{Fence, FenceError};
 pub use glockd_protocol as protocol;
 pub use glockd_transports as transports;
 pub use glockd_transports::{

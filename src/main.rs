@@ -20,7 +20,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
-use glockd::{BindError, Server};
+use glockd::{BindError, Fence, FenceError, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +48,8 @@ enum Failure {
     #[error("glockd: {0}")]
     Config(#[from] ConfigError),
     #[error("glockd: {0}")]
+    Fence(#[from] FenceError),
+    #[error("glockd: {0}")]
     Bind(#[from] BindError),
     #[error("glockd: cannot start: {0}")]
     System(#[from] io::Error),
@@ -60,6 +62,7 @@ impl Failure {
         match self {
             Failure::Args(ArgsError::Help { .. }) => 0,
             Failure::Config(_)
+            | Failure::Fence(_)
             | Failure::Bind(_)
             | Failure::System(_)
             | Failure::Descriptors { .. } => 1,
@@ -171,6 +174,9 @@ async fn run(config: &Config, descriptors: &Descriptors) -> Result<(), Failure> 
         .limits(config.limits())
         .max_connections(max_connections)
         .max_connections_per_ip(config.max_connections_per_ip);
+    if let Some(directory) = &config.state_dir {
+        server = server.fence(Fence::open(directory)?);
+    }
     let mut kinds = Vec::new();
     for transport in transports {
         kinds.push(transport.name().to_owned());

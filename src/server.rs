@@ -18,6 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::admission::{Admitted, Capacity, Permit};
 use crate::dispatcher::Dispatcher;
+use crate::fence::Fence;
 use crate::hub::Hub;
 use crate::policy::Policy;
 use crate::quiet::Quiet;
@@ -33,6 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[must_use = "a server does nothing unless it is run"]
 pub struct Server {
     policy: Policy,
+    fence: Option<Fence>,
     limits: Limits,
     capacity: Capacity,
     transports: Vec<(String, Listening)>,
@@ -43,6 +45,7 @@ pub struct Server {
 #[must_use = "a builder does nothing unless it is bound"]
 pub struct Builder {
     policy: Policy,
+    fence: Option<Fence>,
     limits: Limits,
     capacity: Capacity,
     transports: Vec<Box<dyn Transport>>,
@@ -63,6 +66,12 @@ impl Builder {
     /// Sets which commands are answered, and how many locks may be held; by default all, and any number.
     pub fn policy(self, policy: Policy) -> Builder {
         Builder { policy, ..self }
+    }
+
+    /// Sets where fencing tokens start; by default, by the time of day.
+    pub fn fence(mut self, fence: Fence) -> Builder {
+        self.fence = Some(fence);
+        self
     }
 
     /// Sets how long lines may be, and how long peers may take.
@@ -105,6 +114,7 @@ impl Builder {
         }
         Ok(Server {
             policy: self.policy,
+            fence: self.fence,
             limits: self.limits,
             capacity: self.capacity,
             transports,
@@ -130,7 +140,8 @@ impl Server {
     ///
     /// Dropping the future ends the server too: connections end soon, but nobody waits for them.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let dispatcher = Arc::new(Dispatcher::new(self.policy));
+        let fence = self.fence.unwrap_or_else(Fence::from_clock);
+        let dispatcher = Arc::new(Dispatcher::with_fence(self.policy, fence));
         let (orphans, arrivals) = mpsc::unbounded_channel();
         let hub = Arc::new(Hub::new(
             Arc::clone(&dispatcher),
@@ -140,6 +151,7 @@ impl Server {
         ));
         let mut background = JoinSet::new();
         background.spawn(serve_waiters(Arc::clone(&dispatcher)));
+        background.spawn(keep_fence(Arc::clone(&dispatcher)));
         let reaper = tokio::spawn(reaper::reap(dispatcher, arrivals));
         let end = EndOnDrop(Arc::clone(&hub));
         let mut accepting = JoinSet::new();
@@ -168,6 +180,11 @@ async fn serve_waiters(dispatcher: Arc<Dispatcher>) {
         locks.serve();
         yield_now().await;
     }
+}
+
+/// Keeps the fencing tokens safe from the next run. Never ends.
+async fn keep_fence(dispatcher: Arc<Dispatcher>) {
+    dispatcher.fence().keep().await;
 }
 
 /// Ends all connections of a server when it ends, in whatever way.

@@ -11,9 +11,14 @@ const SHIFT: u32 = 12;
 pub struct Stamp(u64);
 
 impl Stamp {
+    /// The first that may be given so many milliseconds after the table was made.
+    pub(crate) fn at(age: u64) -> Stamp {
+        Stamp(age.saturating_mul(1 << SHIFT))
+    }
+
     /// The next after this one, so many milliseconds after the table was made.
     pub(super) fn next(self, age: u64) -> Stamp {
-        Stamp((self.0 + 1).max(age << SHIFT))
+        Stamp(self.0 + 1).max(Stamp::at(age))
     }
 
     /// How long after the table was made this was, in milliseconds.
