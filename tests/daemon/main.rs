@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod clients;
+mod extensions;
 mod faults;
 mod flags;
 mod limits;

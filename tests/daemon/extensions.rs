@@ -1,0 +1,232 @@
+//! The commands that the original does not have, and the flags that are about them.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::process::Signal;
+use tempfile::tempdir;
+
+use crate::clients::{Client, Web};
+use crate::process::{Daemon, PATIENCE, run};
+
+const FLAGS: &str = "-port 0 -ws 0 -unix {sock}";
+
+/// All of them, with arguments that are right, and wrong.
+const EXTENSIONS: [&str; 20] = [
+    "hello",
+    "ping x",
+    "gw 0 x",
+    "gw x",
+    "sgl 1 x",
+    "sgl x",
+    "sgw 0 1 x",
+    "sgw 1",
+    "cancel x",
+    "iw 0 x",
+    "iw",
+    "siw 0 1 x",
+    "siw x 1",
+    "f x",
+    "sf x",
+    "own x",
+    "ld",
+    "lsd x",
+    "lwho",
+    "lq",
+];
+
+/// The token that a holder is told.
+fn token(client: &mut Client<impl std::io::Read + std::io::Write>, command: &str) -> u64 {
+    let answer = client.ask(command);
+    let (token, _) = answer.split_once(" Lock Fence: ").expect(&answer);
+    token.parse().unwrap()
+}
+
+#[test]
+fn they_are_unknown_where_they_are_forbidden() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -extensions=false"));
+    let mut client = Client::unix(&daemon);
+    assert_eq!(client.ask("g x"), "1 Lock Get Success: x");
+    let keys = |answer: String| -> Vec<String> {
+        let keys = answer.lines().filter_map(|line| line.split_once(": "));
+        keys.map(|(key, _)| key.to_owned()).collect()
+    };
+    let before = keys(client.ask_for_all("q"));
+    for command in EXTENSIONS {
+        assert_eq!(client.ask_for_all(command), "", "{command}");
+    }
+    let unknown = EXTENSIONS.len() as u64;
+    assert_eq!(client.counter("invalid_commands"), unknown);
+    assert_eq!(keys(client.ask_for_all("q")), before);
+    daemon.stop();
+}
+
+#[test]
+fn they_are_answered_where_they_are_not() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), FLAGS);
+    let mut client = Client::unix(&daemon);
+    for command in EXTENSIONS {
+        let answer = client.ask_for_all(command);
+        assert!(
+            answer.starts_with(|first: char| first.is_ascii_digit()),
+            "{command}: {answer}"
+        );
+    }
+    assert_eq!(client.counter("invalid_commands"), 0);
+    daemon.stop();
+}
+
+/// A lock that is held is handed on, over each kind of transport, and to each.
+#[test]
+fn a_lock_is_handed_on_by_whatever_ends_its_holder() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
+    let mut observer = Client::unix(&daemon);
+    let mut await_waiters = |waiters: usize| {
+        let start = Instant::now();
+        while observer.ask_for_all("own x").matches("xw ").count() != waiters {
+            assert!(start.elapsed() < PATIENCE);
+        }
+    };
+    let mut holder = Client::tcp(&daemon);
+    let mut web = Web::connect(&daemon);
+    let mut tcp = Client::tcp(&daemon);
+    let mut unix = Client::unix(&daemon);
+    assert_eq!(holder.ask("g x"), "1 Lock Get Success: x");
+    web.say("gw 60000 x");
+    await_waiters(1);
+    tcp.say("gw 60000 x");
+    await_waiters(2);
+    unix.say("gw 60000 x");
+    await_waiters(3);
+    holder.reset();
+    // Asked for behind the wait, so answered behind it.
+    let answers = [web.ask("me"), web.ask("r x")].concat();
+    assert!(
+        answers.starts_with("1 Lock Get Success: x\\n1 127"),
+        "{answers}"
+    );
+    assert_eq!(tcp.hear(), "1 Lock Get Success: x");
+    drop(tcp);
+    assert_eq!(unix.hear(), "1 Lock Get Success: x");
+    daemon.stop();
+}
+
+/// What waits costs no processor time, and is there to be stopped.
+#[test]
+fn a_daemon_with_waiters_stops_at_once() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), FLAGS);
+    let mut holder = Client::unix(&daemon);
+    assert_eq!(holder.ask("g x"), "1 Lock Get Success: x");
+    let mut waiters: Vec<_> = (0..100).map(|_| Client::unix(&daemon)).collect();
+    for waiter in &mut waiters {
+        waiter.say("gw 4294967295 x");
+    }
+    let start = Instant::now();
+    while holder.ask_for_all("own x").lines().count() != 102 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    daemon.stop();
+    waiters.into_iter().for_each(Client::await_end);
+}
+
+#[test]
+fn so_many_may_wait() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -max-waiters 1"));
+    let [mut holder, mut first, mut second] = [(); 3].map(|()| Client::unix(&daemon));
+    assert_eq!(holder.ask("g x"), "1 Lock Get Success: x");
+    first.say("gw 60000 x");
+    let start = Instant::now();
+    while holder.ask_for_all("own x").lines().count() != 3 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_eq!(second.ask("gw 60000 x"), "0 Lock Get Queue Full: x");
+    assert_eq!(second.ask("gw 0 x"), "0 Lock Get Timeout: x");
+    assert_eq!(first.ask("cancel x"), "0 Lock Get Cancelled: x");
+    assert_eq!(first.hear(), "1 Cancel Success: x");
+    second.say("gw 60000 x");
+    assert_eq!(holder.ask("r x"), "1 Lock Release Success: x");
+    assert_eq!(second.hear(), "1 Lock Get Success: x");
+    daemon.stop();
+}
+
+fn mark(state: &Path) -> u64 {
+    let mark = fs::read_to_string(state.join("fence")).unwrap();
+    mark.trim_end().parse().unwrap()
+}
+
+#[test]
+fn tokens_grow_from_daemon_to_daemon() {
+    let dir = tempdir().unwrap();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    // As if the clock had been set back since.
+    let future = 1u64 << 62;
+    fs::write(state.join("fence"), format!("{future}\n")).unwrap();
+    let mut last = future - 1;
+    for _ in 0..3 {
+        let flags = format!("{FLAGS} -state-dir {{dir}}/state");
+        let daemon = Daemon::start(dir.path(), &flags);
+        let mut client = Client::unix(&daemon);
+        for command in ["f x", "sf x"] {
+            client.ask("g x");
+            client.ask("sg x");
+            let found = token(&mut client, command);
+            assert_eq!(token(&mut client, command), found);
+            client.ask("r x");
+            client.ask("sr x");
+            assert!(found > last, "{found} after {last}");
+            assert!(found < mark(&state));
+            last = found;
+        }
+        daemon.signal(Signal::KILL);
+        daemon.finish();
+    }
+}
+
+/// By the clock alone: a millisecond of it is more than all tokens of a run as short as this.
+#[test]
+fn tokens_grow_without_a_state_too() {
+    let dir = tempdir().unwrap();
+    let mut last = 0;
+    for _ in 0..2 {
+        let daemon = Daemon::start(dir.path(), FLAGS);
+        let mut client = Client::unix(&daemon);
+        client.ask("g x");
+        let found = token(&mut client, "f x");
+        assert!(found > last && found < 1 << 63, "{found} after {last}");
+        last = found;
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_used_is_named() {
+    let dir = tempdir().unwrap();
+    let state = dir.path().join("state");
+    let check = |expect: &str| {
+        let flags = "-port 0 -ws 0 -unix {dir}/other -pidfile {dir}/pid -state-dir {dir}/state";
+        let finished = run(dir.path(), flags);
+        let start = format!("glockd: {}", expect.replace("{}", state.to_str().unwrap()));
+        assert_eq!(finished.status, Some(1), "{finished:?}");
+        assert!(finished.stderr.starts_with(&start), "{finished:?}");
+        assert!(!dir.path().join("pid").exists());
+        assert!(!dir.path().join("other").exists());
+    };
+    check("cannot use {}: No such file or directory");
+    fs::write(&state, "").unwrap();
+    check("cannot use {}/fence: Not a directory");
+    fs::remove_file(&state).unwrap();
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("fence"), "12").unwrap();
+    check("{}/fence does not hold a fencing token");
+    fs::remove_file(state.join("fence")).unwrap();
+    let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -state-dir {{dir}}/state"));
+    check("cannot use {}: another process does");
+    daemon.stop();
+}
