@@ -1,0 +1,179 @@
+//! A hundred thousand who wait for one lock: what each costs in memory, how soon the first has it, and that the
+//! others cost nothing meanwhile.
+//!
+//! ```text
+//! cargo test --release --test waiters -- --nocapture
+//! ```
+//!
+//! There are fewer over the memory transport than in the table alone, so that it ends soon without
+//! optimisation, too; `GLOCKD_WAITERS` is another number for both.
+
+// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+#![cfg(test)]
+
+use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use allocation_counter::measure;
+use glockd::locks::{Attempt, LockTable};
+use glockd::registry::Registry;
+use glockd::transports::Peer;
+use glockd::{Connector, Memory, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::runtime;
+use tokio::time::timeout;
+
+const LOCK: &[u8] = b"wanted by all";
+
+/// Longer than anything takes on the slowest of machines: to reach it is to fail.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn waiters(default: usize) -> usize {
+    let number = env::var("GLOCKD_WAITERS").ok();
+    number.map_or(default, |number| number.parse().unwrap())
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn in_the_table() {
+    let waiters = waiters(100_000);
+    let (table, registry) = (LockTable::new(), Registry::default());
+    let clients: Vec<_> = (0..=waiters)
+        .map(|number| registry.enter(&Peer::new(&format!("memory:{number}"))))
+        .collect();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+
+    assert!(table.get(clients[0], LOCK));
+    let mut tickets = Vec::with_capacity(waiters);
+    let queued = measure(|| {
+        for &client in &clients[1..] {
+            let Attempt::Waits(ticket) = table.get_or_wait(client, LOCK, true) else {
+                panic!("it is held by another");
+            };
+            let mut ticket = Some(ticket);
+            assert!(table.poll(&mut ticket, &context).is_pending());
+            tickets.push(ticket);
+        }
+    });
+    let bytes = queued.bytes_current / waiters as i64;
+
+    let start = Instant::now();
+    assert!(table.release(clients[0], LOCK));
+    let release = start.elapsed();
+    assert_eq!(woken.0.load(Relaxed), 1, "more than the first were woken");
+    assert_eq!(table.poll(&mut tickets[0], &mut context), Poll::Ready(1));
+    assert_eq!(table.holder(LOCK), Some(clients[1]));
+    println!(
+        "{waiters} waiters in the table: {bytes} bytes each; a release that hands the lock on took {release:?}, \
+         and woke 1"
+    );
+    // A node of 48 bytes in a vector that has grown; the test's own list of tickets was there before.
+    assert!((48..=100).contains(&bytes), "{bytes} bytes a waiter");
+
+    let start = Instant::now();
+    for (ticket, client) in tickets.iter_mut().zip(&clients[1..]).skip(1) {
+        assert_eq!(table.give_up(ticket.take().unwrap()), None);
+        assert_ne!(table.holder(LOCK), Some(*client));
+    }
+    println!(
+        "to give up took {:?} each",
+        start.elapsed() / waiters as u32
+    );
+    assert!(table.release(clients[1], LOCK));
+    assert_eq!(table.holder(LOCK), None);
+}
+
+struct Client(DuplexStream);
+
+impl Client {
+    fn connect(connector: &Connector) -> Client {
+        Client(connector.connect().unwrap())
+    }
+
+    async fn say(&mut self, line: &str) {
+        self.0.write_all(line.as_bytes()).await.unwrap();
+    }
+
+    async fn expect(&mut self, answer: &str) {
+        let mut heard = vec![0; answer.len()];
+        let heard_all = self.0.read_exact(&mut heard);
+        timeout(PATIENCE, heard_all).await.unwrap().unwrap();
+        assert_eq!(
+            heard.escape_ascii().to_string(),
+            answer.escape_default().to_string()
+        );
+    }
+}
+
+/// All on one thread, whose allocations are counted.
+#[test]
+fn over_the_memory_transport() {
+    let waiters = waiters(10_000);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (memory, connector) = Memory::new();
+    let (mut holder, mut clients) = runtime.block_on(async {
+        let server = Server::builder().transport(memory).bind().await.unwrap();
+        tokio::spawn(server.run(std::future::pending()));
+        let mut holder = Client::connect(&connector);
+        holder.say("g wanted\n").await;
+        holder.expect("1 Lock Get Success: wanted\n").await;
+        let mut clients = Vec::with_capacity(waiters);
+        for _ in 0..waiters {
+            let mut client = Client::connect(&connector);
+            // So that what comes with the first command is there already.
+            client.say("i not wanted at all\n").await;
+            client
+                .expect("0 Lock Not Locked: not wanted at all\n")
+                .await;
+            clients.push(client);
+        }
+        (holder, clients)
+    });
+    let waiting = measure(|| {
+        runtime.block_on(async {
+            for client in &mut clients {
+                // Once that is answered, the wait has begun.
+                client.say("gw 3600000 wanted\nping\n").await;
+                client.expect("1 pong: \n").await;
+            }
+        });
+    });
+    let bytes = waiting.bytes_current / waiters as i64;
+    runtime.block_on(async {
+        let start = Instant::now();
+        holder.say("r wanted\n").await;
+        clients[0].expect("1 Lock Get Success: wanted\n").await;
+        let granted = start.elapsed();
+        holder.expect("1 Lock Release Success: wanted\n").await;
+        println!(
+            "{waiters} waiting connections: {bytes} bytes each beyond those of one that is idle; the first had \
+             the lock {granted:?} after it was released"
+        );
+        assert!((500..=1200).contains(&bytes), "{bytes} bytes a waiting connection");
+
+        // It is handed from each that goes to the next, up to the last.
+        holder.say("gw 3600000 wanted\nping\n").await;
+        holder.expect("1 pong: \n").await;
+        let start = Instant::now();
+        drop(clients);
+        holder.expect("1 Lock Get Success: wanted\n").await;
+        println!("all of them have gone in {:?}", start.elapsed());
+    });
+}
