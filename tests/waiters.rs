@@ -55,7 +55,7 @@ fn in_the_table() {
         .collect();
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
-    let mut context = Context::from_waker(&waker);
+    let context = Context::from_waker(&waker);
 
     assert!(table.get(clients[0], LOCK));
     let mut tickets = Vec::with_capacity(waiters);
@@ -75,7 +75,7 @@ fn in_the_table() {
     assert!(table.release(clients[0], LOCK));
     let release = start.elapsed();
     assert_eq!(woken.0.load(Relaxed), 1, "more than the first were woken");
-    assert_eq!(table.poll(&mut tickets[0], &mut context), Poll::Ready(1));
+    assert_eq!(table.poll(&mut tickets[0], &context), Poll::Ready(1));
     assert_eq!(table.holder(LOCK), Some(clients[1]));
     println!(
         "{waiters} waiters in the table: {bytes} bytes each; a release that hands the lock on took {release:?}, \

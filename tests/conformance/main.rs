@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod bytes_in;
+mod extensions;
 mod hostile;
 mod lifetime;
 mod orphans;

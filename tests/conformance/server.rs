@@ -164,6 +164,10 @@ pub(crate) struct Client {
 const MARK: &[u8] = b"i \x01mark\n";
 const MARK_REPLY: &[u8] = b"0 Lock Not Locked: \x01mark\n";
 
+/// It marks the end of what is answered at once.
+const PING: &[u8] = b"ping \x01mark\n";
+const PONG: &[u8] = b"1 pong: \x01mark\n";
+
 impl Client {
     fn stream(address: String, stream: impl Stream + 'static) -> Client {
         Client {
@@ -205,9 +209,7 @@ impl Client {
         match &mut self.wire {
             Wire::Stream(_) => {
                 self.send(&[command, b"\n", MARK].concat()).await;
-                let mut reply = self.read_until(MARK_REPLY).await;
-                reply.truncate(reply.len() - MARK_REPLY.len());
-                (reply, 1)
+                (self.read_up_to(MARK_REPLY).await, 1)
             }
             Wire::WebSocket(socket) => {
                 let message = match str::from_utf8(command) {
@@ -218,6 +220,25 @@ impl Client {
                 (self.message().await, 0)
             }
         }
+    }
+
+    /// Sends one command, and gives back what is answered before a ping behind it, which does not wait.
+    pub(crate) async fn begin(&mut self, command: &[u8]) -> Vec<u8> {
+        self.send(&[command, b"\n"].concat()).await;
+        self.send(PING).await;
+        self.read_up_to(PONG).await
+    }
+
+    /// What is yet to be answered.
+    pub(crate) async fn await_rest(&mut self) -> Vec<u8> {
+        self.send(MARK).await;
+        self.read_up_to(MARK_REPLY).await
+    }
+
+    async fn read_up_to(&mut self, mark: &[u8]) -> Vec<u8> {
+        let mut read = self.read_until(mark).await;
+        read.truncate(read.len() - mark.len());
+        read
     }
 
     /// Reads until what was read ends so.

@@ -1,0 +1,473 @@
+//! The commands that the original does not have: "Beyond the original" in the README.
+
+use glockd::Policy;
+
+use crate::script;
+
+async fn check(case: &str, policy: Policy, script: &str) {
+    script::check_with(&format!("extensions__{case}"), &[policy], script).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hello_and_ping() {
+    check(
+        "hello_and_ping",
+        Policy::default(),
+        r"
+        A: hello
+        A: hello there
+        A: ping
+        A: ping  a \t b\x20
+        A: ping \xFF\x00
+        A: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_is_known_where_they_are_forbidden() {
+    check(
+        "none_is_known_where_they_are_forbidden",
+        Policy::default().without_extensions(),
+        r"
+        A: g x
+        A: hello
+        A: ping
+        A: gw 0 x
+        A: gw x
+        A: sgl 1 x
+        A: sgw 0 1 x
+        A: cancel x
+        A: iw 0 x
+        A: siw 0 1 x
+        A: f x
+        A: sf x
+        A: own x
+        A: ld
+        A: lsd
+        A: lwho
+        A: lq
+        A: d
+        A: sd
+        A: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_arguments() {
+    check(
+        "bad_arguments",
+        Policy::default(),
+        r"
+        A: gw
+        A: gw x
+        A: gw -1 x
+        A: gw +1 x
+        A: gw 1.0 x
+        A: gw 0x1 x
+        A: gw 1x
+        A: gw 4294967296 x
+        A: gw \xD9\xA1 x
+        A: sgl
+        A: sgl x 1
+        A: sgw 0
+        A: sgw 0 x
+        A: sgw x 0
+        A: iw
+        A: siw 0
+        A: siw 0 -1 x
+        A: gw 4294967295
+        A: sgl 4294967295
+        A: sgw 0 1
+        A: iw 0 y
+        A: siw 0 1 y
+        A: d
+        A: sd
+        A: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exclusive_lock_is_waited_for() {
+    check(
+        "an_exclusive_lock_is_waited_for",
+        Policy::default(),
+        r"
+        A: gw 60000 a  b
+        A: gw 60000 a b
+        B: gw 0 a b
+        B: gw 1 a b
+        B! gw 60000 a b
+        C! gw 60000 a b
+        A: own a b
+        A: g a b
+        A: i a b
+        A: r a b
+        A: i a b
+        B?
+        A: own a b
+        A! gw 60000 a b
+        B: r a b
+        C?
+        C: r a b
+        A?
+        A: r a b
+        A: i a b
+        A: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_ignored_by_those_who_only_try() {
+    check(
+        "a_line_ignored_by_those_who_only_try",
+        Policy::default(),
+        r"
+        A: sg x
+        B! sgw 60000 1 x
+        C: sgl 9 x
+        C: sgw 0 9 x
+        C: sg x
+        A: sr x
+        B! ping still waiting
+        C: sr x
+        B?
+        C: g x
+        D! gw 60000 x
+        E: g x
+        E: gw 0 x
+        C: r x
+        D?
+        E: g x
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_locks_have_limits() {
+    check(
+        "shared_locks_have_limits",
+        Policy::default(),
+        r"
+        A: sgl 0 x
+        A: sgl 2 x
+        A: sgl 0 x
+        B: sgl 1 x
+        B: sgl 2 x
+        C: sgl 2 x
+        C: sgw 0 2 x
+        C: sgw 1 2 x
+        C: si x
+        C: sgl 3 x
+        B: sr x
+        B: sgl 3 x
+        C: sgw 60000 1 x
+        C: sd
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_lock_is_waited_for_in_turn() {
+    check(
+        "a_shared_lock_is_waited_for_in_turn",
+        Policy::default(),
+        r"
+        A: sg x
+        B: sg x
+        C! sgw 60000 1 x
+        D! sgw 60000 9 x
+        E! sgw 60000 9 x
+        A: own x
+        A: sr x
+        A: own x
+        C! cancel x
+        C?
+        D?
+        E?
+        A: own x
+        A! sgw 60000 2 x
+        D: sr x
+        E: sr x
+        A?
+        A: sd x
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_is_handed_on_by_the_end_of_a_connection() {
+    check(
+        "a_lock_is_handed_on_by_the_end_of_a_connection",
+        Policy::default(),
+        r"
+        A: g x
+        A: sg x
+        B! gw 60000 x
+        C! gw 60000 x
+        D! sgw 60000 1 x
+        E! sgw 60000 1 x
+        - B
+        - D
+        - A
+        C?
+        E?
+        C: own x
+        C: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_may_wait() {
+    check(
+        "so_many_may_wait",
+        Policy::default().with_max_waiters(Some(1)),
+        r"
+        A: g x
+        A: sg x
+        B! gw 60000 x
+        C: gw 60000 x
+        C: gw 0 x
+        C! sgw 60000 1 x
+        D: sgw 60000 1 x
+        D! iw 60000 x
+        E! siw 60000 1 x
+        - B
+        B! gw 60000 x
+        A: r x
+        A: sr x
+        B?
+        C?
+        D?
+        E?
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_takes_the_place_of_a_lock() {
+    check(
+        "a_wait_takes_the_place_of_a_lock",
+        Policy::default().with_max_locks(Some(2)),
+        r"
+        A: gw 60000 x
+        B! gw 60000 x
+        C: g y
+        C: gw 60000 y
+        C: gw 60000 x
+        C: sgl 9 y
+        C: sgw 60000 9 y
+        B! cancel x
+        B?
+        C: g y
+        C: r y
+        B! gw 60000 x
+        A: r x
+        B?
+        A: g y
+        A: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_is_cancelled() {
+    check(
+        "a_wait_is_cancelled",
+        Policy::default(),
+        r"
+        A: g x
+        A: g y
+        A: sg z
+        A: cancel x
+        B! gw 60000 x
+        B! cancel y
+        B! gw 60000 y
+        B! sgw 60000 1 z
+        B! iw 60000 y
+        B! g w
+        B! cancel w
+        B! cancel y
+        B! cancel z
+        B! cancel y
+        B! cancel y
+        B! cancel x
+        B?
+        B! iw 60000 x
+        B! cancel x
+        B! siw 60000 1 z
+        B! cancel z
+        A: own x
+        A: q
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_wait_is_answered_behind_it() {
+    check(
+        "what_follows_a_wait_is_answered_behind_it",
+        Policy::default(),
+        r"
+        A: g x
+        B! gw 60000 x
+        B! ping 1
+        B! me
+        B! nonsense
+        B! gw x
+        B! d
+        B! gw 60000 y
+        B! ping 2
+        B! r x
+        B! gw 60000 x
+        A: r x
+        B?
+        A: g x
+        B: r x
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn free_locks_are_watched_for() {
+    check(
+        "free_locks_are_watched_for",
+        Policy::default(),
+        r"
+        A: iw 0 x
+        A: iw 60000 x
+        A: siw 0 0 x
+        A: siw 0 1 x
+        A: g x
+        A: iw 0 x
+        A: iw 1 x
+        B! iw 60000 x
+        C! iw 60000 x
+        A: own x
+        A: r x
+        B?
+        C?
+        A: i x
+        A: sg x
+        B: sg x
+        C! siw 60000 1 x
+        D! siw 60000 2 x
+        A: siw 0 2 x
+        A: siw 0 3 x
+        A: sr x
+        D?
+        B: sr x
+        C?
+        A: si x
+        ",
+    )
+    .await;
+}
+
+/// It was free for an instant, even if the next in line has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_are_told_of_each_release() {
+    check(
+        "watchers_are_told_of_each_release",
+        Policy::default(),
+        r"
+        A: g x
+        A: sg x
+        B! gw 60000 x
+        C! iw 60000 x
+        D! sgw 60000 1 x
+        E! siw 60000 1 x
+        A: r x
+        B?
+        C?
+        A: sr x
+        D?
+        E?
+        A: own x
+        ",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fences_and_owners() {
+    check(
+        "fences_and_owners",
+        Policy::default(),
+        r"
+        A: f x
+        A: sf x
+        A: own x
+        A: iam a  name
+        A: g x
+        A: sg x
+        B: sg x
+        A: f x
+        A: sf x
+        B: f x
+        B: sf x
+        C! gw 60000 x
+        D! sgw 60000 1 x
+        A: own x
+        A: own
+        A: g
+        A: own
+        ",
+    )
+    .await;
+}
+
+const LISTINGS: &str = r"
+    A: ld
+    A: lsd
+    A: lwho
+    A: lq
+    A: iam one
+    B: iam two words
+    A: g b
+    A: g a  b
+    B: g c
+    A: sg b
+    B: sg b
+    B: sg a
+    A: ld
+    A: ld  a  b
+    A: ld nothing
+    A: lsd
+    A: lsd b
+    A: lsd nothing
+    A: lwho
+    A: lwho two words
+    A: lwho nobody
+    A: lq whatever
+    A: own b
+    ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_are_counted() {
+    check("listings_are_counted", Policy::default(), LISTINGS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_obey_the_flags() {
+    for (dump, registry) in [(false, true), (true, false), (false, false)] {
+        let case = format!("listings_dump_{dump}_registry_{registry}");
+        check(&case, Policy::new(dump, registry), LISTINGS).await;
+    }
+}
