@@ -13,3 +13,4 @@ mod policy;
 mod script;
 mod seed;
 mod server;
+mod waits;

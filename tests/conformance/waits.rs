@@ -1,0 +1,298 @@
+//! Waits, and what becomes of them when they are left alone, overrun or abandoned.
+
+use glockd::{Limits, Policy};
+use tokio::io::AsyncWriteExt;
+
+use crate::server::{Client, TestServer, Via, bounded, reset_on_close};
+
+/// Bytes that may queue behind a wait, beyond the longest line.
+const ROOM: usize = 64 * 1024;
+
+#[track_caller]
+fn equal(found: &[u8], expect: &str) {
+    assert_eq!(
+        found.escape_ascii().to_string(),
+        expect.escape_default().to_string()
+    );
+}
+
+async fn ask(client: &mut Client, command: &str) -> String {
+    String::from_utf8(client.ask(command.as_bytes()).await.0).unwrap()
+}
+
+/// Waits until so many hold the locks of this name or wait for them.
+async fn await_owners(observer: &mut Client, name: &str, owners: usize) {
+    let expect = format!("{owners} Lock Owners: {name}\n");
+    while !ask(observer, &format!("own {name}"))
+        .await
+        .starts_with(&expect)
+    {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_input_ends_a_wait() {
+    for via in Via::STREAMS {
+        bounded(async {
+            let mut server = TestServer::default().await;
+            let mut holder = server.connect(via).await;
+            ask(&mut holder, "g x").await;
+            let waiter = server.connect(via).await;
+            let answers = waiter
+                .finish(&[
+                    b"g y\ngw 60000 x\ni y\n",
+                    b"gw 60000 y\ngw 60000 x\nsgw 60000 0 x\n",
+                    b"iw 60000 x\nr y",
+                ])
+                .await;
+            equal(
+                &answers,
+                "1 Lock Get Success: y\n\
+                 0 Lock Get Cancelled: x\n\
+                 1 Lock Is Locked: y\n\
+                 1 Lock Get Success: y\n\
+                 0 Lock Get Cancelled: x\n\
+                 0 Shared Lock Get Cancelled: x\n\
+                 0 Lock Is Locked: x\n\
+                 1 Lock Release Success: y\n",
+            );
+            await_owners(&mut holder, "x", 1).await;
+            server.stop().await;
+        })
+        .await;
+    }
+}
+
+/// By the byte: what is queued is counted as it came, line ends included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_is_cancelled_when_too_much_has_queued() {
+    const MAX_LINE: usize = 100;
+    for via in Via::STREAMS {
+        bounded(async {
+            let limits = Limits::default().with_max_line(MAX_LINE);
+            let mut server = TestServer::start(Policy::default(), limits).await;
+            let mut holder = server.connect(via).await;
+            ask(&mut holder, "g x").await;
+            let mut waiter = server.connect(via).await;
+            waiter.send(b"gw 60000 x\n").await;
+            let line = b"i y\n";
+            let lines = (MAX_LINE + ROOM) / line.len();
+            assert_eq!((MAX_LINE + ROOM) % line.len(), 0);
+            waiter.send(&line.repeat(lines)).await;
+            equal(&waiter.begin(b"ping 1").await, "1 pong: 1\n");
+            // So all of that has queued, and no more may.
+            waiter.send(b"i z\n").await;
+            let expect = [
+                "0 Lock Get Cancelled: x\n",
+                &"0 Lock Not Locked: y\n".repeat(lines),
+                "0 Lock Not Locked: z\n",
+            ];
+            equal(&waiter.await_rest().await, &expect.concat());
+            await_owners(&mut holder, "x", 1).await;
+            server.stop().await;
+        })
+        .await;
+    }
+}
+
+/// What was cancelled while it was queued takes no room any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_makes_room() {
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut holder = server.connect(Via::Memory).await;
+        ask(&mut holder, "g x").await;
+        ask(&mut holder, "g y").await;
+        let mut waiter = server.connect(Via::Memory).await;
+        waiter.send(b"gw 60000 x\n").await;
+        let long = format!("y{}", "z".repeat(10_000));
+        for _ in 0..100 {
+            waiter.send(format!("gw 60000 {long}\n").as_bytes()).await;
+            let answer = waiter.begin(format!("cancel {long}").as_bytes()).await;
+            equal(
+                &answer,
+                &format!("0 Lock Get Cancelled: {long}\n1 Cancel Success: {long}\n"),
+            );
+        }
+        waiter.send(b"gw 60000 y\n").await;
+        equal(&waiter.begin(b"").await, "");
+        ask(&mut holder, "r x").await;
+        await_owners(&mut holder, "y", 2).await;
+        ask(&mut holder, "r y").await;
+        equal(
+            &waiter.await_rest().await,
+            "1 Lock Get Success: x\n1 Lock Get Success: y\n",
+        );
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_vanished_is_out_of_the_line() {
+    for via in Via::ALL {
+        bounded(async {
+            let mut server = TestServer::default().await;
+            let mut holder = server.connect(via).await;
+            ask(&mut holder, "g x").await;
+            let mut lost = server.tcp().await;
+            lost.write_all(b"gw 60000 x\n").await.unwrap();
+            await_owners(&mut holder, "x", 2).await;
+            let mut next = server.connect(via).await;
+            next.begin(b"gw 60000 x").await;
+            await_owners(&mut holder, "x", 3).await;
+            reset_on_close(&lost);
+            drop(lost);
+            await_owners(&mut holder, "x", 2).await;
+            drop(holder);
+            equal(&next.await_rest().await, "1 Lock Get Success: x\n");
+            server.stop().await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_is_first_come_first_served() {
+    const WAITERS: usize = 200;
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut holder = server.connect(Via::Memory).await;
+        ask(&mut holder, "g x").await;
+        let mut waiters = Vec::new();
+        for _ in 0..WAITERS {
+            let mut waiter = server.connect(Via::Memory).await;
+            equal(&waiter.begin(b"gw 60000 x").await, "");
+            waiters.push(waiter);
+        }
+        let mut last = 0;
+        for (number, mut waiter) in waiters.into_iter().enumerate() {
+            // By its end, or by its word.
+            match number % 2 {
+                0 => drop(holder),
+                _ => equal(
+                    ask(&mut holder, "r x").await.as_bytes(),
+                    "1 Lock Release Success: x\n",
+                ),
+            }
+            equal(&waiter.await_rest().await, "1 Lock Get Success: x\n");
+            let fence = ask(&mut waiter, "f x").await;
+            let (token, _) = fence.split_once(' ').unwrap();
+            let token = token.parse::<u64>().unwrap();
+            assert!(token > last);
+            last = token;
+            holder = waiter;
+        }
+        server.stop().await;
+    })
+    .await;
+}
+
+/// More than are served at once, by one release.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_fit_are_served() {
+    const WAITERS: usize = 500;
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut holder = server.connect(Via::Memory).await;
+        ask(&mut holder, "sg x").await;
+        ask(&mut holder, "g x").await;
+        let mut waiters = Vec::new();
+        for _ in 0..WAITERS {
+            let mut sharer = server.connect(Via::Memory).await;
+            equal(&sharer.begin(b"sgw 60000 1 x").await, "");
+            waiters.push(sharer);
+            let mut watcher = server.connect(Via::Memory).await;
+            equal(&watcher.begin(b"iw 60000 x").await, "");
+            waiters.push(watcher);
+        }
+        // The limits of those behind the first let them all in, once it is out of the way.
+        let mut behind = Vec::new();
+        for _ in 0..WAITERS {
+            let mut sharer = server.connect(Via::Memory).await;
+            equal(&sharer.begin(b"sgw 60000 100000 x").await, "");
+            behind.push(sharer);
+        }
+        ask(&mut holder, "r x").await;
+        ask(&mut holder, "sr x").await;
+        for (number, waiter) in waiters.iter_mut().enumerate() {
+            let answer = waiter.await_rest().await;
+            match number % 2 {
+                0 => equal(&answer, "1 Shared Lock Get Success: x\n"),
+                _ => equal(&answer, "1 Lock Is Free: x\n"),
+            }
+            if number % 2 == 0 && number + 2 < 2 * WAITERS {
+                equal(
+                    ask(waiter, "sr x").await.as_bytes(),
+                    "1 Shared Lock Release Success: x\n",
+                );
+            }
+        }
+        for (number, waiter) in behind.iter_mut().enumerate() {
+            let expect = format!("{} Shared Lock Get Success: x\n", number + 2);
+            equal(&waiter.await_rest().await, &expect);
+        }
+        server.stop().await;
+    })
+    .await;
+}
+
+/// Also where an answer comes later, or before its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_is_answered_by_one() {
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut holder = server.connect(Via::WebSocket).await;
+        ask(&mut holder, "g x").await;
+        let mut waiter = server.connect(Via::WebSocket).await;
+        for message in [
+            &b"gw 60000 x"[..],
+            b"ping a",
+            b"nonsense",
+            b"iw 60000 x",
+            b"cancel y",
+        ] {
+            waiter.send(message).await;
+        }
+        equal(&waiter.message().await, "1 pong: a\n");
+        equal(&waiter.message().await, "0 Cancel Failure: y\n");
+        waiter.send(b"cancel x").await;
+        equal(&waiter.message().await, "0 Lock Get Cancelled: x\n");
+        equal(&waiter.message().await, "1 Cancel Success: x\n");
+        equal(&waiter.message().await, "");
+        ask(&mut holder, "r x").await;
+        equal(&waiter.message().await, "1 Lock Is Free: x\n");
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits_end_with_their_time() {
+    for via in Via::ALL {
+        bounded(async {
+            let mut server = TestServer::default().await;
+            let mut holder = server.connect(via).await;
+            ask(&mut holder, "g x").await;
+            ask(&mut holder, "sg x").await;
+            let mut waiter = server.connect(via).await;
+            let start = std::time::Instant::now();
+            let answers = [
+                ask(&mut waiter, "gw 30 x").await,
+                ask(&mut waiter, "sgw 30 1 x").await,
+                ask(&mut waiter, "iw 30 x").await,
+                ask(&mut waiter, "siw 30 1 x").await,
+            ];
+            assert!(start.elapsed().as_millis() >= 120);
+            equal(
+                answers.concat().as_bytes(),
+                "0 Lock Get Timeout: x\n\
+                 0 Shared Lock Get Timeout: x\n\
+                 0 Lock Is Locked: x\n\
+                 0 Lock Is Locked: x\n",
+            );
+            await_owners(&mut holder, "x", 2).await;
+            server.stop().await;
+        })
+        .await;
+    }
+}
