@@ -8,6 +8,12 @@
 //!
 //! Names are bytes, never text: whatever a client sends that is not white space comes back unchanged.
 //!
+//! # The second half
+//!
+//! Beyond the thirteen documented commands there are those that wait, limit, fence, count and tell who owns what:
+//! see [`Command`] from [`Hello`](Command::Hello) on, and "Beyond the original" in the README. They touch nothing
+//! that a client of the original can see: [`Verb::is_documented`] tells the two halves apart.
+//!
 //! # Quirks of the original
 //!
 //! The Go daemon that this protocol comes from has habits of its own. Each has a name here, and says
@@ -20,10 +26,10 @@
 //! | `empty_name` | `g` alone locks the empty name | kept | documented by behaviour, harmless |
 //! | `folded_names` | folds runs of white space in names | kept | `g  a   b` and `g a b` are one lock for every client |
 //! | `first_space` | ends the verb at a space alone: `g<TAB>x` is unknown | kept | counted in `invalid_commands`, as ever |
-//! | `silent_unknown` | answers an unknown command by no bytes | kept | clients that probe would hang on a line they don't expect |
+//! | `silent_unknown` | answers an unknown command by no bytes | kept | clients that probe would hang on a line they don't expect; and silence tells who has no `hello` |
 //! | `ignored_operands` | ignores what follows `me`, `q` and `dump` (but `dump shared`) | kept | drop-in |
 //! | `unaskable_empty_name` | `d `, `sd ` and `who ` with nothing behind list everything | kept | drop-in |
-//! | `optional_command_counters` | `q` shows `command_me`, `command_iam`, `command_who` only once used | kept, and so `refused_…` | parsers of `q` see the documented keys |
+//! | `optional_command_counters` | `q` shows `command_me`, `command_iam`, `command_who` only once used | kept, and so `refused_…` and the `command_…` of what it does not have | parsers of `q` see the documented keys |
 //! | `any_origin` | a WebSocket may come from any `Origin`, or none, on any path | kept, unless told otherwise | non-browser clients send none |
 //! | `crlf_mixture` | ends replies now by `\n`, now by `\r\n`, by command and state | not copied: `\n` | every known client strips both |
 //! | `random_order` | lists in the random order of Go's maps | not copied: sorted | sorted is one of its orders, and can be tested |
