@@ -1,5 +1,6 @@
-//! A dispatcher against a naive model of a server: clients come, send lines and go, and every byte that
-//! they are answered by is compared, listings and statistics included.
+//! A dispatcher against a naive model of a server: clients come, send lines, wait and go, and every byte that
+//! they are answered by is compared, listings and statistics included. Of tokens it is compared which grants
+//! have the same, and that those of later ones are larger; of times nothing.
 //!
 //! The table's hash has random keys, so an input that fails by the order of its shards may not fail again.
 
@@ -10,15 +11,20 @@ mod model;
 #[path = "../../protocol/tests/reference/naive.rs"]
 mod naive;
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
+
 use glockd::Policy;
-use glockd::dispatcher::{Answer, Departure, Dispatcher};
+use glockd::dispatcher::{Answer, Departure, Dispatcher, Wait};
 use glockd::registry::ClientId;
-use glockd_protocol::{LockKind, Verb, parse};
+use glockd_protocol::{LockKind, Refusal, Verb, parse};
 use glockd_transports::Peer;
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
-use model::{Limits, Model};
+use model::{Flags, Limits, Model};
 
 /// Where clients come from: several may share an address. One is too long to be kept in place.
 const ADDRESSES: [&str; 4] = [
@@ -41,10 +47,12 @@ const NAMES: [&[u8]; 8] = [
 ];
 
 /// All verbs, those that change a table more often.
-const VERBS: [Verb; 20] = {
-    use Verb::{D, Dump, G, I, Iam, Me, Q, R, Sd, Sg, Si, Sr, Who};
+const VERBS: [Verb; 46] = {
+    use Verb::*;
     [
-        G, G, G, Sg, Sg, Sg, R, R, Sr, Sr, Iam, Iam, I, Si, D, Sd, Dump, Me, Who, Q,
+        G, G, G, Sg, Sg, Sg, R, R, R, Sr, Sr, Sr, Iam, Iam, I, Si, D, Sd, Dump, Me, Who, Q, Gw, Gw,
+        Gw, Gw, Sgw, Sgw, Sgw, Sgw, Sgl, Iw, Iw, Siw, Siw, F, F, Sf, Sf, Own, Ld, Lsd, Lwho, Lq,
+        Cancel, Ping,
     ]
 };
 
@@ -55,8 +63,10 @@ const RANGE: u8 = 32;
 struct Input<'a> {
     dump: bool,
     registry: bool,
+    extensions: bool,
     max_locks: Option<usize>,
     max_locks_per_connection: Option<usize>,
+    max_waiters: Option<usize>,
     steps: Vec<Step<'a>>,
 }
 
@@ -84,6 +94,11 @@ enum Step<'a> {
     },
     Oversized {
         limit: u8,
+    },
+    /// A client that waits does so no more.
+    Stop {
+        client: u8,
+        cancelled: bool,
     },
     /// A client is there no more, but all that it held is yet to be released.
     Go {
@@ -115,6 +130,7 @@ impl<'a> Arbitrary<'a> for Input<'a> {
             })
         };
         let (max_locks, max_locks_per_connection) = (limit(1)?, limit(2)?);
+        let max_waiters = limit(16)?;
         let mut steps = Vec::new();
         while !bytes.is_empty() {
             steps.push(Step::arbitrary(bytes)?);
@@ -122,8 +138,10 @@ impl<'a> Arbitrary<'a> for Input<'a> {
         Ok(Input {
             dump: flags & 4 == 0,
             registry: flags & 8 == 0,
+            extensions: flags & 96 != 96,
             max_locks,
             max_locks_per_connection,
+            max_waiters,
             steps,
         })
     }
@@ -133,10 +151,14 @@ impl<'a> Arbitrary<'a> for Step<'a> {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Step<'a>> {
         let mut byte = || u8::arbitrary(bytes);
         Ok(match byte()? % 32 {
-            0..20 => Step::Line {
+            0..18 => Step::Line {
                 client: byte()?,
                 verb: byte()?,
                 name: Name::arbitrary(bytes)?,
+            },
+            18..20 => Step::Stop {
+                client: byte()?,
+                cancelled: byte()? % 2 == 0,
             },
             20..24 => Step::Come { address: byte()? },
             24..26 => Step::Go { client: byte()? },
@@ -179,13 +201,24 @@ fuzz_target!(|input: Input<'_>| {
     let limits = Limits {
         in_all: input.max_locks,
         by_client: input.max_locks_per_connection,
+        waiters: input.max_waiters,
     };
-    let policy = Policy::new(input.dump, input.registry)
+    let flags = Flags {
+        dump: input.dump,
+        registry: input.registry,
+        extensions: input.extensions,
+    };
+    let mut policy = Policy::new(flags.dump, flags.registry)
         .with_max_locks(limits.in_all)
-        .with_max_locks_per_connection(limits.by_client);
+        .with_max_locks_per_connection(limits.by_client)
+        .with_max_waiters(limits.waiters);
+    if !flags.extensions {
+        policy = policy.without_extensions();
+    }
     let mut server = Server {
         dispatcher: Dispatcher::new(policy),
-        model: Model::new(input.dump, input.registry, limits),
+        model: Model::new(flags, limits),
+        tokens: HashMap::new(),
         here: Vec::new(),
         going: Vec::new(),
     };
@@ -194,6 +227,7 @@ fuzz_target!(|input: Input<'_>| {
     server.come(ADDRESSES[1]);
     for step in input.steps {
         server.take(step);
+        server.check_waits();
     }
     server.end();
 });
@@ -204,13 +238,26 @@ struct Server {
     model: Model,
     here: Vec<Client>,
     going: Vec<(Client, Departure)>,
+    /// The tokens of a name and a kind that were shown, by the number of their grant.
+    tokens: HashMap<(Vec<u8>, bool), BTreeMap<usize, u64>>,
 }
 
-#[derive(Clone, Copy)]
 struct Client {
     id: ClientId,
     /// What the model knows it by.
     number: usize,
+    wait: Option<Wait>,
+    woken: Arc<Woken>,
+}
+
+/// Whether it was woken since it last looked.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 impl Server {
@@ -244,8 +291,12 @@ impl Server {
             }
             Step::Go { client } => {
                 if !self.here.is_empty() {
-                    let client = self.here.remove(usize::from(client) % self.here.len());
-                    self.going.push((client, Departure::new(client.id)));
+                    self.go(usize::from(client) % self.here.len());
+                }
+            }
+            Step::Stop { client, cancelled } => {
+                if !self.here.is_empty() {
+                    self.stop(usize::from(client) % self.here.len(), cancelled);
                 }
             }
             Step::Release { client, budget } => {
@@ -259,9 +310,9 @@ impl Server {
     /// Looks at all that there is, and once more when all connections have ended.
     fn end(mut self) {
         self.look();
-        let here = self.here.drain(..);
-        self.going
-            .extend(here.map(|client| (client, Departure::new(client.id))));
+        while !self.here.is_empty() {
+            self.go(0);
+        }
         while !self.going.is_empty() {
             self.release(0, 7);
         }
@@ -274,8 +325,69 @@ impl Server {
 
     fn look(&mut self) {
         self.come(ADDRESSES[0]);
-        for line in ["d", "sd", "dump", "dump shared", "who", "q"] {
-            self.send(0, line.as_bytes());
+        let last = u8::try_from(self.here.len() - 1).unwrap_or(u8::MAX);
+        for line in ["d", "sd", "dump", "dump shared", "who", "q", "lsd"] {
+            self.send(last, line.as_bytes());
+        }
+    }
+
+    /// A client is here no more, and waits no more.
+    fn go(&mut self, client: usize) {
+        self.stop(client, true);
+        let client = self.here.remove(client);
+        let departure = Departure::new(client.id);
+        self.going.push((client, departure));
+    }
+
+    /// Ends a client's wait, if it has one.
+    fn stop(&mut self, client: usize, cancelled: bool) {
+        let client = &mut self.here[client];
+        let Some(mut wait) = client.wait.take() else {
+            return;
+        };
+        let reached = self.model.reached(client.number).is_some();
+        let (refusal, text) = match cancelled {
+            true => (Refusal::Cancelled, "Cancelled"),
+            false => (Refusal::Timeout, "Timeout"),
+        };
+        let mut bytes = Vec::new();
+        let (reply, ended) = self.dispatcher.end_wait(&mut wait, refusal);
+        reply.encode(&mut bytes);
+        assert_eq!(ended, !reached);
+        check(&bytes, &self.model.end_wait(client.number, text));
+    }
+
+    /// Whether a client waits on, once it has looked.
+    fn waits(&mut self, client: usize) -> bool {
+        let client = &mut self.here[client];
+        let Some(mut wait) = client.wait.take() else {
+            return false;
+        };
+        let reached = self.model.reached(client.number).is_some();
+        let waker = Waker::from(Arc::clone(&client.woken));
+        client.woken.0.store(false, Relaxed);
+        let mut bytes = Vec::new();
+        match self
+            .dispatcher
+            .poll_wait(&mut wait, &Context::from_waker(&waker))
+        {
+            Poll::Ready(reply) => reply.encode(&mut bytes),
+            Poll::Pending => {
+                assert!(!reached);
+                client.wait = Some(wait);
+                return true;
+            }
+        }
+        assert!(reached);
+        check(&bytes, &self.model.end_wait(client.number, ""));
+        false
+    }
+
+    /// Who has got what it waits for has been woken, and nobody else.
+    fn check_waits(&self) {
+        for client in self.here.iter().filter(|client| client.wait.is_some()) {
+            let reached = self.model.reached(client.number).is_some();
+            assert_eq!(client.woken.0.load(Relaxed), reached);
         }
     }
 
@@ -283,20 +395,34 @@ impl Server {
         self.here.push(Client {
             id: self.dispatcher.connect(&Peer::new(address)),
             number: self.model.connect(address),
+            wait: None,
+            woken: Arc::default(),
         });
     }
 
     fn send_command(&mut self, client: u8, verb: u8, name: &[u8]) {
-        let verb = pick(&VERBS, verb).as_str().as_bytes();
-        self.send(client, &[verb, name].join(&b' '));
+        let number = usize::from(verb) / VERBS.len();
+        let verb = pick(&VERBS, verb);
+        let ms = [60_000, 0, 60_000][number % 3];
+        let verb = match verb {
+            Verb::Gw | Verb::Iw => format!("{} {ms}", verb.as_str()),
+            Verb::Sgl => format!("sgl {number}"),
+            Verb::Sgw | Verb::Siw => format!("{} {ms} {number}", verb.as_str()),
+            _ => verb.as_str().to_owned(),
+        };
+        self.send(client, &[verb.as_bytes(), name].join(&b' '));
     }
 
-    /// Has a client that is here send a line, and compares what it is answered.
+    /// Has a client that is here, and does not wait, send a line, and compares what it is answered.
     fn send(&mut self, client: u8, line: &[u8]) {
         if self.here.is_empty() {
             return;
         }
-        let client = pick(&self.here, client);
+        let place = usize::from(client) % self.here.len();
+        if self.waits(place) {
+            return;
+        }
+        let client = &mut self.here[place];
         let mut bytes = Vec::new();
         match parse(line) {
             Ok(command) => match self.dispatcher.dispatch(client.id, &command) {
@@ -304,10 +430,60 @@ impl Server {
                 Answer::List(mut cursor) => {
                     while !cursor.step(&self.dispatcher, &mut bytes).done {}
                 }
+                Answer::Later(wait) => client.wait = Some(wait),
             },
             Err(error) => self.dispatcher.reject(error).encode(&mut bytes),
         }
-        check(&bytes, &self.model.answer(client.number, line));
+        let shared = line.trim_ascii_start().starts_with(b"sf");
+        match self.model.answer(client.number, line) {
+            model::Answer::Later => {
+                assert!(client.wait.is_some() && bytes.is_empty());
+                assert!(self.waits(place));
+            }
+            model::Answer::Bytes(expect) => check(&joined(&bytes), &expect),
+            model::Answer::Fence(name, grant) => {
+                let (token, text) = number(&bytes);
+                let expect = match grant {
+                    Some(_) => " Lock Fence: ",
+                    None => " Lock Fence Failure: ",
+                };
+                check(text, &[expect.as_bytes(), &name, b"\n"].concat());
+                self.check_token(name, shared, grant, token);
+            }
+            model::Answer::Owners(name, owners) => {
+                let (count, mut rest) = number(&bytes);
+                assert_eq!(count, owners.len() as u64);
+                let head = [b" Lock Owners: ", &name[..], b"\n"].concat();
+                check(&rest[..head.len().min(rest.len())], &head);
+                rest = &rest[head.len()..];
+                for owner in owners {
+                    let start = format!("{} {} ", owner.role, owner.address);
+                    check(&rest[..start.len()], start.as_bytes());
+                    let (_, after) = number(&rest[start.len()..]);
+                    let (token, after) = number(&after[1..]);
+                    let line = [b" ", &owner.name[..], b"\n"].concat();
+                    check(&after[..line.len()], &line);
+                    rest = &after[line.len()..];
+                    self.check_token(name.clone(), owner.role == "s", owner.grant, token);
+                }
+                check(rest, b"");
+            }
+        }
+    }
+
+    /// Each grant has its token, and later ones have larger ones.
+    fn check_token(&mut self, name: Vec<u8>, shared: bool, grant: Option<usize>, token: u64) {
+        let Some(grant) = grant else {
+            assert_eq!(token, 0);
+            return;
+        };
+        assert!(token > 0 && token < 1 << 63);
+        let tokens = self.tokens.entry((name, shared)).or_default();
+        assert_eq!(*tokens.entry(grant).or_insert(token), token);
+        let before = tokens.range(..grant).next_back();
+        let after = tokens.range(grant + 1..).next();
+        assert!(before.is_none_or(|(_, before)| *before < token));
+        assert!(after.is_none_or(|(_, after)| *after > token));
     }
 
     /// Releases some of what a client that goes has held.
@@ -336,6 +512,53 @@ impl Server {
         } else {
             assert_eq!(exclusive + shared, budget);
         }
+    }
+}
+
+/// The number at the start of a reply or of a field, and what follows it.
+fn number(bytes: &[u8]) -> (u64, &[u8]) {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
+    let (digits, rest) = bytes.split_at(digits.count());
+    (str::from_utf8(digits).unwrap().parse().unwrap(), rest)
+}
+
+/// A counted listing with its blocks made one; anything else as it is.
+fn joined(bytes: &[u8]) -> Vec<u8> {
+    let header = |line: &[u8]| -> Option<(usize, Vec<u8>)> {
+        let digits = line.iter().take_while(|byte| byte.is_ascii_digit());
+        let (digits, rest) = line.split_at(digits.count());
+        let names: [&[u8]; 4] = [
+            b" Lock List: ",
+            b" Shared Lock List: ",
+            b" Client List: ",
+            b" Stats List: ",
+        ];
+        let is_one = names.iter().any(|name| rest.starts_with(name));
+        let count = str::from_utf8(digits).ok()?.parse().ok()?;
+        is_one.then(|| (count, rest.to_vec()))
+    };
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let (mut total, mut body, mut title) = (0, Vec::new(), Vec::new());
+    while let Some(line) = lines.next() {
+        let Some((count, rest)) = header(line) else {
+            // Not a listing.
+            return bytes.to_vec();
+        };
+        title = rest;
+        if count == 0 {
+            assert!(lines.next().is_none());
+            break;
+        }
+        total += count;
+        for _ in 0..count {
+            body.extend_from_slice(lines.next().unwrap());
+        }
+    }
+    let header = |count: usize| [count.to_string().as_bytes(), &title[..]].concat();
+    match total {
+        0 if title.is_empty() => bytes.to_vec(),
+        0 => header(0),
+        _ => [header(total), body, header(0)].concat(),
     }
 }
 
