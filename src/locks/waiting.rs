@@ -517,3 +517,6 @@ impl List {
         self.len -= 1;
     }
 }
+
+#[cfg(test)]
+mod tests;
