@@ -149,8 +149,8 @@ fn over_the_memory_transport() {
     let waiting = measure(|| {
         runtime.block_on(async {
             for client in &mut clients {
-                // Once that is answered, the wait has begun.
-                client.say("gw 3600000 wanted\nping\n").await;
+                // As one does who wants to know the token. Once the last is answered, it waits.
+                client.say("gw 3600000 wanted\nf wanted\nping\n").await;
                 client.expect("1 pong: \n").await;
             }
         });

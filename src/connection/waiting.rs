@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::take;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -63,11 +64,11 @@ impl Connection {
             }
             arrived.clear();
             next = 0;
-            if !waiting.wait.is_over() && (ended || waiting.queue.bytes > room) {
+            if !waiting.wait.is_over() && (ended || waiting.queue.len() > room) {
                 waiting.end(Refusal::Cancelled, output);
             }
             if waiting.wait.is_over() {
-                *input = take(&mut waiting.queue.frames);
+                waiting.queue.move_to(input);
                 return Ok(ended);
             }
             if !output.is_empty() {
@@ -188,14 +189,20 @@ fn append(hub: &Hub, client: ClientId, reply: &Reply<'_>, output: &mut Frames) {
     output.end();
 }
 
-/// Frames that are to be run once the wait is over.
+/// Frames that are to be run once the wait is over. Not a [`Frames`], whose memory is that of a whole batch: mostly
+/// these are few.
 #[derive(Default)]
 struct Queue {
-    frames: Frames,
-    /// As many as came, with the end of each line.
-    bytes: usize,
+    bytes: Vec<u8>,
+    frames: Vec<Queued>,
     /// Which of the frames will wait, and for which lock.
     waits: Vec<(usize, ByteView)>,
+}
+
+/// One of them, which starts where the one before it ends.
+struct Queued {
+    end: u32,
+    oversized: bool,
 }
 
 impl Queue {
@@ -203,34 +210,53 @@ impl Queue {
         if let Some(name) = waits_for {
             self.waits.push((self.frames.len(), name.into()));
         }
-        self.frames.push(bytes);
-        self.bytes += bytes.len() + 1;
+        self.bytes.extend_from_slice(bytes);
+        self.end(false);
     }
 
     fn push_oversized(&mut self) {
-        self.frames.push_oversized();
-        self.bytes += 1;
+        self.end(true);
+    }
+
+    fn end(&mut self, oversized: bool) {
+        let end = self.bytes.len() as u32;
+        self.frames.push(Queued { end, oversized });
+    }
+
+    /// How many bytes have queued, with the end of each line.
+    fn len(&self) -> usize {
+        self.bytes.len() + self.frames.len()
     }
 
     /// Takes out the first frame that will wait for that lock.
     fn remove(&mut self, name: &[u8]) -> Option<Vec<u8>> {
         let found = self.waits.iter().position(|(_, lock)| **lock == *name)?;
-        let (removed, _) = self.waits.remove(found);
-        for (frame, _) in &mut self.waits[found..] {
-            *frame -= 1;
+        let (frame, _) = self.waits.remove(found);
+        let line: Vec<u8> = self.bytes.drain(self.range(frame)).collect();
+        self.frames.remove(frame);
+        for later in &mut self.frames[frame..] {
+            later.end -= line.len() as u32;
         }
-        let before = take(&mut self.frames);
-        let mut line = None;
-        for (index, frame) in before.iter().enumerate() {
-            match frame {
-                Frame::Data(bytes) | Frame::Part(bytes) if index == removed => {
-                    self.bytes -= bytes.len() + 1;
-                    line = Some(bytes.to_vec());
-                }
-                Frame::Data(bytes) | Frame::Part(bytes) => self.frames.push(bytes),
-                Frame::Oversized => self.frames.push_oversized(),
+        for (later, _) in &mut self.waits[found..] {
+            *later -= 1;
+        }
+        Some(line)
+    }
+
+    /// Hands the frames over, in order.
+    fn move_to(&self, input: &mut Frames) {
+        for (number, frame) in self.frames.iter().enumerate() {
+            match frame.oversized {
+                true => input.push_oversized(),
+                false => input.push(&self.bytes[self.range(number)]),
             }
         }
-        line
+    }
+
+    fn range(&self, frame: usize) -> Range<usize> {
+        let start = frame
+            .checked_sub(1)
+            .map_or(0, |before| self.frames[before].end);
+        start as usize..self.frames[frame].end as usize
     }
 }
