@@ -102,7 +102,7 @@ fn encoder(criterion: &mut Criterion) {
         (
             "statistics",
             Reply::Statistics(statistics.to_vec()),
-            "command_d: 123456789\n",
+            "command_cancel: 123456789\n",
         ),
     ];
     let mut out = Vec::new();
@@ -240,8 +240,10 @@ fn threads(mut group: Group<'_>, state: &impl Deref<Target = State>) {
 fn dispatcher(mut group: Group<'_>, state: &impl Deref<Target = State>) {
     let verbs = [
         ("g, r", "1 Lock "),
+        ("gw 60000, r", "1 Lock "),
         ("i", "0 Lock Not Locked: "),
         ("sg, sr", "1 Shared Lock "),
+        ("sgw 60000 9, sr", "1 Shared Lock "),
     ];
     for (verbs, start) in verbs {
         let verbs: Vec<&str> = verbs.split(", ").collect();

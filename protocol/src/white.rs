@@ -103,8 +103,20 @@ pub fn fold(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
+/// Whether all bytes are in `0x20..=0x7F`, and no two spaces stand together.
+fn is_plain_words(bytes: &[u8]) -> bool {
+    // Without a way out, so that many bytes are looked at together.
+    let plain = |plain, byte: &u8| plain & matches!(byte, 0x20..=0x7F);
+    let double = |double, pair: &[u8]| double | (pair == b"  ");
+    bytes.iter().fold(true, plain) && !bytes.windows(2).fold(false, double)
+}
+
 /// Where the first white space stands that is not a single space between words.
 fn first_to_fold(bytes: &[u8]) -> Option<usize> {
+    // Most names of several words.
+    if is_plain_words(bytes) {
+        return None;
+    }
     let mut position = 0;
     while let Some(found) = bytes[position..].iter().position(|&byte| may_start(byte)) {
         position += found;
@@ -202,6 +214,21 @@ mod tests {
                     name[place] = byte;
                     assert_eq!(is_plain(&name), plain, "{byte:#x} at {place} of {length}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn one_odd_byte_between_words_is_seen() {
+        let words = b"several words of one name, and of another one";
+        assert!(is_plain_words(words));
+        for place in 1..words.len() - 1 {
+            for byte in [b'\t', 0x1F, 0x7F, 0x80, b' '] {
+                let mut words = words.to_vec();
+                words[place] = byte;
+                let double = words.windows(2).any(|pair| pair == b"  ");
+                let plain = byte == 0x7F || byte == b' ' && !double;
+                assert_eq!(is_plain_words(&words), plain, "{byte:#x} at {place}");
             }
         }
     }
