@@ -216,6 +216,10 @@ impl Dispatcher {
                 holders: self.locks.holders(name),
                 name,
             },
+            Command::GetWait { ms, name } => {
+                let attempt = self.locks.get_or_wait(client, name, *ms > 0);
+                return waiting(Goal::Get(LockKind::Exclusive), name, *ms, attempt);
+            }
             // Apart, or a compiler would take all of these for too rare to be worth inlining.
             other => {
                 cold_path();
@@ -228,10 +232,13 @@ impl Dispatcher {
     #[inline(always)]
     fn dispatch_other<'a>(&self, client: ClientId, command: &'a Command<'_>) -> Answer<'a> {
         Answer::Reply(match command {
-            Command::Get(_) | Command::Release(_) | Command::Inspect(_) => unreachable!("above"),
-            Command::SharedGet(_) | Command::SharedRelease(_) | Command::SharedInspect(_) => {
-                unreachable!("above")
-            }
+            Command::Get(_)
+            | Command::Release(_)
+            | Command::Inspect(_)
+            | Command::SharedGet(_)
+            | Command::SharedRelease(_)
+            | Command::SharedInspect(_)
+            | Command::GetWait { .. } => unreachable!("these are answered above"),
             Command::Me => self.me(client),
             Command::Iam(name) => {
                 self.registry.rename(client, name.as_deref());
@@ -248,10 +255,6 @@ impl Dispatcher {
             Command::Who(name) => return list(Cursor::who(name.as_deref())),
             Command::Hello => Reply::Hello,
             Command::Ping(text) => Reply::Pong(text),
-            Command::GetWait { ms, name } => {
-                let attempt = self.locks.get_or_wait(client, name, *ms > 0);
-                return waiting(Goal::Get(LockKind::Exclusive), name, *ms, attempt);
-            }
             Command::SharedGetLimited { limit, name } => {
                 match self.locks.shared_get_or_wait(client, name, *limit, false) {
                     Attempt::Done(holders) => Reply::SharedGet { holders, name },

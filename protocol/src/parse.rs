@@ -52,6 +52,7 @@ pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
             b"sg" => Ok(Command::SharedGet(argument)),
             b"sr" => Ok(Command::SharedRelease(argument)),
             b"si" => Ok(Command::SharedInspect(argument)),
+            b"gw" => numbered(Verb::Gw, argument).ok_or(ParseError::BadArgument(Verb::Gw)),
             _ => {
                 cold_path();
                 other(verb, argument)
