@@ -8,6 +8,7 @@ mod waiting;
 
 use std::fmt::{self, Display};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,18 +133,16 @@ impl Connection {
                 let mut next = 0;
                 while (next as usize) < input.len() {
                     let (hub, client) = (&*self.hub, self.client);
-                    match answer_some(hub, client, &input, &mut next, &mut output, &mut turn) {
-                        Some(Later::List(cursor)) => {
-                            Box::pin(self.list(cursor, &mut output, &mut turn)).await?;
-                            output.end();
-                        }
-                        Some(Later::Wait(wait)) => {
-                            let wait =
-                                self.wait(wait, &mut input, next, &mut output, &mut turn, ended);
-                            ended = Box::pin(wait).await?;
-                            next = 0;
-                        }
-                        None => {}
+                    let later = answer_some(hub, client, &input, &mut next, &mut output, &mut turn);
+                    // Made a future at once, so that there need be no room for both; and boxed again, because
+                    // a box of one unnamed type is half as large as one of any.
+                    if let Some(later) = later.map(|later| {
+                        let (input, output) = (&mut input, &mut output);
+                        Box::pin(
+                            self.answer_later(later, input, &mut next, output, &mut turn, ended),
+                        )
+                    }) {
+                        ended = later.await?;
                     }
                     if is_chunk(&output) || turn.is_over() {
                         self.session().send(&output).await?;
@@ -159,6 +158,27 @@ impl Connection {
                     output.clear();
                 }
             }
+        }
+    }
+
+    /// Appends a reply that takes its time. `next` is then the frame of `input` to go on with. Whether the
+    /// peer's input has ended.
+    fn answer_later<'a>(
+        &'a mut self,
+        later: Later,
+        input: &'a mut Frames,
+        next: &'a mut u32,
+        output: &'a mut Frames,
+        turn: &'a mut Turn,
+        ended: bool,
+    ) -> Pin<Box<dyn Future<Output = io::Result<bool>> + Send + 'a>> {
+        match later {
+            Later::List(cursor) => Box::pin(async move {
+                self.list(cursor, output, turn).await?;
+                output.end();
+                Ok(ended)
+            }),
+            Later::Wait(wait) => Box::pin(self.wait(wait, input, next, output, turn, ended)),
         }
     }
 

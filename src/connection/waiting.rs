@@ -37,7 +37,7 @@ impl Connection {
         &mut self,
         wait: Wait,
         input: &mut Frames,
-        mut next: u32,
+        next: &mut u32,
         output: &mut Frames,
         turn: &mut Turn,
         mut ended: bool,
@@ -52,8 +52,8 @@ impl Connection {
         };
         let room = self.hub.limits().max_line + ROOM;
         loop {
-            while (next as usize) < arrived.len() {
-                waiting.take_some(&arrived, &mut next, output, turn);
+            while (*next as usize) < arrived.len() {
+                waiting.take_some(&arrived, next, output, turn);
                 if is_chunk(output) || turn.is_over() {
                     self.session().send(output).await?;
                     output.clear();
@@ -63,7 +63,7 @@ impl Connection {
                 }
             }
             arrived.clear();
-            next = 0;
+            *next = 0;
             if !waiting.wait.is_over() && (ended || waiting.queue.len() > room) {
                 waiting.end(Refusal::Cancelled, output);
             }
