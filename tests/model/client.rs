@@ -9,12 +9,16 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::connection::{Command, Connection, World};
+use crate::command::Command;
+use crate::connection::{Connection, World};
 use crate::history::{Act, Lock, NAMES};
 use crate::wire::Via;
 
 /// How many commands are sent together, at most.
 const BATCH: usize = 8;
+
+/// How long a wait may take. Most are short, so that something else happens as they end.
+const MILLISECONDS: [u32; 16] = [0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 5, 5, 20];
 
 pub(crate) struct Client {
     world: Arc<World>,
@@ -25,7 +29,8 @@ pub(crate) struct Client {
 /// How a client ends a connection.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// By closing its sending side behind its last commands, and waiting for the server to close.
+    /// By closing its sending side behind its last commands, and waiting for the server to close, which
+    /// ends its waits.
     Finish,
     /// Without a word, once all is answered.
     Vanish,
@@ -49,8 +54,8 @@ impl Client {
                 0 => self.reconnect(polite).await,
                 1 => self.visit().await,
                 _ => {
-                    let commands = self.commands();
-                    self.connection.ask(commands).await;
+                    self.send_commands().await;
+                    while self.connection.hear().await.is_some() {}
                 }
             }
         }
@@ -60,27 +65,48 @@ impl Client {
     /// Goes for good.
     pub(crate) async fn leave(mut self) {
         self.reconnect(false).await;
-        let commands = self.commands();
-        self.connection.finish(commands).await;
+        self.send_commands().await;
+        self.connection.finish().await;
     }
 
     /// Ends its connection in some way, and goes on with another, by which it sees when the end has come.
     async fn reconnect(&mut self, polite: bool) {
         let next = Connection::open(&self.world, self.random.of(&Via::ALL)).await;
-        let commands = self.commands();
-        let last = std::mem::replace(&mut self.connection, next);
+        self.send_commands().await;
+        let mut last = std::mem::replace(&mut self.connection, next);
         let ends = [End::Finish, End::Vanish, End::BreakOff];
-        let answers = match self.random.of(&ends[..if polite { 2 } else { 3 }]) {
-            End::Finish => return last.finish(commands).await,
-            End::Vanish => commands.len(),
-            End::BreakOff => self.random.below(commands.len()),
-        };
-        let reset = self.random.of(&[false, true]);
-        let gone = last.vanish(commands, answers, reset).await;
+        match self.random.of(&ends[..if polite { 2 } else { 3 }]) {
+            End::Finish => return last.finish().await,
+            End::Vanish => while last.hear().await.is_some() {},
+            End::BreakOff => {
+                for _ in 0..self.random.below(4) {
+                    last.hear().await;
+                }
+                last.pause().await;
+            }
+        }
+        let gone = last.vanish(self.random.of(&[false, true]));
         // It is gone from the register once everything that it held is free.
-        let who = Command::Who(Some(gone.number));
+        let who = Command::Who {
+            of: Some(gone.number),
+            counted: false,
+        };
         while !self.connection.ask(vec![who]).await.is_empty() {}
         gone.note(&self.world);
+    }
+
+    /// Sends some commands together, or in two parts: then the second comes during a wait of the first, or
+    /// as it ends.
+    async fn send_commands(&mut self) {
+        let mut first = self.commands();
+        let second = first.split_off(self.random.below(first.len() + 1));
+        self.connection.send(first).await;
+        match self.random.below(3) {
+            0 => self.connection.pause().await,
+            1 => drop(self.connection.hear().await),
+            _ => {}
+        }
+        self.connection.send(second).await;
     }
 
     /// Knocks on a door, and is gone.
@@ -101,37 +127,107 @@ impl Client {
 
     fn commands(&mut self) -> Vec<Command> {
         let most = self.random.of(&[1, BATCH]);
-        (0..=self.random.below(most))
-            .map(|_| self.command())
-            .collect()
+        let mut commands = Vec::new();
+        for _ in 0..=self.random.below(most) {
+            let command = self.command();
+            commands.push(command);
+            if command.waits() && self.random.below(4) > 0 {
+                // Whose answer says that it waits.
+                commands.push(self.ping());
+            }
+            match command {
+                Command::Wait { lock, .. } if self.random.below(4) == 0 => {
+                    commands.push(Command::Cancel(lock.number));
+                }
+                Command::Lock(lock, act) | Command::Wait { lock, act, .. }
+                    if act.gets() && self.random.of(&[false, true]) =>
+                {
+                    commands.push(Command::Fence(lock));
+                }
+                _ => {}
+            }
+        }
+        commands
     }
 
     fn command(&mut self) -> Command {
+        let shared = self.random.of(&[false, true]);
+        let counted = self.random.of(&[false, true]);
+        let number = self.random.below(NAMES);
         match self.random.below(100) {
-            0..90 => self.lock_command(),
-            90..94 => Command::List {
-                shared: self.random.of(&[false, true]),
+            0..75 => self.lock_command(),
+            75..85 => self.wait(),
+            85 => self.ping(),
+            86 => Command::Cancel(number),
+            87 => Command::Fence(Lock { shared, number }),
+            88..90 => Command::Owners(number),
+            90..94 => Command::List { shared, counted },
+            94..96 => Command::Who {
+                of: Some(self.connection.number),
+                counted,
             },
-            94..96 => Command::Who(Some(self.connection.number)),
             96 => Command::Iam(self.connection.number),
             97 => Command::Me,
-            98 => Command::Statistics,
+            98 => Command::Statistics { counted },
             _ => Command::Unknown,
         }
     }
 
     fn lock_command(&mut self) -> Command {
-        let any = Lock {
-            shared: self.random.of(&[false, true]),
-            number: self.random.below(NAMES),
-        };
-        let held: Vec<Lock> = self.connection.held.iter().copied().collect();
+        let any = self.lock();
+        let held: Vec<Lock> = self.connection.held.keys().copied().collect();
         match self.random.below(10) {
+            0 if any.shared => {
+                let limit = self.limit(any);
+                Command::Lock(
+                    any,
+                    Act::GetBelow {
+                        limit,
+                        waits: false,
+                    },
+                )
+            }
             0..4 => Command::Lock(any, Act::Get),
             4..7 if !held.is_empty() => Command::Lock(self.random.of(&held), Act::Release),
             4..8 => Command::Lock(any, Act::Release),
             _ => Command::Lock(any, Act::Inspect),
         }
+    }
+
+    fn wait(&mut self) -> Command {
+        let lock = self.lock();
+        let ms = self.random.of(&MILLISECONDS);
+        let waits = ms > 0;
+        let act = match self.random.below(4) {
+            0 => Act::Watch {
+                below: self.limit(lock),
+                waits,
+            },
+            _ => Act::GetBelow {
+                limit: self.limit(lock),
+                waits,
+            },
+        };
+        Command::Wait { lock, act, ms }
+    }
+
+    fn lock(&mut self) -> Lock {
+        Lock {
+            shared: self.random.of(&[false, true]),
+            number: self.random.below(NAMES),
+        }
+    }
+
+    /// How many may hold a lock.
+    fn limit(&mut self, lock: Lock) -> u32 {
+        match lock.shared {
+            true => self.random.of(&[1, 2, 3, 4]),
+            false => 1,
+        }
+    }
+
+    fn ping(&mut self) -> Command {
+        Command::Ping(self.random.0.next_u32())
     }
 }
 

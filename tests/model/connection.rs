@@ -1,23 +1,23 @@
 //! A connection, which notes what it asks for and is answered, and holds it against what it knows.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
-use glockd::protocol::Verb;
 use parking_lot::Mutex;
+use tokio::time::sleep;
 
-use crate::history::{Act, Clock, Lock, NAMES, Operation};
+use crate::command::{Command, Outcome};
+use crate::history::{Act, Clock, Lock, NAMES, Operation, Token};
 use crate::tally::{Statistics, Tally, counters};
-use crate::wire::{Doors, Size, Via, Wire};
-
-/// Behind a command that is answered by any number of lines comes this, whose answer marks their end.
-const MARK: &str = "i mark";
-const MARKED: &str = "0 Lock Not Locked: mark";
+use crate::wire::{Doors, Via, Wire};
 
 /// What all connections to a server share.
 pub(crate) struct World {
     pub(crate) doors: Doors,
+    /// How many locks a connection may hold.
+    pub(crate) most: Option<usize>,
     pub(crate) clock: Clock,
     /// All that was done to locks, for each connection in the order in which it was done.
     pub(crate) history: Mutex<Vec<(Lock, Operation)>>,
@@ -26,9 +26,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(doors: Doors) -> World {
+    pub(crate) fn new(doors: Doors, most: Option<usize>) -> World {
         World {
             doors,
+            most,
             clock: Clock::default(),
             history: Mutex::default(),
             tally: Mutex::default(),
@@ -46,91 +47,28 @@ impl World {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Command {
-    /// Not [`Act::End`], which is no command.
-    Lock(Lock, Act),
-    List {
-        shared: bool,
-    },
-    Dump {
-        shared: bool,
-    },
-    Me,
-    Iam(u32),
-    Who(Option<u32>),
-    Statistics,
-    Unknown,
-}
-
-impl Command {
-    fn verb(self) -> Option<Verb> {
-        Some(match self {
-            Command::Lock(lock, act) => match (lock.shared, act) {
-                (false, Act::Get) => Verb::G,
-                (false, Act::Release) => Verb::R,
-                (false, _) => Verb::I,
-                (true, Act::Get) => Verb::Sg,
-                (true, Act::Release) => Verb::Sr,
-                (true, _) => Verb::Si,
-            },
-            Command::List { shared: false } => Verb::D,
-            Command::List { shared: true } => Verb::Sd,
-            Command::Dump { .. } => Verb::Dump,
-            Command::Me => Verb::Me,
-            Command::Iam(_) => Verb::Iam,
-            Command::Who(_) => Verb::Who,
-            Command::Statistics => Verb::Q,
-            Command::Unknown => return None,
-        })
-    }
-
-    fn text(self) -> String {
-        let verb = self.verb().map_or("no command", Verb::as_str);
-        match self {
-            Command::Lock(lock, _) => format!("{verb} {}", lock.name()),
-            Command::Iam(connection) | Command::Who(Some(connection)) => {
-                format!("{verb} {}", registered(connection))
-            }
-            Command::Dump { shared: true } => format!("{verb} shared"),
-            _ => verb.to_owned(),
-        }
-    }
-
-    fn is_marked(self) -> bool {
-        matches!(
-            self,
-            Command::List { .. } | Command::Who(_) | Command::Unknown
-        )
-    }
-
-    fn size(self) -> Size {
-        match self {
-            _ if self.is_marked() => Size::UpTo(MARKED),
-            // Always the last of its lines.
-            Command::Statistics => Size::UpTo("shared_orphans: "),
-            _ => Size::Line,
-        }
-    }
-
-    /// What it is counted as.
-    fn counter(self) -> String {
-        match self.verb() {
-            Some(verb) => format!("command_{}", verb.as_str()),
-            None => "invalid_commands".to_owned(),
-        }
-    }
-}
-
 /// The name that a connection registers.
 pub(crate) fn registered(connection: u32) -> String {
     format!("connection {connection}")
 }
 
-/// Commands that were sent together, and have yet to be answered.
-struct Batch {
+/// A command that has yet to be answered.
+struct Sent {
+    command: Command,
+    /// Of a connection.
+    number: u64,
     invoked: u64,
-    commands: VecDeque<Command>,
+    /// Of a wait, by when it had certainly begun.
+    begun: Option<u64>,
+    /// Of a wait, until when it certainly had not ended.
+    lasted: u64,
+}
+
+/// An end of a wait that may be the work of a `cancel`.
+struct Cancelled {
+    name: usize,
+    /// Whether there is no other reason.
+    surely: bool,
 }
 
 pub(crate) struct Connection {
@@ -141,9 +79,19 @@ pub(crate) struct Connection {
     /// As the server sees it.
     pub(crate) address: String,
     /// By all that was answered.
-    pub(crate) held: BTreeSet<Lock>,
+    pub(crate) held: BTreeMap<Lock, Token>,
     /// What it last saw of them.
     pub(crate) statistics: Statistics,
+    /// How much was sent.
+    sent: u64,
+    /// What is answered in the order in which it was sent, but for waits that are cancelled before they begin.
+    pending: VecDeque<Sent>,
+    /// What is answered at once, even during a wait.
+    urgent: VecDeque<Sent>,
+    /// What the last answer was, if it needs a reason.
+    cancelled: Option<Cancelled>,
+    /// Whether nothing more will be sent, which ends a wait.
+    is_ending: bool,
 }
 
 impl Connection {
@@ -165,131 +113,298 @@ impl Connection {
             wire: Wire::connect(&world.doors, via).await,
             number: world.connections.fetch_add(1, Relaxed),
             address: String::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             statistics: Statistics::new(),
+            sent: 0,
+            pending: VecDeque::new(),
+            urgent: VecDeque::new(),
+            cancelled: None,
+            is_ending: false,
         }
     }
 
     /// Sends commands together, and waits for all answers. Gives back the lines of the last one.
     pub(crate) async fn ask(&mut self, commands: Vec<Command>) -> Vec<String> {
-        let mut batch = self.send(commands).await;
+        self.send(commands).await;
         let mut last = Vec::new();
-        while let Some(answer) = self.hear(&mut batch).await {
+        while let Some(answer) = self.hear().await {
             last = answer;
         }
         last
     }
 
-    /// Sends commands together, closes the sending side, and waits until all is answered and the server has
-    /// closed. Then all that was held is free.
-    pub(crate) async fn finish(mut self, commands: Vec<Command>) {
-        let mut batch = self.send(commands).await;
+    /// Closes the sending side, and waits until all is answered and the server has closed. Then all that was
+    /// held is free.
+    pub(crate) async fn finish(mut self) {
         let ending = self.world.clock.now();
+        self.is_ending = true;
         self.wire.close_sending_side().await;
-        while self.hear(&mut batch).await.is_some() {}
+        while self.hear().await.is_some() {}
         self.wire.await_end().await;
         let gone = Gone {
             number: self.number,
             held: self.held,
-            batch,
+            unanswered: Vec::new(),
             ending,
         };
         gone.note(&self.world);
     }
 
-    /// Sends commands together, waits for so many answers, and goes without a word.
-    pub(crate) async fn vanish(
-        mut self,
-        commands: Vec<Command>,
-        answers: usize,
-        reset: bool,
-    ) -> Gone {
-        let mut batch = self.send(commands).await;
-        for _ in 0..answers {
-            self.hear(&mut batch).await;
-        }
+    /// Goes without a word.
+    pub(crate) fn vanish(self, reset: bool) -> Gone {
         let ending = self.world.clock.now();
         self.wire.vanish(reset);
         Gone {
             number: self.number,
             held: self.held,
-            batch,
+            unanswered: self.pending.into_iter().chain(self.urgent).collect(),
             ending,
         }
     }
 
-    async fn send(&mut self, commands: Vec<Command>) -> Batch {
+    /// Sends commands together.
+    pub(crate) async fn send(&mut self, commands: Vec<Command>) {
         let invoked = self.world.clock.now();
-        let mut lines = Vec::new();
-        for command in &commands {
-            lines.push(command.text());
-            if command.is_marked() {
-                lines.push(MARK.to_owned());
-            }
+        let lines: Vec<String> = commands.iter().flat_map(|it| it.lines()).collect();
+        for command in commands {
+            self.sent += 1;
+            let queue = match command.is_urgent() {
+                true => &mut self.urgent,
+                false => &mut self.pending,
+            };
+            queue.push_back(Sent {
+                command,
+                number: self.sent,
+                invoked,
+                begun: None,
+                lasted: invoked,
+            });
         }
-        self.wire.send(&lines).await;
-        Batch {
-            invoked,
-            commands: commands.into(),
+        if !lines.is_empty() {
+            self.wire.send(&lines).await;
         }
     }
 
-    /// Waits for the next answer to a batch, and gives back its lines; `None` if there is none to come.
-    async fn hear(&mut self, batch: &mut Batch) -> Option<Vec<String>> {
-        let command = batch.commands.pop_front()?;
-        let mut lines = self.wire.receive(command.size()).await;
-        if command.is_marked() {
-            lines.pop();
+    /// Lets as much time pass as the next wait may take, if that is short.
+    pub(crate) async fn pause(&self) {
+        let mut waits = self.pending.iter().map(|sent| sent.command);
+        let ms = waits.find_map(|command| match command {
+            Command::Wait { ms: ms @ 1..=2, .. } => Some(ms),
+            _ => None,
+        });
+        if let Some(ms) = ms {
+            sleep(Duration::from_millis(ms.into())).await;
         }
-        let answered = self.world.clock.now();
-        self.world.count(command, true);
-        match command {
-            Command::Lock(lock, act) => {
-                let answer = self.check_lock(lock, act, &lines[0]);
-                let operation = Operation {
-                    connection: self.number,
-                    act,
-                    invoked: batch.invoked,
-                    answered,
-                    answer: Some(answer),
-                };
-                self.world.history.lock().push((lock, operation));
-            }
-            Command::List { shared } => self.check_listing(shared, &lines),
-            Command::Statistics => self.check_statistics(&lines),
-            Command::Iam(_) => assert_eq!(lines, ["1 ok"]),
-            Command::Who(Some(number)) if number == self.number => {
-                let name = registered(number);
-                assert_eq!(lines, [format!("{}: {name}", self.address)]);
-            }
-            // What these are answered is looked at by who asked.
-            Command::Who(_) | Command::Me | Command::Dump { .. } => {}
-            Command::Unknown => assert_eq!(lines, [""; 0]),
+    }
+
+    /// Waits for the next answer, and gives back its lines; `None` if there is none to come.
+    pub(crate) async fn hear(&mut self) -> Option<Vec<String>> {
+        if self.pending.is_empty() && self.urgent.is_empty() {
+            return None;
         }
+        let line = self.wire.receive().await;
+        let cancelled = self.cancelled.take();
+        let urgent = self.urgent.front().map(|sent| sent.command);
+        if let Some(command) = urgent.filter(|command| command.is_answered_by(&line)) {
+            self.check_urgent(&line, cancelled);
+            self.world.count(command, true);
+            return Some(vec![line]);
+        }
+        let is_explained = self.is_ending || cancelled.is_none_or(|cancelled| !cancelled.surely);
+        assert!(is_explained, "nobody cancelled what came before {line}");
+        if self.is_cancelled_in_queue(&line) {
+            return Some(vec![line]);
+        }
+        let sent = self.pending.pop_front().unwrap_or_else(|| panic!("{line}"));
+        let urgent = self.urgent.front();
+        let is_in_order = urgent.is_none_or(|urgent| urgent.number > sent.number);
+        assert!(is_in_order, "{line} came before what was sent before");
+        let mut lines = vec![line];
+        while !sent.command.is_complete(&lines) {
+            lines.push(self.wire.receive().await);
+        }
+        self.world.count(sent.command, true);
+        self.check(&sent, &mut lines);
         Some(lines)
     }
 
-    /// The number that an answer begins with, whose text must go with it.
-    fn check_lock(&mut self, lock: Lock, act: Act, line: &str) -> u32 {
-        let (number, text) = line.split_once(' ').unwrap();
-        let number: u32 = number.parse().unwrap();
-        let done = number > 0;
-        let expect = match (act, done) {
-            (Act::Get, true) => "Get Success",
-            (Act::Get, false) => "Get Failure",
-            (Act::Release, true) => "Release Success",
-            (Act::Release, false) => "Release Failure",
-            (_, true) => "Is Locked",
-            (_, false) => "Not Locked",
+    /// `ping` and `cancel` are answered at once if something waits.
+    fn check_urgent(&mut self, line: &str, cancelled: Option<Cancelled>) {
+        let Some(urgent) = self.urgent.pop_front() else {
+            unreachable!("it has an answer");
         };
-        let kind = if lock.shared { "Shared Lock" } else { "Lock" };
-        assert_eq!(text, format!("{kind} {expect}: {}", lock.name()));
-        match act {
-            Act::Get if done => drop(self.held.insert(lock)),
-            Act::Release => assert_eq!(self.held.remove(&lock), done, "{line}"),
+        let is_sent_before = |sent: &&Sent| sent.number < urgent.number;
+        match urgent.command {
+            Command::Cancel(_) if line.starts_with('1') => {
+                let name = cancelled.map(|cancelled| cancelled.name);
+                assert_eq!(Command::Cancel(name.expect(line)), urgent.command, "{line}");
+            }
+            Command::Cancel(name) => {
+                let mut before = self.pending.iter().filter(is_sent_before);
+                assert!(
+                    before.all(|sent| sent.command.obeys() != Some(name)),
+                    "{line}"
+                );
+            }
+            _ => {
+                // Had it waited no more, that would have been answered before.
+                let now = self.world.clock.now();
+                if let Some(first) = self.pending.front_mut()
+                    && is_sent_before(&&*first)
+                {
+                    assert!(first.command.waits(), "{line}");
+                    first.begun.get_or_insert(now);
+                    first.lasted = urgent.invoked;
+                }
+            }
+        }
+    }
+
+    /// Whether this answers a wait that was cancelled before its turn came. Nothing has happened then.
+    fn is_cancelled_in_queue(&mut self, line: &str) -> bool {
+        let is_it = |sent: &Sent| sent.command.is_cancelled_by(line);
+        let Some(found @ 1..) = self.pending.iter().position(is_it) else {
+            return false;
+        };
+        let Some(sent) = self.pending.remove(found) else {
+            unreachable!("it was found");
+        };
+        let name = sent.command.obeys();
+        let mut before = self.pending.iter().take(found);
+        assert!(
+            before.all(|sent| sent.command.obeys() != name),
+            "{line} is not for the first"
+        );
+        self.cancelled = name.map(|name| Cancelled { name, surely: true });
+        self.world.count(sent.command, true);
+        true
+    }
+
+    fn check(&mut self, sent: &Sent, lines: &mut Vec<String>) {
+        let command = sent.command;
+        match command {
+            Command::Lock(lock, act) => self.check_lock(sent, lock, act, None, &lines[0]),
+            Command::Wait { lock, act, ms } => {
+                self.check_lock(sent, lock, act, Some(ms), &lines[0]);
+            }
+            Command::Fence(lock) => self.check_fence(lock, &lines[0]),
+            Command::Owners(number) => self.check_owners(number, lines),
+            _ => command.strip(lines),
+        }
+        match command {
+            Command::List { shared, .. } => self.check_listing(shared, lines),
+            Command::Statistics { .. } => self.check_statistics(lines),
+            Command::Iam(_) => assert_eq!(*lines, ["1 ok"]),
+            Command::Who { of, .. } if of == Some(self.number) => {
+                let name = registered(self.number);
+                assert_eq!(*lines, [format!("{}: {name}", self.address)]);
+            }
+            Command::Unknown => assert_eq!(*lines, [""; 0]),
+            // What else is answered is looked at by who asked.
             _ => {}
         }
-        number
+    }
+
+    /// Notes what was done to a lock; for so long, if it was a wait.
+    fn check_lock(&mut self, sent: &Sent, lock: Lock, act: Act, ms: Option<u32>, line: &str) {
+        let answered = self.world.clock.now();
+        let (number, outcome) = sent.command.outcome(line);
+        let is_asked_to_end = self.is_ending || {
+            let mut urgent = self.urgent.iter().map(|urgent| urgent.command);
+            urgent.any(|command| command == Command::Cancel(lock.number))
+        };
+        let may_be_cancelled = match outcome {
+            Outcome::Cancelled => true,
+            Outcome::Failed => ms.is_some() && is_asked_to_end,
+            _ => false,
+        };
+        if may_be_cancelled {
+            self.cancelled = Some(Cancelled {
+                name: lock.number,
+                surely: outcome == Outcome::Cancelled,
+            });
+        }
+        let is_full = act.gets() && self.is_full(lock);
+        match outcome {
+            Outcome::Done => assert!(!is_full, "it holds enough: {line}"),
+            Outcome::QueueFull => assert!(is_full, "it may hold more: {line}"),
+            // Whoever may hold no more is told so before it waits.
+            Outcome::TimedOut => assert!(!is_full || ms == Some(0), "it holds enough: {line}"),
+            Outcome::Failed | Outcome::Cancelled => {}
+        }
+        let is_refused = is_full && matches!(outcome, Outcome::Failed | Outcome::QueueFull);
+        if is_refused {
+            // If others hold the lock, that may be the reason, unless it does not matter.
+            let certainly = outcome == Outcome::QueueFull || lock.shared && act == Act::Get;
+            self.world.tally.lock().add("refused_locks", certainly);
+        }
+        if is_refused || may_be_cancelled && !act.waits() {
+            // It was perhaps not even tried.
+            return;
+        }
+
+        let mut operation = Operation {
+            answered,
+            answer: Some(number),
+            ..sent.unanswered(self.number, act)
+        };
+        if let Some(ms) = ms.filter(|_| act.waits() && number == 0 && !may_be_cancelled) {
+            let time = Duration::from_millis(ms.into());
+            let begun = self.world.clock.before(answered, time);
+            let begun = begun.filter(|&begun| begun >= sent.invoked);
+            let begun = begun.unwrap_or_else(|| panic!("it took less than {ms} ms: {line}"));
+            operation.begun = Some(sent.begun.unwrap_or(begun).min(begun));
+            let lasted = self.world.clock.after(sent.invoked, time);
+            operation.lasted = operation.lasted.max(lasted);
+        }
+        if act.gets() && number > 0 {
+            self.held
+                .entry(lock)
+                .or_insert_with(|| Arc::clone(&operation.token));
+        }
+        if act == Act::Release {
+            assert_eq!(self.held.remove(&lock).is_some(), number > 0, "{line}");
+        }
+        self.world.history.lock().push((lock, operation));
+    }
+
+    /// Whether this connection can get no lock that it does not hold.
+    fn is_full(&self, lock: Lock) -> bool {
+        let is_full = self.world.most.is_some_and(|most| self.held.len() >= most);
+        is_full && !self.held.contains_key(&lock)
+    }
+
+    /// What is held has a token, which stays the same.
+    fn check_fence(&self, lock: Lock, line: &str) {
+        let (token, text) = line.split_once(' ').unwrap();
+        let said = match self.held.get(&lock) {
+            Some(held) => {
+                know(held, token);
+                "Lock Fence"
+            }
+            None => {
+                assert_eq!(token, "0", "{line}");
+                "Lock Fence Failure"
+            }
+        };
+        assert_eq!(text, format!("{said}: {}", lock.name()));
+    }
+
+    /// Among the owners is this connection, with what it holds; and it does not wait.
+    fn check_owners(&self, number: usize, lines: &[String]) {
+        let owners = Owner::parse(number, lines);
+        let own = registered(self.number);
+        let mut owned = owners.iter().filter(|owner| owner.name == own);
+        for shared in [false, true] {
+            let lock = Lock { shared, number };
+            if let Some(held) = self.held.get(&lock) {
+                let owner = owned.next().unwrap_or_else(|| panic!("{lines:#?}"));
+                assert_eq!((owner.waits, owner.lock), (false, lock), "{lines:#?}");
+                assert_eq!(owner.address, self.address, "{lines:#?}");
+                know(held, owner.token);
+            }
+        }
+        assert_eq!(owned.next(), None, "{lines:#?}");
     }
 
     /// A listing has the locks of this connection, to which nothing can happen meanwhile; and of others, what
@@ -304,7 +419,7 @@ impl Connection {
                 listed.push(name.to_owned());
             }
         }
-        let held = self.held.iter().filter(|lock| lock.shared == shared);
+        let held = self.held.keys().filter(|lock| lock.shared == shared);
         let held: Vec<String> = held.map(|lock| lock.name()).collect();
         assert_eq!(listed, held, "{lines:#?}");
         let in_order = |pair: &[&str]| pair[0] < pair[1] || shared && pair[0] == pair[1];
@@ -327,12 +442,62 @@ impl Connection {
     }
 }
 
+/// Notes the token of a hold, which must be what is known already.
+pub(crate) fn know(held: &Token, token: &str) {
+    let token: u64 = token.parse().unwrap();
+    assert!((1..1 << 63).contains(&token), "{token}");
+    assert_eq!(*held.get_or_init(|| token), token);
+}
+
+/// A line of `own`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Owner<'a> {
+    pub(crate) lock: Lock,
+    pub(crate) waits: bool,
+    pub(crate) address: &'a str,
+    pub(crate) token: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl Owner<'_> {
+    /// All who hold the locks of a name, or wait for them.
+    pub(crate) fn parse(number: usize, lines: &[String]) -> Vec<Owner<'_>> {
+        let lines = lines[1..].iter();
+        lines.map(|line| Owner::parse_line(number, line)).collect()
+    }
+
+    fn parse_line(number: usize, line: &str) -> Owner<'_> {
+        let words: Vec<&str> = line.splitn(5, ' ').collect();
+        let [kind, address, ms, token, name] = words[..] else {
+            panic!("{line}");
+        };
+        assert!(ms.parse::<u64>().is_ok(), "{line}");
+        let shared = kind.starts_with('s');
+        Owner {
+            lock: Lock { shared, number },
+            waits: kind.ends_with('w'),
+            address,
+            token,
+            name,
+        }
+    }
+}
+
+impl Sent {
+    fn unanswered(&self, connection: u32, act: Act) -> Operation {
+        Operation {
+            begun: self.begun,
+            lasted: self.lasted,
+            ..Operation::unanswered(connection, act, self.invoked)
+        }
+    }
+}
+
 /// A connection that its client has ended.
 pub(crate) struct Gone {
     pub(crate) number: u32,
-    held: BTreeSet<Lock>,
-    /// What was not answered.
-    batch: Batch,
+    held: BTreeMap<Lock, Token>,
+    unanswered: Vec<Sent>,
     ending: u64,
 }
 
@@ -341,30 +506,39 @@ impl Gone {
     pub(crate) fn note(self, world: &World) {
         let ended = world.clock.now();
         let mut history = world.history.lock();
-        let mut note = |lock, act, invoked| {
-            let operation = Operation {
-                connection: self.number,
-                act,
-                invoked,
-                answered: ended,
-                answer: None,
-            };
-            history.push((lock, operation));
+        let mut note = |lock, operation| {
+            let answered = ended;
+            history.push((
+                lock,
+                Operation {
+                    answered,
+                    ..operation
+                },
+            ));
         };
-        let (mut surely, mut maybe) = (self.held.clone(), self.held);
-        for command in self.batch.commands {
-            world.count(command, false);
-            if let Command::Lock(lock, act) = command {
-                note(lock, act, self.batch.invoked);
-                match act {
-                    Act::Get => drop(maybe.insert(lock)),
-                    Act::Release => drop(surely.remove(&lock)),
-                    _ => {}
+        let mut surely: BTreeSet<Lock> = self.held.into_keys().collect();
+        let mut maybe = surely.clone();
+        for sent in self.unanswered {
+            world.count(sent.command, false);
+            let (Command::Lock(lock, act) | Command::Wait { lock, act, .. }) = sent.command else {
+                continue;
+            };
+            note(lock, sent.unanswered(self.number, act));
+            if act.gets() {
+                maybe.insert(lock);
+                if world.most.is_some() {
+                    world.tally.lock().add("refused_locks", false);
                 }
+            }
+            if act == Act::Release {
+                surely.remove(&lock);
             }
         }
         for lock in maybe {
-            note(lock, Act::End, self.ending);
+            note(
+                lock,
+                Operation::unanswered(self.number, Act::End, self.ending),
+            );
             let orphans = if lock.shared {
                 "shared_orphans"
             } else {

@@ -18,6 +18,7 @@
 
 mod checker;
 mod client;
+mod command;
 mod connection;
 mod history;
 mod tally;
@@ -29,14 +30,16 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glockd::{Server, Tcp, Unix, WebSocket};
+use glockd::{Policy, Server, Tcp, Unix, WebSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::checker::Past;
 use crate::client::Client;
-use crate::connection::{Command, Connection, World, registered};
-use crate::history::{Act, Lock, Operation};
+use crate::command::Command;
+use crate::connection::{Connection, Owner, World, know, registered};
+use crate::history::{Act, Lock, NAMES, Operation};
 use crate::wire::{Doors, Via};
 
 /// How many servers are tried, one after the other, unless a time is given.
@@ -49,6 +52,10 @@ const CLIENTS: u64 = 12;
 
 /// What a client does before it rests.
 const ACTS: usize = 40;
+
+/// How many locks a connection may hold, server by server: who waits counts as if it held one more, and would
+/// be refused one if that were not given back.
+const MOST_HELD: [Option<usize>; 3] = [None, Some(4), Some(6)];
 
 /// How long a server may take. It never decides what a test sees, only when a hung one fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -92,6 +99,7 @@ impl Drop for TellIfFailing {
 
 /// The life of a server. Returns how much was done to locks.
 async fn live(seed: u64) -> usize {
+    let most = MOST_HELD[seed as usize % MOST_HELD.len()];
     let directory = tempfile::tempdir().unwrap();
     let unix = directory.path().join("socket");
     let local = (Ipv4Addr::LOCALHOST, 0).into();
@@ -99,6 +107,7 @@ async fn live(seed: u64) -> usize {
         .transport(Tcp::address(local))
         .transport(WebSocket::address(local))
         .transport(Unix::path(&unix))
+        .policy(Policy::default().with_max_locks_per_connection(most))
         .bind()
         .await
         .unwrap();
@@ -111,10 +120,10 @@ async fn live(seed: u64) -> usize {
         websocket: addresses[1].ip().unwrap(),
         unix,
     };
-    let world = Arc::new(World::new(doors));
+    let world = Arc::new(World::new(doors, most));
     let mut witness = Witness {
         connection: Connection::open_unregistered(&world, Via::Tcp).await,
-        holders: BTreeMap::new(),
+        past: BTreeMap::new(),
         operations: 0,
     };
     let mut clients = Vec::new();
@@ -144,8 +153,8 @@ async fn live(seed: u64) -> usize {
 struct Witness {
     /// It has no name, so it is not in `who`.
     connection: Connection,
-    /// Who held what when it last looked.
-    holders: BTreeMap<Lock, BTreeSet<u32>>,
+    /// What it saw when it last looked.
+    past: BTreeMap<Lock, Past>,
     /// How much was done to locks so far.
     operations: usize,
 }
@@ -155,13 +164,14 @@ impl Witness {
         let clients: Vec<&Connection> = clients.iter().map(|client| &client.connection).collect();
         let mut holders: BTreeMap<Lock, BTreeSet<u32>> = BTreeMap::new();
         for client in &clients {
-            for &lock in &client.held {
+            for &lock in client.held.keys() {
                 holders.entry(lock).or_default().insert(client.number);
             }
         }
         self.compare_statistics(world, clients.len(), &holders)
             .await;
         self.compare_listings(&clients, &holders).await;
+        self.compare_owners(&clients).await;
         for lock in Lock::all() {
             self.ask(Command::Lock(lock, Act::Inspect)).await;
         }
@@ -171,13 +181,15 @@ impl Witness {
             history.entry(lock).or_default().push(operation);
         }
         for (lock, operations) in history {
-            let before = self.holders.remove(&lock).unwrap_or_default();
-            if let Err(wrong) = checker::check(lock.shared, &before, &operations) {
+            let past = self.past.entry(lock).or_default();
+            if let Err(wrong) = checker::check(lock.shared, past, &operations) {
                 panic!("{lock:?}: {wrong}");
             }
+            let tokens = operations.iter().filter_map(|it| it.token.get());
+            past.token = tokens.fold(past.token, |most, &token| most.max(token));
+            past.holders = holders.remove(&lock).unwrap_or_default();
             self.operations += operations.len();
         }
-        self.holders = holders;
     }
 
     async fn ask(&mut self, command: Command) -> Vec<String> {
@@ -192,7 +204,7 @@ impl Witness {
     ) {
         // Visitors may still be on their way out.
         loop {
-            self.ask(Command::Statistics).await;
+            self.ask(Command::Statistics { counted: false }).await;
             if self.connection.statistics["connections"] == clients as u64 + 1 {
                 break;
             }
@@ -213,8 +225,11 @@ impl Witness {
         let registered_ones = clients
             .iter()
             .map(|client| format!("{}: {}", client.address, registered(client.number)));
-        let who = self.ask(Command::Who(None)).await;
-        assert_eq!(sorted(who), sorted(registered_ones));
+        let registered_ones = sorted(registered_ones);
+        for counted in [false, true] {
+            let who = self.ask(Command::Who { of: None, counted }).await;
+            assert_eq!(sorted(who), registered_ones);
+        }
 
         let addresses: BTreeMap<String, &str> = clients
             .iter()
@@ -226,8 +241,11 @@ impl Witness {
                 let line = |holder: &u32| format!("{}: {}", lock.name(), registered(*holder));
                 holders.iter().map(line)
             });
-            let listed = self.ask(Command::List { shared }).await;
+            let counted = false;
+            let listed = self.ask(Command::List { shared, counted }).await;
             assert_eq!(sorted(listed.clone()), sorted(lines));
+            let counted = true;
+            assert_eq!(self.ask(Command::List { shared, counted }).await, listed);
             // The same, and if there are several holders of a lock, in the same order.
             let mut held_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
             for line in &listed {
@@ -241,6 +259,25 @@ impl Witness {
             let entries: Vec<String> = held_by.into_iter().map(entry).collect();
             let map = self.ask(Command::Dump { shared }).await;
             assert_eq!(map, [format!("map[{}]", entries.join(" "))]);
+        }
+    }
+
+    /// All owners are clients, which learn their tokens by that; and nobody waits.
+    async fn compare_owners(&mut self, clients: &[&Connection]) {
+        let clients: BTreeMap<String, &Connection> = clients
+            .iter()
+            .map(|&client| (registered(client.number), client))
+            .collect();
+        for number in 0..NAMES {
+            let lines = self.ask(Command::Owners(number)).await;
+            let owners = Owner::parse(number, &lines);
+            for owner in &owners {
+                assert!(!owner.waits, "{lines:#?}");
+                know(&clients[owner.name].held[&owner.lock], owner.token);
+            }
+            let held = clients.values().flat_map(|client| client.held.keys());
+            let held = held.filter(|lock| lock.number == number).count();
+            assert_eq!(owners.len(), held, "{lines:#?}");
         }
     }
 }

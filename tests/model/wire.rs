@@ -1,5 +1,6 @@
 //! Sockets to the server, one for each way in, and the ways to leave it.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,28 +33,11 @@ impl Via {
     pub(crate) const ALL: [Via; 3] = [Via::Tcp, Via::Unix, Via::WebSocket];
 }
 
-/// Where the answer to a command ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Size {
-    Line,
-    /// With the line that begins so.
-    UpTo(&'static str),
-}
-
-impl Size {
-    fn is_reached(self, answer: &[String]) -> bool {
-        match (self, answer.last()) {
-            (Size::Line, last) => last.is_some(),
-            (Size::UpTo(begin), last) => last.is_some_and(|last| last.starts_with(begin)),
-        }
-    }
-}
-
 /// A client's end of a connection.
 pub(crate) enum Wire {
     Tcp(BufReader<TcpStream>),
     Unix(BufReader<UnixStream>),
-    WebSocket(Box<WebSocketStream<TcpStream>>),
+    WebSocket(Box<WebSocketStream<TcpStream>>, VecDeque<String>),
 }
 
 trait Stream: AsyncBufRead + AsyncWrite + Send + Unpin {}
@@ -63,7 +47,8 @@ impl<S: AsyncBufRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// A [`Wire`], by what it carries.
 enum Kind<'a> {
     Lines(&'a mut dyn Stream),
-    Messages(&'a mut WebSocketStream<TcpStream>),
+    /// And the lines that have arrived.
+    Messages(&'a mut WebSocketStream<TcpStream>, &'a mut VecDeque<String>),
 }
 
 impl Wire {
@@ -80,7 +65,7 @@ impl Wire {
             Via::WebSocket => {
                 let stream = TcpStream::connect(doors.websocket).await.unwrap();
                 let (socket, _) = client_async("ws://localhost/", stream).await.unwrap();
-                Wire::WebSocket(Box::new(socket))
+                Wire::WebSocket(Box::new(socket), VecDeque::new())
             }
         }
     }
@@ -89,7 +74,7 @@ impl Wire {
         match self {
             Wire::Tcp(stream) => Kind::Lines(stream),
             Wire::Unix(stream) => Kind::Lines(stream),
-            Wire::WebSocket(socket) => Kind::Messages(socket),
+            Wire::WebSocket(socket, lines) => Kind::Messages(socket, lines),
         }
     }
 
@@ -101,7 +86,7 @@ impl Wire {
                 bytes.push('\n');
                 stream.write_all(bytes.as_bytes()).await.unwrap();
             }
-            Kind::Messages(socket) => {
+            Kind::Messages(socket, _) => {
                 for line in lines {
                     socket.feed(Message::text(line)).await.unwrap();
                 }
@@ -110,34 +95,28 @@ impl Wire {
         }
     }
 
-    /// Receives the lines of an answer.
-    pub(crate) async fn receive(&mut self, size: Size) -> Vec<String> {
-        let mut answer = Vec::new();
+    /// Receives a line.
+    pub(crate) async fn receive(&mut self) -> String {
         match self.kind() {
             Kind::Lines(stream) => {
-                let mut lines = stream.lines();
-                while !size.is_reached(&answer) {
-                    let line = lines.next_line().await.unwrap();
-                    answer.push(line.unwrap_or_else(|| panic!("the server hung up: {answer:?}")));
-                }
+                let line = stream.lines().next_line().await.unwrap();
+                line.expect("the server hung up")
             }
-            Kind::Messages(socket) => loop {
-                let message = socket.next().await.unwrap().unwrap();
-                let text = message.to_text().unwrap();
-                answer.extend(text.lines().map(str::to_owned));
-                if size.is_reached(&answer) {
-                    break;
+            Kind::Messages(socket, lines) => loop {
+                if let Some(line) = lines.pop_front() {
+                    return line;
                 }
+                let message = socket.next().await.unwrap().unwrap();
+                lines.extend(message.to_text().unwrap().lines().map(str::to_owned));
             },
         }
-        answer
     }
 
     /// Says that nothing more will be sent.
     pub(crate) async fn close_sending_side(&mut self) {
         match self.kind() {
             Kind::Lines(stream) => stream.shutdown().await.unwrap(),
-            Kind::Messages(socket) => socket.close(None).await.unwrap(),
+            Kind::Messages(socket, _) => socket.close(None).await.unwrap(),
         }
     }
 
@@ -149,7 +128,8 @@ impl Wire {
                 stream.read_to_string(&mut rest).await.unwrap();
                 assert_eq!(rest, "");
             }
-            Kind::Messages(socket) => {
+            Kind::Messages(socket, lines) => {
+                assert_eq!(*lines, [""; 0]);
                 let goodbye = socket.next().await.unwrap().unwrap();
                 assert!(matches!(goodbye, Message::Close(_)), "{goodbye:?}");
             }
@@ -160,7 +140,7 @@ impl Wire {
     pub(crate) fn vanish(self, reset: bool) {
         let stream = match &self {
             Wire::Tcp(stream) => stream.get_ref(),
-            Wire::WebSocket(socket) => socket.get_ref(),
+            Wire::WebSocket(socket, _) => socket.get_ref(),
             Wire::Unix(_) => return,
         };
         if reset {

@@ -1,0 +1,687 @@
+use std::sync::{Arc, OnceLock};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::history::Token;
+
+/// Checks what happened to a lock that nobody held. Of each connection, one after the other, it says what
+/// it did: `ACT FROM-TO ANSWER`, where `-` is the answer that did not come. Behind the name of an act stands
+/// its number, if it has one; behind the answer, the fencing token, if it is known. Of a wait that has
+/// certainly begun it is known when, and if it was in vain, until when it lasted: `FROM-BEGUN-TO` or
+/// `FROM-BEGUN-LASTED-TO`.
+#[track_caller]
+fn check(shared: bool, connections: &[&str], expect: bool) {
+    let mut operations = Vec::new();
+    for (connection, acts) in (0..).zip(connections) {
+        operations.extend(acts.split(", ").map(|act| operation(connection, act)));
+    }
+    let checked = super::check(shared, &Past::default(), &operations);
+    assert_eq!(checked.is_ok(), expect, "{connections:?}: {checked:?}");
+}
+
+fn operation(connection: u32, text: &str) -> Operation {
+    let [act, during, answer, ref token @ ..] = text.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{text}");
+    };
+    let (act, number) = act.split_at(act.trim_end_matches(char::is_numeric).len());
+    let number = number.parse().unwrap_or(0);
+    let moments: Vec<u64> = during.split('-').map(|it| it.parse().unwrap()).collect();
+    let known = &moments[1..moments.len() - 1];
+    Operation {
+        connection,
+        act: match act {
+            "get" => Act::Get,
+            "release" => Act::Release,
+            "inspect" => Act::Inspect,
+            "end" => Act::End,
+            "below" => below(number, false),
+            "wait" => below(number, true),
+            "see" => watch(number, false),
+            "watch" => watch(number, true),
+            _ => panic!("{text}"),
+        },
+        invoked: moments[0],
+        answered: moments[moments.len() - 1],
+        answer: (answer != "-").then(|| answer.parse().unwrap()),
+        begun: known.first().copied(),
+        lasted: known.last().copied().unwrap_or(moments[0]),
+        token: known_as(token.first().map(|token| token.parse().unwrap())),
+    }
+}
+
+fn below(limit: u32, waits: bool) -> Act {
+    Act::GetBelow { limit, waits }
+}
+
+fn watch(below: u32, waits: bool) -> Act {
+    Act::Watch { below, waits }
+}
+
+fn known_as(token: Option<u64>) -> Token {
+    Arc::new(token.map(OnceLock::from).unwrap_or_default())
+}
+
+#[test]
+fn a_lock_is_held_once() {
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    exclusive(&["get 1-2 1", "get 3-4 0"], true);
+    exclusive(&["get 1-2 1", "get 3-4 1"], false);
+    // At the same time, too.
+    exclusive(&["get 1-3 1", "get 2-4 0"], true);
+    exclusive(&["get 1-3 0", "get 2-4 1"], true);
+    exclusive(&["get 1-3 1", "get 2-4 1"], false);
+    exclusive(&["get 1-4 1, get 5-6 1"], true);
+    // Within one batch of another, while it was held.
+    let batch = "get 3-4 1, release 3-5 1";
+    exclusive(&["get 1-2 1, release 6-7 1", batch], false);
+    exclusive(&["get 1-2 1, release 4-7 1", batch], true);
+    // In the order of a connection, and of what was seen.
+    exclusive(&["release 1-2 0, get 1-3 1"], true);
+    exclusive(&["get 1-2 1, release 1-3 0"], false);
+    exclusive(&["get 1-2 1, release 3-4 1, release 5-6 1"], false);
+    exclusive(&["get 1-2 1, release 3-6 1", "get 4-5 1"], true);
+    exclusive(&["get 1-2 1, release 5-6 1", "get 3-4 1"], false);
+}
+
+#[test]
+fn a_refusal_has_a_reason() {
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    exclusive(&["get 1-2 0"], false);
+    exclusive(&["get 1-2 1, get 3-4 0"], false);
+    exclusive(&["get 1-2 1, release 3-4 1", "get 5-6 0"], false);
+    exclusive(&["get 1-2 1, release 3-6 1", "get 5-7 0"], true);
+    exclusive(&["get 2-4 1", "get 1-3 0"], true);
+    exclusive(&["get 2-3 1", "get 0-1 0"], false);
+    // A holder explains a refusal, and then a grant only if it has released.
+    exclusive(&["get 1-6 1", "get 2-3 0", "get 4-5 1"], false);
+    exclusive(
+        &["get 1-6 1, release 1-7 1", "get 2-3 0", "get 4-5 1"],
+        true,
+    );
+}
+
+#[test]
+fn an_inspection_is_true() {
+    check(false, &["inspect 1-2 0"], true);
+    check(false, &["inspect 1-2 1"], false);
+    check(false, &["get 2-3 1", "inspect 1-4 0, inspect 5-6 1"], true);
+    check(false, &["get 1-2 1", "inspect 3-4 0"], false);
+    // What was seen cannot be unseen.
+    check(false, &["get 1-6 1", "inspect 2-3 1, inspect 4-5 0"], false);
+    check(true, &["get 1-2 1", "get 3-4 2", "inspect 5-6 2"], true);
+    check(true, &["get 1-2 1", "get 3-4 2", "inspect 5-6 1"], false);
+}
+
+#[test]
+fn a_count_is_exact() {
+    let shared = |connections: &[&str], expect| check(true, connections, expect);
+    shared(&["get 1-2 1, get 3-4 1", "get 5-6 2"], true);
+    shared(&["get 1-2 1", "get 3-4 1"], false);
+    shared(&["get 1-2 2"], false);
+    shared(&["get 1-2 1, get 3-4 2"], false);
+    // Who came first is open, that one did is not.
+    shared(&["get 1-4 2", "get 2-3 1"], true);
+    shared(&["get 1-4 1", "get 2-3 2"], true);
+    shared(&["get 1-4 1", "get 2-3 1"], false);
+    shared(&["get 1-4 2", "get 2-3 2"], false);
+    // Each of these could be, but not all.
+    shared(&["get 1-9 1", "get 2-9 2", "get 3-9 3"], true);
+    shared(&["get 1-9 1", "get 2-9 3", "get 3-9 3"], false);
+    shared(
+        &["get 1-2 1, release 3-9 1", "get 4-9 1", "get 5-9 2"],
+        true,
+    );
+    shared(
+        &["get 1-2 1, release 3-9 1", "get 4-9 1", "get 5-9 1"],
+        false,
+    );
+}
+
+#[test]
+fn a_connection_holds_until_it_ends_and_no_longer() {
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    exclusive(&["get 1-2 1, end 3-6 -", "get 4-5 1"], true);
+    exclusive(&["get 1-2 1, end 3-6 -", "get 4-5 0"], true);
+    exclusive(&["get 1-2 1, end 5-6 -", "get 3-4 1"], false);
+    exclusive(&["get 1-2 1, end 3-4 -", "get 5-6 0"], false);
+    check(true, &["get 1-2 1, end 3-4 -", "get 5-6 1"], true);
+    check(true, &["get 1-2 1, end 3-4 -", "get 5-6 2"], false);
+}
+
+#[test]
+fn what_was_not_answered_may_have_been_done_or_not() {
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    let broken = "get 1-8 -, end 7-8 -";
+    exclusive(&[broken, "get 2-3 0"], true);
+    exclusive(&[broken, "get 2-3 1"], true);
+    exclusive(&[broken, "get 2-3 1, release 4-5 1", "inspect 6-7 1"], true);
+    exclusive(&[broken, "get 2-3 0, get 4-5 1"], false);
+    exclusive(&[broken, "get 9-10 0"], false);
+    let released = "get 1-8 -, release 1-8 -, end 7-8 -";
+    exclusive(&[released, "get 2-3 0, get 4-5 1"], true);
+    exclusive(&[released, "get 2-3 0, get 4-5 1", "get 6-7 1"], false);
+}
+
+#[test]
+fn a_wait_that_is_over_got_the_lock_or_did_not() {
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    exclusive(&["wait1 1-2 1", "get 3-4 0"], true);
+    exclusive(&["wait1 1-2 1", "get 3-4 1"], false);
+    // While it waited, its holder released.
+    let holder = "get 1-2 1, release 5-7 1";
+    exclusive(&[holder, "wait1 3-6 1", "inspect 8-9 1"], true);
+    exclusive(&[holder, "wait1 3-6 1", "inspect 8-9 0"], false);
+    exclusive(&[holder, "wait1 3-4 1"], false);
+    exclusive(&[holder, "wait1 3-4 0", "inspect 8-9 0"], true);
+    exclusive(&[holder, "wait1 3-4 0", "inspect 8-9 1"], false);
+    // A holder has it already, whoever waits.
+    let holder = "get 1-2 1, wait1 6-7 1, release 8-9 1";
+    exclusive(&[holder, "wait1 3-4-9 1"], true);
+    exclusive(&["get 1-2 1, wait1 6-6-7 0", "wait1 3-4-8-9 0"], false);
+    exclusive(&["wait1 3-4-9 1"], true);
+    exclusive(&["wait1 3-4-8-9 0"], false);
+}
+
+#[test]
+fn no_waiter_is_forgotten() {
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    // It waited all the time, so the lock was never free.
+    let waiter = "wait1 3-4-8-9 0";
+    exclusive(&["get 1-2 1", waiter], true);
+    exclusive(&["get 1-2 1, release 5-6 1", waiter], false);
+    exclusive(&["get 1-2 1, release 5-6 1, get 5-7 1", waiter], false);
+    exclusive(&["get 1-2 1, end 5-6 -", waiter], false);
+    exclusive(&[waiter], false);
+    exclusive(&["get 1-2 1, release 5-10 1", waiter], true);
+    // It had perhaps given up by then.
+    exclusive(&["get 1-2 1, release 5-6 1", "wait1 3-4-5-7 0"], true);
+    // It was cancelled, perhaps before it began.
+    exclusive(&["get 1-2 1, release 5-6 1", "wait1 3-9 0"], true);
+    exclusive(&["wait1 3-9 0"], true);
+    // It has not begun, or is over.
+    exclusive(
+        &[
+            "get 1-2 1, release 5-7 1",
+            "wait1 3-9 1",
+            "get 6-8 1, release 6-8 1",
+        ],
+        true,
+    );
+    exclusive(
+        &[
+            "get 1-2 1, release 5-7 1",
+            "wait1 3-4-9 1",
+            "get 6-8 1, release 6-8 1",
+        ],
+        false,
+    );
+    exclusive(
+        &[
+            "get 1-2 1, release 5-7 1",
+            "wait1 3-4-9 -, end 8-9 -",
+            "get 6-7 0",
+        ],
+        true,
+    );
+    // The next is given what the first gives up, or what is released meanwhile.
+    let holders = ["get 1-2 1", "get 1-2 2"];
+    let [one, other] = holders;
+    check(true, &[one, other, "wait1 3-4-8-9 0", "wait3 5-10 3"], true);
+    check(
+        true,
+        &[one, other, "wait1 3-4-8-9 0", "wait3 5-6-8-11 0"],
+        true,
+    );
+    check(
+        true,
+        &[one, other, "wait1 3-4-8-9 0", "wait3 5-6-10-11 0"],
+        false,
+    );
+    let released = "get 1-2 1, release 6-7 1";
+    check(true, &[released, other, "wait2 3-4-8-9 0"], false);
+    check(true, &[released, other, "wait1 3-4-8-9 0"], true);
+}
+
+#[test]
+fn whoever_comes_first_is_served_first() {
+    let holder = "get 1-2 1, release 9-10 1";
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    exclusive(&[holder, "wait1 3-4-11 1", "wait1 5-6-8-20 0"], true);
+    exclusive(&[holder, "wait1 3-4-19-20 0", "wait1 5-6-11 1"], false);
+    exclusive(&[holder, "wait1 3-7-19-20 0", "wait1 5-6-11 1"], true);
+    // Who gives up stands in nobody's way.
+    exclusive(&[holder, "wait1 3-4-8 0", "wait1 5-6-11 1"], true);
+    // Who has to release first stands behind who has joined before that.
+    let waiters = [
+        "get 1-2 2, release 3-9 1, wait2 3-14 2",
+        "wait1 2-2-8-10 0",
+        "wait2 4-5-20-21 0",
+    ];
+    let [late, first, second] = waiters;
+    let shared = |connections: &[&str], expect| check(true, connections, expect);
+    shared(&["get 0-1 1", late, first, second, "inspect 6-7 1"], true);
+    shared(&["get 0-1 1", late, first, second, "inspect 6-7 2"], false);
+    // Even if the second could have the lock, and the first could not.
+    check(
+        true,
+        &["get 1-2 1", "wait1 3-4-8-9 0", "wait5 5-6-8 2"],
+        false,
+    );
+    check(
+        true,
+        &["get 1-2 1", "wait1 3-7-8-9 0", "wait5 5-6-8 2"],
+        true,
+    );
+    check(
+        true,
+        &["get 1-2 1", "wait1 3-4-8-9 0", "below5 5-6 2"],
+        false,
+    );
+    check(
+        true,
+        &["get 1-2 1", "wait1 3-4-8-9 0", "below5 5-6 0"],
+        true,
+    );
+    // As the original has it.
+    check(true, &["get 1-2 1", "wait1 3-4-8-9 0", "get 5-6 2"], true);
+    // Each of these could be first, but not both.
+    let waiters = ["wait1 3-7-29-30 0", "wait1 3-7-29-30 0"];
+    let [one, other] = waiters;
+    check(true, &["get 1-2 1", one, other], true);
+    check(
+        true,
+        &[
+            "get 1-2 1, release 8-9 1, get 10-11 1",
+            "wait1 3-7-30 1",
+            "wait1 3-7-30 1",
+        ],
+        false,
+    );
+}
+
+#[test]
+fn limits_are_kept() {
+    let shared = |connections: &[&str], expect| check(true, connections, expect);
+    shared(&["below1 1-2 1", "below1 3-4 0", "below2 5-6 2"], true);
+    shared(&["below1 1-2 1", "below1 3-4 2"], false);
+    shared(&["below1 1-2 0"], false);
+    shared(&["below0 1-2 0"], true);
+    shared(&["below2 1-2 1", "below2 3-4 0"], false);
+    shared(&["below1 1-2 1, below1 3-4 1"], true);
+    shared(&["below2 1-3 1", "below2 1-3 2", "below2 1-3 0"], true);
+    shared(&["below2 1-3 1", "below2 1-3 2", "below2 1-3 3"], false);
+    shared(&["get 1-2 1", "wait1 3-8 2"], false);
+    shared(&["get 1-2 1, release 4-5 1", "wait1 3-8 1"], true);
+    shared(&["get 1-2 1", "below2 3-4 2", "wait2 5-6-8-9 0"], true);
+}
+
+#[test]
+fn who_watches_sees_a_release() {
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    exclusive(&["see1 1-2 1"], true);
+    exclusive(&["see1 1-2 0"], false);
+    exclusive(&["get 1-2 1", "see1 3-4 0", "watch1 3-4-5-6 0"], true);
+    exclusive(&["get 1-2 1", "see1 3-4 1"], false);
+    exclusive(&["get 1-2 1", "watch1 3-4 1"], false);
+    exclusive(&["get 1-2 1, release 5-6 1", "watch1 3-7 1"], true);
+    exclusive(&["get 1-2 1, release 5-6 1", "watch1 3-4-7-8 0"], false);
+    exclusive(&["get 1-2 1, release 5-6 1", "watch1 3-7 0"], true);
+    // Though the lock is another's at once. Who does not wait cannot see it.
+    let passed = ["get 1-2 1, release 5-6 1", "wait1 3-4-20 1"];
+    let [holder, heir] = passed;
+    exclusive(&[holder, heir, "watch1 3-7 1", "watch1 3-7 1"], true);
+    exclusive(&[holder, heir, "watch1 3-4-7-8 0"], false);
+    exclusive(&[holder, heir, "see1 4-7 1"], false);
+    exclusive(&[holder, heir, "watch1 7-9 1"], false);
+    let shared = |connections: &[&str], expect| check(true, connections, expect);
+    let [one, other] = ["get 1-2 1", "get 1-2 2, release 5-6 1"];
+    shared(&[one, other, "watch2 3-7 1"], true);
+    shared(&[one, other, "watch2 3-4-7-8 0"], false);
+    shared(&[one, other, "watch1 3-4-7-8 0"], true);
+    shared(&[one, other, "watch1 3-7 1"], false);
+    shared(&[one, other, "see2 7-8 1, see1 7-9 0"], true);
+}
+
+#[test]
+fn tokens_grow_in_the_order_of_grants() {
+    let exclusive = |connections: &[&str], expect| check(false, connections, expect);
+    let first = "get 1-2 1 5, release 3-4 1";
+    exclusive(&[first, "get 6-7 1 6"], true);
+    exclusive(&[first, "get 6-7 1 5"], false);
+    exclusive(&[first, "get 6-7 1 4"], false);
+    exclusive(&[first, "wait1 2-3-7 1 4"], false);
+    exclusive(
+        &["get 1-5 1 6, release 1-5 1", "get 1-5 1 4, release 1-5 1"],
+        true,
+    );
+    // That holder was there before.
+    exclusive(&["get 1-2 1 5, release 3-9 1", "get 4-8 1 4"], false);
+    check(true, &["get 1-4 1 5", "get 2-3 2 6"], true);
+    check(true, &["get 1-4 1 6", "get 2-3 2 5"], false);
+    check(true, &["get 1-2 1 6", "get 1-5 2"], true);
+}
+
+/// A lock that does one thing after the other: who holds it, who stands in line, and who watches.
+#[derive(Clone, Default)]
+struct Exact {
+    shared: bool,
+    holders: BTreeSet<u32>,
+    line: VecDeque<usize>,
+    watchers: BTreeSet<usize>,
+}
+
+/// What an operation is answered, and whether it got the lock by that.
+type Answer = (usize, u32, bool);
+
+impl Exact {
+    /// Whether a wait has begun, and is not over.
+    fn waits(&self, index: usize) -> bool {
+        self.line.contains(&index) || self.watchers.contains(&index)
+    }
+
+    /// Runs an operation, or begins a wait. What is answered then.
+    fn run(&mut self, operations: &[Operation], index: usize) -> Vec<Answer> {
+        let Operation {
+            connection, act, ..
+        } = operations[index];
+        let holders = self.holders.len() as u32;
+        let holds = self.holders.contains(&connection);
+        let answer = match act {
+            Act::Get if holds || self.shared || holders == 0 => {
+                return vec![self.grant(operations, index)];
+            }
+            Act::Get => 0,
+            Act::Inspect => holders,
+            Act::Release | Act::End => {
+                let mut answers = vec![(index, holds.into(), false)];
+                if self.holders.remove(&connection) {
+                    self.tell(operations, &mut answers);
+                    self.serve(operations, &mut answers);
+                }
+                return answers;
+            }
+            Act::GetBelow { limit, .. } if holds || self.line.is_empty() && holders < limit => {
+                return vec![self.grant(operations, index)];
+            }
+            Act::GetBelow { waits: true, .. } => {
+                self.line.push_back(index);
+                return Vec::new();
+            }
+            Act::GetBelow { .. } => 0,
+            Act::Watch { below, .. } if holders < below => 1,
+            Act::Watch { waits: true, .. } => {
+                self.watchers.insert(index);
+                return Vec::new();
+            }
+            Act::Watch { .. } => 0,
+        };
+        vec![(index, answer, false)]
+    }
+
+    /// Ends a wait.
+    fn leave(&mut self, operations: &[Operation], index: usize) -> Vec<Answer> {
+        let mut answers = vec![(index, 0, false)];
+        self.line.retain(|&waiter| waiter != index);
+        self.watchers.remove(&index);
+        self.serve(operations, &mut answers);
+        answers
+    }
+
+    fn grant(&mut self, operations: &[Operation], index: usize) -> Answer {
+        let is_new = self.holders.insert(operations[index].connection);
+        (index, self.holders.len() as u32, is_new)
+    }
+
+    fn tell(&mut self, operations: &[Operation], answers: &mut Vec<Answer>) {
+        let holders = self.holders.len() as u32;
+        self.watchers.retain(|&watcher| {
+            let is_told =
+                matches!(operations[watcher].act, Act::Watch { below, .. } if holders < below);
+            answers.extend(is_told.then_some((watcher, 1, false)));
+            !is_told
+        });
+    }
+
+    fn serve(&mut self, operations: &[Operation], answers: &mut Vec<Answer>) {
+        while let Some(&first) = self.line.front()
+            && let Act::GetBelow { limit, .. } = operations[first].act
+            && self.holders.len() < limit as usize
+        {
+            self.line.pop_front();
+            answers.push(self.grant(operations, first));
+        }
+    }
+}
+
+/// What is yet to be put in order.
+#[derive(Clone)]
+struct Rest<'a> {
+    operations: &'a [Operation],
+    lock: Exact,
+    token: u64,
+    left: BTreeSet<usize>,
+}
+
+impl Rest<'_> {
+    /// Whether there is an order, by trying all: what takes effect next is whatever was invoked before
+    /// everything else that is known to have happened.
+    fn has_order(&self) -> bool {
+        let known = |&index: &usize| {
+            let operation = &self.operations[index];
+            let begun = operation.begun.filter(|_| !self.lock.waits(index));
+            begun.unwrap_or(operation.answered).min(operation.answered)
+        };
+        let Some(first) = self.left.iter().map(known).min() else {
+            return true;
+        };
+        self.left.iter().any(|&index| {
+            let operation = &self.operations[index];
+            let mut earlier = self.left.range(..index);
+            operation.invoked <= first
+                && earlier.all(|&other| self.operations[other].connection != operation.connection)
+                && self.has_order_with(index, first)
+        })
+    }
+
+    fn has_order_with(&self, index: usize, now: u64) -> bool {
+        let operation = &self.operations[index];
+        let mut without = self.clone();
+        without.left.remove(&index);
+        let mut rest = self.clone();
+        match self.lock.waits(index) {
+            true => {
+                let answers = rest.lock.leave(self.operations, index);
+                operation.lasted < now && rest.are_given(answers) && rest.has_order()
+            }
+            false => {
+                let answers = rest.lock.run(self.operations, index);
+                operation.may_be_nothing() && without.has_order()
+                    || rest.are_given(answers) && rest.has_order()
+            }
+        }
+    }
+
+    /// Whether these are the answers that were given.
+    fn are_given(&mut self, answers: Vec<Answer>) -> bool {
+        answers.into_iter().all(|(index, answer, is_new)| {
+            self.left.remove(&index);
+            let operation = &self.operations[index];
+            let token = operation.token.get().filter(|_| is_new);
+            let in_order = token.is_none_or(|&token| token > self.token);
+            self.token = token.copied().unwrap_or(self.token);
+            in_order && operation.answer.is_none_or(|given| given == answer)
+        })
+    }
+}
+
+fn has_order(shared: bool, operations: &[Operation]) -> bool {
+    let rest = Rest {
+        operations,
+        lock: Exact {
+            shared,
+            ..Exact::default()
+        },
+        token: 0,
+        left: (0..operations.len()).collect(),
+    };
+    rest.has_order()
+}
+
+/// What a connection does at a moment of a history.
+#[derive(Clone, Debug)]
+struct Moment {
+    connection: u32,
+    /// What it begins, unless it waits for the answer to what it began before.
+    act: Act,
+    is_patient: bool,
+    /// Whether that takes effect at once, rather than when it is answered.
+    is_early: bool,
+    /// Whether the client knows when, and the token.
+    is_known: bool,
+    /// What it is answered instead of what is true.
+    lie: Option<Option<u32>>,
+}
+
+fn moments() -> impl Strategy<Value = Vec<Moment>> {
+    let act = prop_oneof![
+        3 => Just(Act::Get),
+        4 => Just(Act::Release),
+        1 => Just(Act::Inspect),
+        1 => Just(Act::End),
+        2 => (0..3u32).prop_map(|limit| below(limit, false)),
+        6 => (1..3u32).prop_map(|limit| below(limit, true)),
+        1 => (1..3u32).prop_map(|below| watch(below, false)),
+        3 => (1..3u32).prop_map(|below| watch(below, true)),
+    ];
+    let how = (any::<bool>(), any::<bool>(), any::<bool>());
+    let lie = prop::option::weighted(0.08, prop::option::weighted(0.8, 0..3u32));
+    let moment = (0..4u32, act, how, lie).prop_map(
+        |(connection, act, (is_patient, is_early, is_known), lie)| Moment {
+            connection,
+            act,
+            is_patient,
+            is_early,
+            is_known,
+            lie,
+        },
+    );
+    vec(moment, 1..16)
+}
+
+/// A history as a lock makes it, apart from lies.
+struct History {
+    lock: Exact,
+    operations: Vec<Operation>,
+    answers: Vec<Option<u32>>,
+    /// By connection.
+    under_way: BTreeMap<u32, VecDeque<usize>>,
+    token: u64,
+}
+
+impl History {
+    fn of(shared: bool, moments: &[Moment]) -> Vec<Operation> {
+        let mut history = History {
+            lock: Exact {
+                shared,
+                ..Exact::default()
+            },
+            operations: Vec::new(),
+            answers: Vec::new(),
+            under_way: BTreeMap::new(),
+            token: 0,
+        };
+        let mut begun_by = Vec::new();
+        for (now, moment) in (1..).zip(moments) {
+            let queue = history.under_way.entry(moment.connection).or_default();
+            if moment.is_patient
+                && let Some(first) = queue.pop_front()
+            {
+                history.end(first, now);
+                continue;
+            }
+            let index = history.operations.len();
+            let is_first = queue.is_empty();
+            queue.push_back(index);
+            history.answers.push(None);
+            begun_by.push(moment);
+            history.operations.push(Operation {
+                connection: moment.connection,
+                act: moment.act,
+                invoked: now,
+                answered: u64::MAX,
+                answer: None,
+                begun: None,
+                lasted: now,
+                token: Token::default(),
+            });
+            if is_first && moment.is_early {
+                history.run(index, now);
+            }
+        }
+        let rest = std::mem::take(&mut history.under_way).into_values();
+        for (now, index) in (moments.len() as u64 + 1..).zip(rest.flatten()) {
+            history.end(index, now);
+        }
+        let History {
+            mut operations,
+            answers,
+            ..
+        } = history;
+        for ((operation, answer), moment) in operations.iter_mut().zip(answers).zip(begun_by) {
+            operation.answer = moment.lie.unwrap_or(answer);
+            let in_vain = operation.answer.is_none_or(|answer| answer == 0);
+            if !moment.is_known || !operation.act.waits() {
+                operation.begun = None;
+            }
+            if !moment.is_known || !in_vain {
+                operation.lasted = operation.invoked;
+            }
+            if !moment.is_known {
+                operation.token = Token::default();
+            }
+        }
+        operations
+    }
+
+    /// Has an operation take effect, or a wait begin, directly after this moment.
+    fn run(&mut self, index: usize, now: u64) {
+        self.operations[index].begun = Some(now);
+        let answers = self.lock.run(&self.operations, index);
+        self.note(answers);
+    }
+
+    /// Has an operation answered at this moment, before which it has taken effect.
+    fn end(&mut self, index: usize, now: u64) {
+        if self.operations[index].begun.is_none() {
+            self.run(index, now - 1);
+        }
+        if self.lock.waits(index) {
+            self.operations[index].lasted = now - 1;
+            let answers = self.lock.leave(&self.operations, index);
+            self.note(answers);
+        }
+        self.operations[index].answered = now;
+    }
+
+    fn note(&mut self, answers: Vec<Answer>) {
+        for (index, answer, is_new) in answers {
+            self.answers[index] = Some(answer);
+            if is_new {
+                self.token += 1;
+                self.operations[index].token = known_as(Some(self.token));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_finds_what_trying_all_orders_finds(shared in any::<bool>(), moments in moments()) {
+        let history = History::of(shared, &moments);
+        let checked = super::check(shared, &Past::default(), &history);
+        prop_assert_eq!(checked.is_ok(), has_order(shared, &history), "{:?}", checked);
+        prop_assert!(checked.is_ok() || moments.iter().any(|moment| moment.lie.is_some()), "{:?}", checked);
+    }
+}

@@ -1,0 +1,302 @@
+//! What clients ask for, and which answers there are.
+
+use glockd::protocol::Verb;
+
+use crate::connection::registered;
+use crate::history::{Act, Lock};
+
+/// Behind a command that is answered by any number of lines comes this, whose answer marks their end.
+const MARK: &str = "i mark";
+const MARKED: &str = "0 Lock Not Locked: mark";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Not [`Act::End`], which is no command.
+    Lock(Lock, Act),
+    /// The same for so many milliseconds; if for none, it only tries.
+    Wait {
+        lock: Lock,
+        act: Act,
+        ms: u32,
+    },
+    /// By the number of a name.
+    Cancel(usize),
+    Ping(u32),
+    Fence(Lock),
+    /// By the number of a name.
+    Owners(usize),
+    List {
+        shared: bool,
+        counted: bool,
+    },
+    Dump {
+        shared: bool,
+    },
+    Me,
+    Iam(u32),
+    Who {
+        of: Option<u32>,
+        counted: bool,
+    },
+    Statistics {
+        counted: bool,
+    },
+    Unknown,
+}
+
+/// What came of something that was done to a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    Failed,
+    TimedOut,
+    QueueFull,
+    Cancelled,
+}
+
+impl Command {
+    fn verb(self) -> Option<Verb> {
+        Some(match self {
+            Command::Lock(lock, act) => match (lock.shared, act) {
+                (false, Act::Get) => Verb::G,
+                (false, Act::Release) => Verb::R,
+                (false, _) => Verb::I,
+                (true, Act::Get) => Verb::Sg,
+                (true, Act::GetBelow { .. }) => Verb::Sgl,
+                (true, Act::Release) => Verb::Sr,
+                (true, _) => Verb::Si,
+            },
+            Command::Wait { lock, act, .. } => match (lock.shared, act) {
+                (false, Act::GetBelow { .. }) => Verb::Gw,
+                (false, _) => Verb::Iw,
+                (true, Act::GetBelow { .. }) => Verb::Sgw,
+                (true, _) => Verb::Siw,
+            },
+            Command::Cancel(_) => Verb::Cancel,
+            Command::Ping(_) => Verb::Ping,
+            Command::Fence(Lock { shared: false, .. }) => Verb::F,
+            Command::Fence(Lock { shared: true, .. }) => Verb::Sf,
+            Command::Owners(_) => Verb::Own,
+            Command::List { shared, counted } => match (shared, counted) {
+                (false, false) => Verb::D,
+                (false, true) => Verb::Ld,
+                (true, false) => Verb::Sd,
+                (true, true) => Verb::Lsd,
+            },
+            Command::Dump { .. } => Verb::Dump,
+            Command::Me => Verb::Me,
+            Command::Iam(_) => Verb::Iam,
+            Command::Who { counted: false, .. } => Verb::Who,
+            Command::Who { counted: true, .. } => Verb::Lwho,
+            Command::Statistics { counted: false } => Verb::Q,
+            Command::Statistics { counted: true } => Verb::Lq,
+            Command::Unknown => return None,
+        })
+    }
+
+    /// What is sent.
+    pub(crate) fn lines(self) -> Vec<String> {
+        let verb = self.verb().map_or("no command", Verb::as_str);
+        let argument = match self {
+            Command::Lock(lock, Act::GetBelow { limit, .. }) => format!("{limit} {}", lock.name()),
+            Command::Lock(lock, _) | Command::Fence(lock) => lock.name(),
+            Command::Wait { lock, act, ms } => match (lock.shared, act) {
+                (true, Act::GetBelow { limit: count, .. } | Act::Watch { below: count, .. }) => {
+                    format!("{ms} {count} {}", lock.name())
+                }
+                _ => format!("{ms} {}", lock.name()),
+            },
+            Command::Cancel(number) | Command::Owners(number) => name(number),
+            Command::Ping(text) => text.to_string(),
+            Command::Iam(connection) => registered(connection),
+            Command::Who { of, .. } => of.map(registered).unwrap_or_default(),
+            Command::Dump { shared: true } => "shared".to_owned(),
+            _ => String::new(),
+        };
+        let line = match argument.as_str() {
+            "" => verb.to_owned(),
+            argument => format!("{verb} {argument}"),
+        };
+        let mark = self.is_marked().then(|| MARK.to_owned());
+        [line].into_iter().chain(mark).collect()
+    }
+
+    pub(crate) fn is_marked(self) -> bool {
+        matches!(
+            self,
+            Command::List { counted: false, .. }
+                | Command::Who { counted: false, .. }
+                | Command::Unknown
+        )
+    }
+
+    /// What it is counted as.
+    pub(crate) fn counter(self) -> String {
+        match self.verb() {
+            Some(verb) => format!("command_{}", verb.as_str()),
+            None => "invalid_commands".to_owned(),
+        }
+    }
+
+    /// Whether it is carried out at once, even if something waits.
+    pub(crate) fn is_urgent(self) -> bool {
+        matches!(self, Command::Cancel(_) | Command::Ping(_))
+    }
+
+    /// Whether an urgent one is answered by this.
+    pub(crate) fn is_answered_by(self, line: &str) -> bool {
+        match self {
+            Command::Ping(text) => line == format!("1 pong: {text}"),
+            Command::Cancel(number) => {
+                let name = name(number);
+                line == format!("1 Cancel Success: {name}")
+                    || line == format!("0 Cancel Failure: {name}")
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it may be answered later than it begins.
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Command::Wait { act, .. } if act.waits())
+    }
+
+    /// The number of the name whose `cancel` it obeys.
+    pub(crate) fn obeys(self) -> Option<usize> {
+        match self {
+            Command::Wait { lock, .. } => Some(lock.number),
+            _ => None,
+        }
+    }
+
+    /// Whether this may be its answer if it is cancelled.
+    pub(crate) fn is_cancelled_by(self, line: &str) -> bool {
+        match self {
+            Command::Wait { lock, act, .. } => {
+                let text = match (lock.shared, act) {
+                    (_, Act::Watch { .. }) => "Lock Is Locked",
+                    (false, _) => "Lock Get Cancelled",
+                    (true, _) => "Shared Lock Get Cancelled",
+                };
+                line == format!("0 {text}: {}", lock.name())
+            }
+            _ => false,
+        }
+    }
+
+    /// The number that the answer to something done to a lock begins with, and what the text behind it says.
+    pub(crate) fn outcome(self, line: &str) -> (u32, Outcome) {
+        let (Command::Lock(lock, act) | Command::Wait { lock, act, .. }) = self else {
+            unreachable!("it does nothing to a lock: {self:?}");
+        };
+        let (number, text) = line.split_once(' ').unwrap();
+        let number = number.parse().unwrap();
+        let kind = if lock.shared { "Shared Lock" } else { "Lock" };
+        let name = lock.name();
+        let outcomes = match (self, act) {
+            (Command::Lock(..), Act::GetBelow { .. }) => {
+                vec![
+                    (kind, "Get Success", Outcome::Done),
+                    (kind, "Get Full", Outcome::Failed),
+                ]
+            }
+            (_, Act::GetBelow { .. }) => vec![
+                (kind, "Get Success", Outcome::Done),
+                (kind, "Get Timeout", Outcome::TimedOut),
+                (kind, "Get Queue Full", Outcome::QueueFull),
+                (kind, "Get Cancelled", Outcome::Cancelled),
+            ],
+            (_, Act::Watch { .. }) => {
+                vec![
+                    ("Lock", "Is Free", Outcome::Done),
+                    ("Lock", "Is Locked", Outcome::Failed),
+                ]
+            }
+            (_, Act::Get) => {
+                vec![
+                    (kind, "Get Success", Outcome::Done),
+                    (kind, "Get Failure", Outcome::Failed),
+                ]
+            }
+            (_, Act::Release) => vec![
+                (kind, "Release Success", Outcome::Done),
+                (kind, "Release Failure", Outcome::Failed),
+            ],
+            _ => {
+                vec![
+                    (kind, "Is Locked", Outcome::Done),
+                    (kind, "Not Locked", Outcome::Failed),
+                ]
+            }
+        };
+        let is_it =
+            |(kind, said, _): &&(&str, &str, Outcome)| text == format!("{kind} {said}: {name}");
+        let &(.., outcome) = outcomes
+            .iter()
+            .find(is_it)
+            .unwrap_or_else(|| panic!("{line}"));
+        assert_eq!(number > 0, outcome == Outcome::Done, "{line}");
+        (number, outcome)
+    }
+
+    /// What ends a counted listing.
+    fn counted_end(self) -> Option<&'static str> {
+        Some(match self {
+            Command::List {
+                shared: false,
+                counted: true,
+            } => "0 Lock List: ",
+            Command::List {
+                shared: true,
+                counted: true,
+            } => "0 Shared Lock List: ",
+            Command::Who { counted: true, .. } => "0 Client List: ",
+            Command::Statistics { counted: true } => "0 Stats List: ",
+            _ => return None,
+        })
+    }
+
+    /// Whether these are all lines of its answer, which has at least one.
+    pub(crate) fn is_complete(self, lines: &[String]) -> bool {
+        let last = lines.last().map_or("", String::as_str);
+        match self {
+            _ if self.is_marked() => last == MARKED,
+            Command::Owners(_) => lines.len() == 1 + count(&lines[0]),
+            // Always the last of its lines.
+            Command::Statistics { counted: false } => last.starts_with("shared_orphans: "),
+            _ => self.counted_end().is_none_or(|end| last.starts_with(end)),
+        }
+    }
+
+    /// Takes out of its answer what says where it ends.
+    pub(crate) fn strip(self, lines: &mut Vec<String>) {
+        if self.is_marked() {
+            lines.pop();
+        }
+        let Some(end) = self.counted_end() else {
+            return;
+        };
+        let header = &end[1..];
+        let blocks = std::mem::take(lines);
+        let mut rest = &blocks[..];
+        while let [first, after @ ..] = rest {
+            assert!(first.contains(header), "{blocks:#?}");
+            let (block, after) = after.split_at(count(first));
+            assert_eq!(block.is_empty(), after.is_empty(), "{blocks:#?}");
+            lines.extend_from_slice(block);
+            rest = after;
+        }
+    }
+}
+
+/// By its number.
+fn name(number: usize) -> String {
+    let shared = false;
+    Lock { shared, number }.name()
+}
+
+/// The number that a line begins with.
+fn count(line: &str) -> usize {
+    let (count, _) = line.split_once(' ').unwrap();
+    count.parse().unwrap()
+}
