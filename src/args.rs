@@ -84,8 +84,8 @@ struct Args {
     #[argh(option, arg_name = "int")]
     max_connections_per_ip: Vec<i64>,
 
-    /// the locks that may be held at a time, a shared one counted once for each holder; a get beyond that
-    /// fails; 0 is any number (default 0)
+    /// the locks that may be held at a time, a shared one counted once for each holder, and any for each who
+    /// waits for it; a get beyond that fails; 0 is any number (default 0)
     #[argh(option, arg_name = "int")]
     max_locks: Vec<i64>,
 
@@ -115,11 +115,12 @@ struct Args {
     #[argh(option, arg_name = "duration")]
     handshake_timeout: Vec<i64>,
 
-    /// allow d, sd, dump and who, which show what others hold; to forbid: -dump=false (default true)
+    /// allow d, sd, dump, who, ld, lsd, lwho and own, which show what others hold; to forbid: -dump=false
+    /// (default true)
     #[argh(option, arg_name = "bool")]
     dump: Vec<bool>,
 
-    /// allow iam and who; to forbid: -registry=false (default true)
+    /// allow iam, who and lwho; to forbid: -registry=false (default true)
     #[argh(option, arg_name = "bool")]
     registry: Vec<bool>,
 
