@@ -190,6 +190,17 @@ impl Connection {
         output: &mut Frames,
         turn: &mut Turn,
     ) -> io::Result<()> {
+        let hub = Arc::clone(&self.hub);
+        let _place = match cursor.keeps_all() {
+            true => {
+                if !output.is_empty() {
+                    self.session().send(output).await?;
+                    output.clear();
+                }
+                hub.place_to_list().await?
+            }
+            false => None,
+        };
         loop {
             let step = cursor.step(self.hub.dispatcher(), output.buffer());
             turn.spend(step.work);

@@ -91,6 +91,11 @@ impl Cursor {
         Cursor(Kind::Owners(Owners::new(name)))
     }
 
+    /// Whether this listing keeps all that it shows, until its reader has taken it.
+    pub fn keeps_all(&self) -> bool {
+        matches!(self.0, Kind::Owners(_))
+    }
+
     /// Works for some ten microseconds, and appends what that brought to `out`: no more than some
     /// kilobytes beyond the longest name. Let others run between steps, by what they cost.
     pub fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {

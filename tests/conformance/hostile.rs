@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
-use glockd::{Limits, Policy};
+use glockd::{Limits, Memory, Policy, Server};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
 
 use crate::server::{TestServer, Via, bounded};
 
@@ -18,6 +20,49 @@ fn noise(random: &mut TestRng, length: usize) -> Vec<u8> {
         number => LIKELY[(number >> 8) as usize % LIKELY.len()],
     };
     (0..length).map(|_| byte(random)).collect()
+}
+
+/// What `own` keeps for a reader is as much as there are owners, so there is a limit to how many may be under way
+/// at a time. Time is paused, and goes on only when nobody has anything to do.
+#[tokio::test(start_paused = true)]
+async fn lists_of_owners_that_nobody_reads_are_few_at_a_time() {
+    const OWNERS: usize = 3000;
+    const AT_A_TIME: usize = 64;
+    let (memory, connector) = Memory::new();
+    let server = Server::builder().transport(memory).bind().await.unwrap();
+    let running = tokio::spawn(server.run(std::future::pending()));
+    let mut owners = Vec::new();
+    for number in 1..=OWNERS {
+        let mut owner = connector.connect().unwrap();
+        owner.write_all(b"sg x\n").await.unwrap();
+        let mut answer = vec![0; format!("{number} Shared Lock Get Success: x\n").len()];
+        owner.read_exact(&mut answer).await.unwrap();
+        owners.push(owner);
+    }
+    // More than a pipe takes.
+    for owner in &mut owners[..AT_A_TIME] {
+        owner.write_all(b"own x\n").await.unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    let (late, others) = owners.split_last_mut().unwrap();
+    late.write_all(b"i y\nown x\n").await.unwrap();
+    let mut answer = vec![0; "0 Lock Not Locked: y\n".len()];
+    late.read_exact(&mut answer).await.unwrap();
+    let answered = timeout(Duration::from_secs(1), late.read_u8()).await;
+    assert!(answered.is_err(), "one more was listed");
+    // Others are answered meanwhile.
+    others[AT_A_TIME].write_all(b"i y\n").await.unwrap();
+    others[AT_A_TIME].read_exact(&mut answer).await.unwrap();
+    // One reads, and makes room.
+    let expect = format!("{OWNERS} Lock Owners: x\n");
+    for owner in [&mut others[0], late] {
+        let mut read = Vec::new();
+        while read.iter().filter(|byte| **byte == b'\n').count() <= OWNERS {
+            assert!(owner.read_buf(&mut read).await.unwrap() > 0);
+        }
+        assert!(read.starts_with(expect.as_bytes()));
+    }
+    running.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
