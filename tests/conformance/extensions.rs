@@ -71,19 +71,50 @@ async fn bad_arguments() {
         A: gw 1x
         A: gw 4294967296 x
         A: gw \xD9\xA1 x
+        A: iw
+        A: iw x
+        A: iw -1 x
+        A: iw +1 x
+        A: iw 0x1 x
+        A: iw 4294967296 x
         A: sgl
         A: sgl x 1
+        A: sgl -1 x
+        A: sgl +1 x
+        A: sgl 0x1 x
+        A: sgl 4294967296 x
+        A: sgw
         A: sgw 0
         A: sgw 0 x
         A: sgw x 0
-        A: iw
+        A: sgw -1 1 x
+        A: sgw 0 -1 x
+        A: sgw +0 1 x
+        A: sgw 0 +1 x
+        A: sgw 0x0 1 x
+        A: sgw 0 0x1 x
+        A: sgw 4294967296 1 x
+        A: sgw 0 4294967296 x
+        A: siw
         A: siw 0
+        A: siw 0 x
+        A: siw x 0
+        A: siw -1 1 x
         A: siw 0 -1 x
+        A: siw +0 1 x
+        A: siw 0 +1 x
+        A: siw 0x0 1 x
+        A: siw 0 0x1 x
+        A: siw 4294967296 1 x
+        A: siw 0 4294967296 x
+        A: d
+        A: sd
         A: gw 4294967295
         A: sgl 4294967295
         A: sgw 0 1
         A: iw 0 y
         A: siw 0 1 y
+        A: gw 00000000000 \t 1  x
         A: d
         A: sd
         A: q
@@ -110,6 +141,8 @@ async fn an_exclusive_lock_is_waited_for() {
         A: r a b
         A: i a b
         B?
+        B: gw 60000 a b
+        B: cancel a b
         A: own a b
         A! gw 60000 a b
         B: r a b
@@ -135,6 +168,8 @@ async fn a_line_ignored_by_those_who_only_try() {
         C: sgl 9 x
         C: sgw 0 9 x
         C: sg x
+        A: sgl 1 x
+        A: sgw 60000 0 x
         A: sr x
         B! ping still waiting
         C: sr x
@@ -428,6 +463,10 @@ async fn fences_and_owners() {
         A: own
         A: g
         A: own
+        A: r
+        A: f
+        A: sr x
+        A: sf x
         ",
     )
     .await;
