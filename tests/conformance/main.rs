@@ -6,6 +6,7 @@
 
 mod bytes_in;
 mod extensions;
+mod fences;
 mod hostile;
 mod lifetime;
 mod orphans;

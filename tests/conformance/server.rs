@@ -134,7 +134,10 @@ impl TestServer {
         socket
             .bind((Ipv4Addr::new(127, 0, 0, number), 0).into())
             .unwrap();
-        socket.connect(to).await.unwrap()
+        let stream = socket.connect(to).await.unwrap();
+        // A second write must not wait until the first has been acknowledged.
+        stream.set_nodelay(true).unwrap();
+        stream
     }
 
     fn next(&mut self, kind: &'static str) -> usize {
@@ -168,6 +171,14 @@ const MARK_REPLY: &[u8] = b"0 Lock Not Locked: \x01mark\n";
 const PING: &[u8] = b"ping \x01mark\n";
 const PONG: &[u8] = b"1 pong: \x01mark\n";
 
+/// A message of these bytes, a text if they are one.
+fn message(bytes: &[u8]) -> Message {
+    match str::from_utf8(bytes) {
+        Ok(text) => Message::text(text),
+        Err(_) => Message::binary(bytes.to_vec()),
+    }
+}
+
 impl Client {
     fn stream(address: String, stream: impl Stream + 'static) -> Client {
         Client {
@@ -180,13 +191,7 @@ impl Client {
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         match &mut self.wire {
             Wire::Stream(stream) => stream.write_all(bytes).await.unwrap(),
-            Wire::WebSocket(socket) => {
-                let message = match str::from_utf8(bytes) {
-                    Ok(text) => Message::text(text),
-                    Err(_) => Message::binary(bytes.to_vec()),
-                };
-                socket.send(message).await.unwrap();
-            }
+            Wire::WebSocket(socket) => socket.send(message(bytes)).await.unwrap(),
         }
     }
 
@@ -212,11 +217,7 @@ impl Client {
                 (self.read_up_to(MARK_REPLY).await, 1)
             }
             Wire::WebSocket(socket) => {
-                let message = match str::from_utf8(command) {
-                    Ok(text) => Message::text(text),
-                    Err(_) => Message::binary(command.to_vec()),
-                };
-                socket.send(message).await.unwrap();
+                socket.send(message(command)).await.unwrap();
                 (self.message().await, 0)
             }
         }
@@ -278,23 +279,37 @@ impl Client {
         }
     }
 
-    /// Sends segments and closes the sending side, while reading what is answered up to the server's close.
+    /// Sends segments, or messages, and closes the sending side, while reading what is answered up to the
+    /// server's close.
     pub(crate) async fn finish(self, segments: &[&[u8]]) -> Vec<u8> {
-        let Wire::Stream(stream) = self.wire else {
-            panic!("a message-based client has no segments");
-        };
-        let (mut input, mut output) = tokio::io::split(stream);
         let mut read = Vec::new();
-        let sending = async {
-            for segment in segments {
-                output.write_all(segment).await.unwrap();
-                output.flush().await.unwrap();
+        match self.wire {
+            Wire::Stream(stream) => {
+                let (mut input, mut output) = tokio::io::split(stream);
+                let sending = async {
+                    for segment in segments {
+                        output.write_all(segment).await.unwrap();
+                        output.flush().await.unwrap();
+                    }
+                    output.shutdown().await.unwrap();
+                };
+                // At once, or a server whose answers nobody takes would stop reading.
+                let (_, received) = tokio::join!(sending, input.read_to_end(&mut read));
+                received.unwrap();
             }
-            output.shutdown().await.unwrap();
-        };
-        // At once, or a server whose answers nobody takes would stop reading.
-        let (_, received) = tokio::join!(sending, input.read_to_end(&mut read));
-        received.unwrap();
+            Wire::WebSocket(mut socket) => {
+                for segment in segments {
+                    socket.send(message(segment)).await.unwrap();
+                }
+                socket.send(Message::Close(None)).await.unwrap();
+                while let Some(answer) = socket.next().await {
+                    match answer.unwrap() {
+                        Message::Close(_) => {}
+                        other => read.extend(other.into_data()),
+                    }
+                }
+            }
+        }
         read
     }
 

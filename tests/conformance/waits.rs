@@ -9,14 +9,14 @@ use crate::server::{Client, TestServer, Via, bounded, reset_on_close};
 const ROOM: usize = 64 * 1024;
 
 #[track_caller]
-fn equal(found: &[u8], expect: &str) {
+pub(crate) fn equal(found: &[u8], expect: &str) {
     assert_eq!(
         found.escape_ascii().to_string(),
         expect.escape_default().to_string()
     );
 }
 
-async fn ask(client: &mut Client, command: &str) -> String {
+pub(crate) async fn ask(client: &mut Client, command: &str) -> String {
     String::from_utf8(client.ask(command.as_bytes()).await.0).unwrap()
 }
 
@@ -62,32 +62,126 @@ async fn the_end_of_input_ends_a_wait() {
     }
 }
 
-/// By the byte: what is queued is counted as it came, line ends included.
+/// Of messages, it is the closing handshake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closing_handshake_ends_a_wait() {
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut holder = server.connect(Via::WebSocket).await;
+        ask(&mut holder, "g x").await;
+        let waiter = server.connect(Via::WebSocket).await;
+        let answers = waiter
+            .finish(&[b"g y", b"gw 60000 x", b"i y", b"iw 60000 x", b"r y"])
+            .await;
+        equal(
+            &answers,
+            "1 Lock Get Success: y\n\
+             0 Lock Get Cancelled: x\n\
+             1 Lock Is Locked: y\n\
+             0 Lock Is Locked: x\n\
+             1 Lock Release Success: y\n",
+        );
+        await_owners(&mut holder, "x", 1).await;
+        server.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_server_ends_waits() {
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut holder = server.connect(Via::Memory).await;
+        ask(&mut holder, "g x").await;
+        let mut clients = vec![holder];
+        for via in Via::ALL {
+            for wait in [b"gw 4294967295 x", b"iw 4294967295 x"] {
+                let mut client = server.connect(via).await;
+                equal(&client.begin(wait).await, "");
+                clients.push(client);
+            }
+        }
+        let ending = tokio::spawn(server.stop());
+        for mut client in clients {
+            // Who ends first hands the lock on, so one of them may hear that.
+            client.expect_end().await;
+        }
+        ending.await.unwrap();
+    })
+    .await;
+}
+
+/// By the byte: what is queued is counted as it came, and each line or message with an end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_is_cancelled_when_too_much_has_queued() {
     const MAX_LINE: usize = 100;
-    for via in Via::STREAMS {
+    const LINE: usize = 61;
+    const LINES: usize = (MAX_LINE + ROOM) / LINE;
+    const { assert!((MAX_LINE + ROOM).is_multiple_of(LINE)) }
+    let [name, last] = ["y", "z"].map(|letter| letter.repeat(LINE - "i \n".len()));
+    for via in Via::ALL {
         bounded(async {
             let limits = Limits::default().with_max_line(MAX_LINE);
             let mut server = TestServer::start(Policy::default(), limits).await;
             let mut holder = server.connect(via).await;
             ask(&mut holder, "g x").await;
             let mut waiter = server.connect(via).await;
-            waiter.send(b"gw 60000 x\n").await;
-            let line = b"i y\n";
-            let lines = (MAX_LINE + ROOM) / line.len();
-            assert_eq!((MAX_LINE + ROOM) % line.len(), 0);
-            waiter.send(&line.repeat(lines)).await;
+            equal(&waiter.begin(b"gw 60000 x").await, "");
+            let lines = [
+                format!("i {name}\n").repeat(LINES - 1),
+                format!("i {last}\n"),
+            ]
+            .concat();
+            match via {
+                Via::WebSocket => {
+                    for line in lines.lines() {
+                        waiter.send(line.as_bytes()).await;
+                    }
+                }
+                _ => waiter.send(lines.as_bytes()).await,
+            }
             equal(&waiter.begin(b"ping 1").await, "1 pong: 1\n");
-            // So all of that has queued, and no more may.
-            waiter.send(b"i z\n").await;
+            // So all of that has queued, and no more may, be it empty.
+            waiter
+                .send(if via == Via::WebSocket { b"" } else { b"\n" })
+                .await;
+            let last = format!("0 Lock Not Locked: {last}\n");
             let expect = [
                 "0 Lock Get Cancelled: x\n",
-                &"0 Lock Not Locked: y\n".repeat(lines),
-                "0 Lock Not Locked: z\n",
+                &format!("0 Lock Not Locked: {name}\n").repeat(LINES - 1),
+                &last,
             ];
-            equal(&waiter.await_rest().await, &expect.concat());
+            equal(&waiter.read_until(last.as_bytes()).await, &expect.concat());
             await_owners(&mut holder, "x", 1).await;
+            drop((holder, waiter));
+            server.stop().await;
+        })
+        .await;
+    }
+}
+
+/// What is skipped takes no room, and is answered in its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_too_long_does_not_cancel_a_wait() {
+    for via in Via::STREAMS {
+        bounded(async {
+            let limits = Limits::default().with_max_line(100);
+            let mut server = TestServer::start(Policy::default(), limits).await;
+            let mut holder = server.connect(via).await;
+            ask(&mut holder, "g x").await;
+            let mut waiter = server.connect(via).await;
+            equal(&waiter.begin(b"gw 60000 x").await, "");
+            equal(&waiter.begin(b"i before").await, "");
+            equal(&waiter.begin(&b"i".repeat(2 * ROOM)).await, "");
+            equal(&waiter.begin(b"i behind").await, "");
+            ask(&mut holder, "r x").await;
+            equal(
+                &waiter.await_rest().await,
+                "1 Lock Get Success: x\n\
+                 0 Lock Not Locked: before\n\
+                 0 Line Too Long: limit 100\n\
+                 0 Lock Not Locked: behind\n",
+            );
             server.stop().await;
         })
         .await;
@@ -145,6 +239,49 @@ async fn who_has_vanished_is_out_of_the_line() {
             await_owners(&mut holder, "x", 2).await;
             drop(holder);
             equal(&next.await_rest().await, "1 Lock Get Success: x\n");
+            drop(next);
+            server.stop().await;
+        })
+        .await;
+    }
+}
+
+/// Whichever of the two is first: the lock reaches the next in line, not one that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_vanishes_as_its_turn_comes_does_not_keep_the_lock() {
+    const ROUNDS: usize = 50;
+    for via in Via::ALL {
+        bounded(async {
+            let mut server = TestServer::default().await;
+            let mut holder = server.connect(Via::Memory).await;
+            ask(&mut holder, "g x").await;
+            ask(&mut holder, "sg x").await;
+            for _ in 0..ROUNDS {
+                let mut closed = Vec::new();
+                for wait in [&b"gw 60000 x"[..], b"sgw 60000 1 x"] {
+                    let mut client = server.connect(via).await;
+                    equal(&client.begin(wait).await, "");
+                    closed.push(client);
+                }
+                let mut reset = server.tcp().await;
+                reset.write_all(b"gw 60000 x\n").await.unwrap();
+                await_owners(&mut holder, "x", 5).await;
+                reset_on_close(&reset);
+                let mut next = server.connect(Via::Memory).await;
+                equal(&next.begin(b"gw 60000 x\nsgw 60000 1 x").await, "");
+
+                let vanishing = tokio::spawn(async move { drop((closed, reset)) });
+                ask(&mut holder, "r x").await;
+                ask(&mut holder, "sr x").await;
+                vanishing.await.unwrap();
+                equal(
+                    &next.await_rest().await,
+                    "1 Lock Get Success: x\n1 Shared Lock Get Success: x\n",
+                );
+                holder = next;
+            }
+            await_owners(&mut holder, "x", 2).await;
+            drop(holder);
             server.stop().await;
         })
         .await;
@@ -291,6 +428,7 @@ async fn waits_end_with_their_time() {
                  0 Lock Is Locked: x\n",
             );
             await_owners(&mut holder, "x", 2).await;
+            drop(holder);
             server.stop().await;
         })
         .await;
