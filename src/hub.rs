@@ -1,6 +1,5 @@
 //! What the connections of a running server share.
 
-use std::io;
 use std::sync::Arc;
 
 use glockd_transports::{Limits, Peer};
@@ -8,15 +7,14 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
 
 use crate::admission::{Admission, Admitted, Capacity, Permit};
 use crate::connection::Connection;
 use crate::dispatcher::Dispatcher;
 use crate::reaper::Orphan;
 
-/// How many listings that keep all they show may be under way: ten thousand who own a lock, and all list its
-/// owners and read nothing, must not take ten thousand times ten thousand lines of memory.
+/// How many listings that keep much may be under way: ten thousand who own a lock, and all list its owners and
+/// read nothing, must not take ten thousand times ten thousand lines of memory.
 const LISTS: usize = 64;
 
 /// Lives as long as the server runs or one of its connections does. The reaper, which outlives it, knows
@@ -26,7 +24,7 @@ pub(crate) struct Hub {
     limits: Limits,
     admission: Admission,
     orphans: mpsc::UnboundedSender<Orphan>,
-    /// Places for listings that keep all they show.
+    /// Places for listings that keep much.
     lists: Semaphore,
     /// The task of each connection; `None` once the server has begun to end, when no more may start.
     ///
@@ -89,15 +87,10 @@ impl Hub {
         permit
     }
 
-    /// Waits for a place among the listings that keep all they show, as long as a peer may keep one waiting
-    /// that reads nothing.
-    pub(crate) async fn place_to_list(&self) -> io::Result<Option<SemaphorePermit<'_>>> {
+    /// Waits for a place among the listings that keep much.
+    pub(crate) async fn place_to_list(&self) -> Option<SemaphorePermit<'_>> {
         // Nobody closes it.
-        let place = async { Ok(self.lists.acquire().await.ok()) };
-        match self.limits.write_timeout {
-            Some(patience) => timeout(patience, place).await?,
-            None => place.await,
-        }
+        self.lists.acquire().await.ok()
     }
 
     /// Serves the session of a connection that was let in, in a task of its own.

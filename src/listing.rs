@@ -91,9 +91,12 @@ impl Cursor {
         Cursor(Kind::Owners(Owners::new(name)))
     }
 
-    /// Whether this listing keeps all that it shows, until its reader has taken it.
-    pub fn keeps_all(&self) -> bool {
-        matches!(self.0, Kind::Owners(_))
+    /// Whether this listing, which has yet to begin, will keep more than a chunk until its reader has taken it.
+    pub fn keeps_much(&self, dispatcher: &Dispatcher) -> bool {
+        match &self.0 {
+            Kind::Owners(owners) => owners.are_many(dispatcher),
+            _ => false,
+        }
     }
 
     /// Works for some ten microseconds, and appends what that brought to `out`: no more than some

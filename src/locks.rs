@@ -445,6 +445,20 @@ impl LockTable {
             .for_each(visit);
     }
 
+    /// How many that are.
+    pub fn count_owners(&self, name: &[u8]) -> usize {
+        let key = self.key(LockKind::Exclusive, name);
+        let shared = Key {
+            kind: LockKind::Shared,
+            ..key
+        };
+        let state = self.shard(key.hash);
+        let holders = state.shared.holders(key.hash, name) as usize;
+        let waiters = [key, shared].map(|key| state.line(key) as usize);
+        let holder = usize::from(state.exclusive.holder(key.hash, name).is_some());
+        holder + holders + waiters.iter().sum::<usize>()
+    }
+
     /// Looks at one who was found by [`owners`](LockTable::owners), while it is certain to hold the lock, or to
     /// wait for it, as it did.
     pub fn look_at_owner<T>(

@@ -54,7 +54,14 @@ struct Line {
     name: ByteView,
 }
 
+/// More than so many owners are more than a chunk.
+const MANY: usize = 512;
+
 impl Owners {
+    pub(super) fn are_many(&self, dispatcher: &Dispatcher) -> bool {
+        dispatcher.locks().count_owners(&self.name) > MANY
+    }
+
     pub(super) fn new(name: &[u8]) -> Owners {
         Owners {
             name: name.into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use glockd::{Limits, Memory, Policy, Server};
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{sleep, timeout};
 
 use crate::server::{TestServer, Via, bounded};
@@ -50,18 +50,36 @@ async fn lists_of_owners_that_nobody_reads_are_few_at_a_time() {
     late.read_exact(&mut answer).await.unwrap();
     let answered = timeout(Duration::from_secs(1), late.read_u8()).await;
     assert!(answered.is_err(), "one more was listed");
-    // Others are answered meanwhile.
-    others[AT_A_TIME].write_all(b"i y\n").await.unwrap();
+    // Others are answered meanwhile, about fewer owners too.
+    let expect = "1 Lock Get Success: y\n1 Lock Owners: y\n";
+    let mut answer = vec![0; expect.len()];
+    others[AT_A_TIME].write_all(b"g y\nown y\n").await.unwrap();
     others[AT_A_TIME].read_exact(&mut answer).await.unwrap();
-    // One reads, and makes room.
-    let expect = format!("{OWNERS} Lock Owners: x\n");
-    for owner in [&mut others[0], late] {
-        let mut read = Vec::new();
-        while read.iter().filter(|byte| **byte == b'\n').count() <= OWNERS {
-            assert!(owner.read_buf(&mut read).await.unwrap() > 0);
+    assert_eq!(answer, expect.as_bytes());
+    // One reads, and makes room for the late one, who reads nothing either: that ends it, as it ends the others,
+    // but it does not end who had to wait for them.
+    let whole = async |client: &mut DuplexStream| {
+        let mut read = String::new();
+        loop {
+            if let Some((owners, lines)) = read.split_once(" Lock Owners: x\n")
+                && lines.lines().count() == owners.parse::<usize>().unwrap()
+                && lines.ends_with('\n')
+            {
+                return lines.lines().count();
+            }
+            let mut more = [0; 4096];
+            let length = client.read(&mut more).await.unwrap();
+            assert!(length > 0, "it was ended");
+            read += str::from_utf8(&more[..length]).unwrap();
         }
-        assert!(read.starts_with(expect.as_bytes()));
-    }
+    };
+    assert_eq!(whole(&mut others[0]).await, OWNERS);
+    others[0].write_all(b"own x\n").await.unwrap();
+    sleep(Limits::default().write_timeout.unwrap() * 3 / 2).await;
+    assert!(whole(&mut others[0]).await < OWNERS);
+    let mut cut = Vec::new();
+    late.read_to_end(&mut cut).await.unwrap();
+    assert!(cut.starts_with(format!("{OWNERS} Lock Owners: x\n").as_bytes()));
     running.abort();
 }
 
