@@ -139,6 +139,8 @@ impl Hub {
 
     /// Ends all connections, and starts no more.
     pub(crate) fn end(&self) {
+        // First, or who waits would get the lock of whoever ends before, and say so.
+        self.dispatcher.locks().close();
         let tasks = self.tasks.lock().take();
         for (_, task) in tasks.into_iter().flatten() {
             if let Task::Running(handle) = task {

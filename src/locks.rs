@@ -19,6 +19,7 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::thread::available_parallelism;
 
@@ -64,6 +65,8 @@ pub struct LockTable {
     max_waiters: u32,
     clock: Clock,
     due: Due,
+    /// Whether nothing is granted any more to who waits.
+    closed: AtomicBool,
 }
 
 /// The shards where waiters are yet to be served, and who is to do it.
@@ -196,6 +199,7 @@ impl LockTable {
             max_waiters: max_waiters.map_or(u32::MAX, |max| u32::try_from(max).unwrap_or(u32::MAX)),
             clock: Clock::new(),
             due: Due::default(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -288,7 +292,7 @@ impl LockTable {
         let Some(holders) = state.shared.release(key.hash, name, client) else {
             return false;
         };
-        if let Some(waiting) = &mut state.waiting {
+        if let Some(waiting) = self.served(&mut state.waiting) {
             waiting.fewer_hold(key, holders);
         }
         self.quota.give_back(client, 1);
@@ -352,6 +356,20 @@ impl LockTable {
         }
         self.settle_in(shard, state, Wakes::default());
         outcome
+    }
+
+    /// Grants nothing more to who waits, and tells watchers nothing more. For a server's end: its connections
+    /// end one by one, and what one of them held must not be granted in passing to another that is to end as
+    /// well.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Who waits in a shard, as far as they are still served.
+    #[inline(always)]
+    fn served<'a>(&self, waiting: &'a mut Option<Box<Waiting>>) -> Option<&'a mut Waiting> {
+        let waiting = waiting.as_mut()?;
+        (!self.closed.load(Ordering::Acquire)).then_some(waiting)
     }
 
     /// Waits until there are more waiters to serve than whoever released their lock did at once: then
@@ -573,7 +591,7 @@ impl LockTable {
                 slice - exclusive,
                 |name| self.hash(name),
                 |hash, name, holders| {
-                    if let Some(waiting) = waiting {
+                    if let Some(waiting) = self.served(waiting) {
                         waiting.fewer_hold(Key { hash, kind, name }, holders);
                     }
                 },
@@ -641,7 +659,7 @@ impl LockTable {
         key: Key<'_>,
         wakes: &mut Wakes,
     ) -> Option<(ClientId, Stamp)> {
-        let heir = waiting.as_mut()?.pass_on(key, wakes)?;
+        let heir = self.served(waiting)?.pass_on(key, wakes)?;
         Some((heir, self.stamp(stamp)))
     }
 
@@ -671,7 +689,7 @@ impl LockTable {
             waiting: place,
             ..
         } = &mut *guard;
-        let Some(waiting) = place else {
+        let Some(waiting) = self.served(place) else {
             return;
         };
         let more = waiting.serve(

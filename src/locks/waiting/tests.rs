@@ -320,6 +320,45 @@ impl LockTable {
     }
 }
 
+/// A server's connections end one by one: none of them may be granted what another held.
+#[test]
+fn nothing_is_granted_once_it_is_closed() {
+    let table = LockTable::new();
+    let [holder, waiter, watcher] = clients(3)[..] else {
+        unreachable!()
+    };
+    for kind in [LockKind::Exclusive, LockKind::Shared] {
+        let name = b"x";
+        let mut waits = match kind {
+            LockKind::Exclusive => {
+                assert!(table.get(holder, name));
+                [ticket(table.get_or_wait(waiter, name, true)), None]
+            }
+            LockKind::Shared => {
+                assert_eq!(table.shared_get(holder, name), 1);
+                // In line behind the other, whose end makes it the first.
+                let wait = |client| ticket(table.shared_get_or_wait(client, name, 1, true));
+                [wait(watcher), wait(waiter)]
+            }
+        };
+        let mut watch = ticket(table.watch(watcher, kind, name, 1, true));
+        table.close();
+        let woken = Arc::<Woken>::default();
+        assert!(match kind {
+            LockKind::Exclusive => table.release(holder, name),
+            LockKind::Shared => table.shared_release(holder, name),
+        });
+        for wait in waits.iter_mut().chain([&mut watch]) {
+            if wait.is_some() {
+                assert!(poll(&table, wait, &woken).is_pending());
+            }
+            assert_eq!(wait.take().and_then(|wait| table.give_up(wait)), None);
+        }
+        assert!(!woken.take());
+        assert_eq!(table.count(kind), 0);
+    }
+}
+
 /// Of all who are due, the releaser serves a slice, and the others are served in turns.
 #[test]
 fn many_are_served_in_slices() {
