@@ -135,6 +135,63 @@ impl Command<'_> {
             Command::CountedStatistics => Verb::Lq,
         }
     }
+
+    /// Appends the line that asks for this, as a client sends it. That a name has no line end in it, which would
+    /// end the command there, is the caller's affair: [`fold`](crate::fold) takes them out.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.verb().as_str().as_bytes());
+        let mut operand = |bytes: &[u8]| {
+            out.push(b' ');
+            out.extend_from_slice(bytes);
+        };
+        let mut digits = itoa::Buffer::new();
+        match self {
+            Command::Me | Command::Statistics | Command::Hello | Command::CountedStatistics => {}
+            Command::Dump(LockKind::Exclusive) => {}
+            Command::Dump(LockKind::Shared) => operand(b"shared"),
+            Command::Get(name)
+            | Command::Release(name)
+            | Command::Inspect(name)
+            | Command::SharedGet(name)
+            | Command::SharedRelease(name)
+            | Command::SharedInspect(name)
+            | Command::Ping(name)
+            | Command::Cancel(name)
+            | Command::Fence(name)
+            | Command::SharedFence(name)
+            | Command::Owners(name) => operand(name),
+            Command::List(name)
+            | Command::SharedList(name)
+            | Command::Iam(name)
+            | Command::Who(name)
+            | Command::CountedList(name)
+            | Command::CountedSharedList(name)
+            | Command::CountedWho(name) => {
+                if let Some(name) = name {
+                    operand(name);
+                }
+            }
+            Command::GetWait { ms, name } | Command::InspectWait { ms, name } => {
+                operand(digits.format(*ms).as_bytes());
+                operand(name);
+            }
+            Command::SharedGetLimited { limit, name } => {
+                operand(digits.format(*limit).as_bytes());
+                operand(name);
+            }
+            Command::SharedGetWait { ms, limit, name }
+            | Command::SharedInspectWait {
+                ms,
+                below: limit,
+                name,
+            } => {
+                operand(digits.format(*ms).as_bytes());
+                operand(digits.format(*limit).as_bytes());
+                operand(name);
+            }
+        }
+        out.push(b'\n');
+    }
 }
 
 macro_rules! verbs {

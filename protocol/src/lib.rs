@@ -4,7 +4,7 @@
 //! [`Command`] that borrows from it. [`Reply::encode`] and [`listing`] turn answers into bytes, and
 //! no reply text stands anywhere else. How bytes are cut into frames is a transport's affair, what a
 //! command does is the dispatcher's: both can change without this crate, and this crate can be tested
-//! with byte strings alone.
+//! with byte strings alone. Clients have the way back: [`Command::encode`] and [`Reply::decode`].
 //!
 //! Names are bytes, never text: whatever a client sends that is not white space comes back unchanged.
 //!
@@ -43,12 +43,14 @@
 //! | `q_crash` | dies when one client loops `q` | not copied | obviously |
 
 mod command;
+mod decode;
 pub mod listing;
 mod parse;
 mod reply;
 mod white;
 
 pub use command::{Command, LockKind, Verb};
+pub use decode::features;
 pub use parse::{ParseError, parse};
 pub use reply::{Counter, Refusal, Reply};
 pub use white::fold;
