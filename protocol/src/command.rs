@@ -93,7 +93,7 @@ pub enum Command<'a> {
 }
 
 /// The two kinds of lock, which do not know of each other's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LockKind {
     /// Held by one connection at a time.
     Exclusive,

@@ -22,10 +22,10 @@ impl<'a> Reply<'a> {
     pub fn decode(verb: Verb, line: &'a [u8]) -> Option<Reply<'a>> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (number, rest) = numbered(line)?;
-        if number == 0 {
-            if let Some(reply) = decode_refusal(rest) {
-                return Some(reply);
-            }
+        if number == 0
+            && let Some(reply) = decode_refusal(rest)
+        {
+            return Some(reply);
         }
         match verb {
             Verb::Me => {

@@ -1,0 +1,254 @@
+//! For programs that are not asynchronous: the same, and calls block. From within a task they would keep others from
+//! running, so use the asynchronous client there.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use glockd_client::blocking::Client;
+//!
+//! let client = Client::connect("unix:/run/glockd.sock")?;
+//! let guard = client.acquire(client.lock("nightly report").wait(Duration::from_secs(5)))?;
+//! for chapter in 1..=7 {
+//!     if guard.is_lost() {
+//!         break; // somebody else may write it now
+//!     }
+//!     println!("chapter {chapter}");
+//! }
+//! guard.release()?;
+//! # Ok::<(), glockd_client::Error>(())
+//! ```
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use crate::{Error, HeldLock, LockKind, LockRequest, Lost, NamedClient, Owner};
+
+/// A [client](crate::Client) whose calls block. It has a thread that watches its connections. Clones share both.
+#[derive(Clone, Debug)]
+pub struct Client {
+    client: crate::Client,
+    thread: Arc<Thread>,
+}
+
+/// A [lock that is held](crate::LockGuard). Dropped, it is released.
+#[derive(Debug)]
+#[must_use = "a lock is released when its guard is dropped"]
+pub struct LockGuard {
+    guard: crate::LockGuard,
+    thread: Arc<Thread>,
+}
+
+/// Ends without a wait, so that it may be dropped anywhere.
+#[derive(Debug)]
+struct Thread(Option<Runtime>);
+
+impl Thread {
+    fn new() -> Result<Thread, Error> {
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder
+            .worker_threads(1)
+            .thread_name("glockd-client")
+            .enable_all()
+            .build();
+        Ok(Thread(Some(runtime.map_err(Error::Runtime)?)))
+    }
+
+    /// Runs a future on the thread, and waits here. (To run it here would panic within any other runtime, even where
+    /// it is allowed to block.)
+    fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(async move { sender.send(future.await) });
+        }
+        // The thread lives as long as this, and only a panic of ours could keep it from answering.
+        receiver.recv().unwrap_or(Err(Error::Lost(Lost::Closed)))
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Client {
+    /// As [`Client::connect`](crate::Client::connect).
+    ///
+    /// # Errors
+    ///
+    /// As there; and [`Error::Runtime`].
+    pub fn connect(endpoint: &str) -> Result<Client, Error> {
+        Client::build(crate::Client::builder(endpoint))
+    }
+
+    /// As [`Builder::connect`](crate::Builder::connect).
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Client::connect).
+    pub fn build(builder: crate::Builder) -> Result<Client, Error> {
+        let thread = Arc::new(Thread::new()?);
+        let client = thread.run(builder.connect())?;
+        Ok(Client { client, thread })
+    }
+
+    /// The asynchronous client, for what does not block.
+    pub fn inner(&self) -> &crate::Client {
+        &self.client
+    }
+
+    /// The exclusive lock of this name, to be [acquired](Client::acquire).
+    pub fn lock(&self, name: impl AsRef<[u8]>) -> LockRequest {
+        self.client.lock(name)
+    }
+
+    /// The shared lock of this name, to be [acquired](Client::acquire).
+    pub fn shared(&self, name: impl AsRef<[u8]>) -> LockRequest {
+        self.client.shared(name)
+    }
+
+    /// As [`LockRequest::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn acquire(&self, request: LockRequest) -> Result<LockGuard, Error> {
+        let guard = self.thread.run(request.acquire())?;
+        let thread = Arc::clone(&self.thread);
+        Ok(LockGuard { guard, thread })
+    }
+
+    /// As [`Client::reconnect`](crate::Client::reconnect).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn reconnect(&self) -> Result<(), Error> {
+        let client = self.client.clone();
+        self.thread.run(async move { client.reconnect().await })
+    }
+
+    /// As [`Client::is_locked`](crate::Client::is_locked).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn is_locked(&self, name: impl AsRef<[u8]>) -> Result<bool, Error> {
+        let client = self.client.clone();
+        let name = name.as_ref().to_vec();
+        self.thread.run(async move { client.is_locked(name).await })
+    }
+
+    /// As [`Client::holders`](crate::Client::holders).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn holders(&self, name: impl AsRef<[u8]>) -> Result<u32, Error> {
+        let client = self.client.clone();
+        let name = name.as_ref().to_vec();
+        self.thread.run(async move { client.holders(name).await })
+    }
+
+    /// As [`Client::locks`](crate::Client::locks).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn locks(&self, kind: LockKind, name: Option<&[u8]>) -> Result<Vec<HeldLock>, Error> {
+        let client = self.client.clone();
+        let name = name.map(<[u8]>::to_vec);
+        self.thread
+            .run(async move { client.locks(kind, name.as_deref()).await })
+    }
+
+    /// As [`Client::owners`](crate::Client::owners).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn owners(&self, name: impl AsRef<[u8]>) -> Result<Vec<Owner>, Error> {
+        let client = self.client.clone();
+        let name = name.as_ref().to_vec();
+        self.thread.run(async move { client.owners(name).await })
+    }
+
+    /// As [`Client::clients`](crate::Client::clients).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn clients(&self, name: Option<&[u8]>) -> Result<Vec<NamedClient>, Error> {
+        let client = self.client.clone();
+        let name = name.map(<[u8]>::to_vec);
+        self.thread
+            .run(async move { client.clients(name.as_deref()).await })
+    }
+
+    /// As [`Client::statistics`](crate::Client::statistics).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn statistics(&self) -> Result<Vec<(String, u64)>, Error> {
+        let client = self.client.clone();
+        self.thread.run(async move { client.statistics().await })
+    }
+
+    /// As [`Client::ping`](crate::Client::ping).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn ping(&self) -> Result<Duration, Error> {
+        let client = self.client.clone();
+        self.thread.run(async move { client.ping().await })
+    }
+}
+
+impl LockGuard {
+    /// As [`LockGuard::name`](crate::LockGuard::name).
+    pub fn name(&self) -> &[u8] {
+        self.guard.name()
+    }
+
+    /// As [`LockGuard::fence`](crate::LockGuard::fence).
+    pub fn fence(&self) -> Option<u64> {
+        self.guard.fence()
+    }
+
+    /// As [`LockGuard::holders`](crate::LockGuard::holders).
+    pub fn holders(&self) -> u32 {
+        self.guard.holders()
+    }
+
+    /// As [`LockGuard::is_lost`](crate::LockGuard::is_lost).
+    pub fn is_lost(&self) -> bool {
+        self.guard.is_lost()
+    }
+
+    /// Waits for the loss of the lock: why, or `None` if it was still held after so long.
+    pub fn wait_lost(&self, at_most: Duration) -> Option<Lost> {
+        let lost = self.guard.lost();
+        let waited = self
+            .thread
+            .run(async move { Ok(timeout(at_most, lost).await.ok()) });
+        waited.unwrap_or(Some(Lost::Closed))
+    }
+
+    /// As [`LockGuard::release`](crate::LockGuard::release).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn release(self) -> Result<(), Error> {
+        self.thread.run(self.guard.release())
+    }
+}

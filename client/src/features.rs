@@ -1,0 +1,41 @@
+//! What a server can do beyond the original.
+
+use glockd_protocol::features;
+
+/// What a server can do beyond the documented commands, by its answer to `hello`. The original can do none of it,
+/// nor can a glockd under `-extensions=false`; this crate then does without, as well as that goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Features {
+    /// It lets clients wait in line. Without, they ask again and again.
+    pub wait: bool,
+    /// It limits how many share a lock. Without, clients get it, count, and give it back.
+    pub limit: bool,
+    /// It gives fencing tokens. Without, there are none.
+    pub fence: bool,
+    /// It says where listings end. Without, some silence does.
+    pub list: bool,
+    /// It says who waits for a lock.
+    pub own: bool,
+    /// It says that it is there.
+    pub ping: bool,
+}
+
+impl Features {
+    /// Reads an answer to `hello`. Words that are not known are left to those who know them.
+    pub(crate) fn read(line: &[u8]) -> Features {
+        let mut found = Features::default();
+        for word in features(line).into_iter().flatten() {
+            match word {
+                b"wait" => found.wait = true,
+                b"limit" => found.limit = true,
+                b"fence" => found.fence = true,
+                b"list" => found.list = true,
+                b"own" => found.own = true,
+                b"ping" => found.ping = true,
+                _ => {}
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,199 @@
+//! What owns the wire of a connection.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glockd_protocol::{Command, Reply, features};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::Lost;
+use crate::connection::line;
+use crate::expect::{Expect, Step, Unended};
+use crate::wire::{Outgoing, Received, Wire};
+
+/// Something to send, and what is expected in answer.
+pub(crate) struct Request {
+    pub(crate) lines: Vec<u8>,
+    pub(crate) expect: Expect,
+}
+
+/// What owns the wire.
+pub(crate) struct Task {
+    wire: Wire,
+    requests: mpsc::UnboundedReceiver<Request>,
+    /// What was asked for and is not sent yet, because one command is sent at a time.
+    queue: VecDeque<Request>,
+    /// What is expected in answer to what was sent, in order.
+    expected: VecDeque<Expect>,
+    outgoing: Outgoing,
+    input: Vec<u8>,
+    is_serial: bool,
+    /// How many pongs are to come that no other reply waits for.
+    pings: usize,
+    /// When something last came, or was asked of a server that owed nothing.
+    heard: Instant,
+    reply_timeout: Duration,
+}
+
+/// What is sent during a wait, to see whether the server is there. Its answer looks like nothing else that can come.
+const PING: &[u8] = b"ping glockd-client waits\n";
+const PONG: &[u8] = b"1 pong: glockd-client waits";
+
+impl Task {
+    pub(crate) fn new(
+        wire: Wire,
+        requests: mpsc::UnboundedReceiver<Request>,
+        reply_timeout: Duration,
+    ) -> Task {
+        Task {
+            wire,
+            requests,
+            queue: VecDeque::new(),
+            expected: VecDeque::new(),
+            outgoing: Outgoing::default(),
+            input: Vec::new(),
+            is_serial: true,
+            pings: 0,
+            heard: Instant::now(),
+            reply_timeout,
+        }
+    }
+
+    /// Runs until the connection is lost, not wanted any more, or abandoned; and says so.
+    pub(crate) async fn run(mut self, abandoned: Arc<Notify>, loser: watch::Sender<Option<Lost>>) {
+        let lost = tokio::select! {
+            lost = self.serve() => lost,
+            () = abandoned.notified() => Lost::Abandoned,
+        };
+        // Who asks why nobody answers must find the reason: so that comes first.
+        loser.send_replace(Some(lost));
+    }
+
+    /// Serves until it can no more, or nobody wants it to.
+    async fn serve(&mut self) -> Lost {
+        let mut is_wanted = true;
+        loop {
+            while (!self.is_serial || self.expected.is_empty())
+                && let Some(request) = self.queue.pop_front()
+            {
+                self.start(request);
+            }
+            if !is_wanted && self.queue.is_empty() && self.outgoing.is_empty() {
+                return Lost::Abandoned;
+            }
+            let (wire, outgoing, input) = (&mut self.wire, &mut self.outgoing, &mut self.input);
+            let deadline = match self.expected.front() {
+                _ if self.queue.is_empty() && self.expected.is_empty() => None,
+                Some(Expect::Unended(unended)) if unended.end.is_none() => Some(unended.silence),
+                _ => Some(self.reply_timeout),
+            };
+            let deadline = deadline.map(|within| self.heard + within);
+            tokio::select! {
+                received = poll_fn(|context| wire.poll(context, outgoing, input)) => match received {
+                    Ok(Some(received)) => {
+                        if let Err(lost) = self.receive(received) {
+                            return lost;
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => return error.into(),
+                },
+                request = self.requests.recv(), if is_wanted => match request {
+                    Some(request) => self.queue.push_back(request),
+                    None => is_wanted = false,
+                },
+                () = sleep_until(deadline.unwrap_or(self.heard)), if deadline.is_some() => {
+                    if let Err(lost) = self.miss() {
+                        return lost;
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, request: Request) {
+        if self.expected.is_empty() {
+            self.heard = Instant::now();
+        }
+        self.outgoing.push(&request.lines);
+        self.expected.push_back(request.expect);
+    }
+
+    /// Nothing has come for as long as there should have.
+    fn miss(&mut self) -> Result<(), Lost> {
+        let question = match self.expected.front_mut() {
+            Some(Expect::Unended(unended)) if unended.end.is_none() => {
+                let name = format!("glockd-client {:016x}", fastrand::u64(..));
+                let mut answer = Vec::new();
+                let reply = Reply::Inspect {
+                    locked: false,
+                    name: name.as_bytes(),
+                };
+                reply.encode(&mut answer);
+                answer.pop();
+                unended.end = Some(answer);
+                line(&Command::Inspect(name.as_bytes().into()))
+            }
+            // It may be silent, but not dead.
+            Some(Expect::Get(get)) if get.is_waiting() && self.pings == 0 => {
+                match get.has_pings() {
+                    true => {
+                        self.pings += 1;
+                        PING.to_vec()
+                    }
+                    false => Vec::new(),
+                }
+            }
+            _ => return Err(Lost::Silent(self.reply_timeout)),
+        };
+        self.heard = Instant::now();
+        self.outgoing.push(&question);
+        Ok(())
+    }
+
+    fn receive(&mut self, received: Received) -> Result<(), Lost> {
+        self.heard = Instant::now();
+        let mut input = std::mem::take(&mut self.input);
+        let mut taken = 0;
+        while let Some(length) = input[taken..].iter().position(|&byte| byte == b'\n') {
+            let line = &input[taken..taken + length];
+            self.take(line.strip_suffix(b"\r").unwrap_or(line))?;
+            taken += length + 1;
+        }
+        input.drain(..taken);
+        self.input = input;
+        // A message is a whole reply, so nothing has to be asked to find its end.
+        if received == Received::Message
+            && let Some(Expect::Unended(unended)) = self
+                .expected
+                .pop_front_if(|expect| matches!(expect, Expect::Unended(_)))
+        {
+            let _ = unended.reply.send(unended.lines);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, line: &[u8]) -> Result<(), Lost> {
+        if self.pings > 0 && line == PONG {
+            self.pings -= 1;
+            return Ok(());
+        }
+        let Some(expect) = self.expected.pop_front() else {
+            // Nothing is ever sent unasked.
+            return Err(Lost::Unexpected(line.to_vec()));
+        };
+        if let Expect::Unended(Unended { is_one: true, .. }) = expect
+            && features(line).is_some()
+        {
+            self.is_serial = false;
+        }
+        match expect.step(line)? {
+            Step::More(expect) => self.expected.push_front(expect),
+            Step::Done => {}
+        }
+        Ok(())
+    }
+}

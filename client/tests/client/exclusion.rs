@@ -1,0 +1,130 @@
+//! Tasks that share a client never both hold a lock, nor more of them than the limit says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use glockd_client::{Client, LockGuard};
+use tokio::task::{JoinSet, yield_now};
+
+use crate::servers::{connect, serve, within};
+
+const TASKS: usize = 8;
+
+/// Lets tasks acquire `rounds` locks each, and returns how many held one at the same time at most.
+async fn most_at_a_time<F>(client: &Client, rounds: usize, acquire: impl Fn(Client) -> F) -> usize
+where
+    F: Future<Output = LockGuard> + Send + 'static,
+{
+    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let guards: Vec<_> = (0..rounds).map(|_| acquire(client.clone())).collect();
+        let (inside, most) = (Arc::clone(&inside), Arc::clone(&most));
+        tasks.spawn(async move {
+            for (round, guard) in guards.into_iter().enumerate() {
+                let guard = guard.await;
+                most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
+                for _ in 0..task {
+                    yield_now().await;
+                }
+                assert!(!guard.is_lost());
+                inside.fetch_sub(1, SeqCst);
+                match round % 2 {
+                    0 => guard.release().await.unwrap(),
+                    _ => drop(guard),
+                }
+            }
+        });
+    }
+    within(tasks.join_all()).await;
+    most.load(SeqCst)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_that_wait_share_a_client() {
+    let served = serve().await;
+    for (url, rounds) in served
+        .modern()
+        .iter()
+        .map(|url| (url.clone(), 40))
+        .chain([(served.original(), 2)])
+    {
+        let client = connect(&url).await;
+        let most = most_at_a_time(&client, rounds, |client| async move {
+            let wanted = client.lock("wanted").wait(Duration::from_secs(25));
+            wanted.acquire().await.unwrap()
+        });
+        assert_eq!(most.await, 1, "{url}");
+    }
+    assert_eq!(served.surplus(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tasks_that_try_share_a_client() {
+    let served = serve().await;
+    for url in served.modern() {
+        let client = connect(&url).await;
+        let most = most_at_a_time(&client, 10, |client| async move {
+            loop {
+                match client.lock("wanted").acquire().await {
+                    Ok(guard) => return guard,
+                    Err(error) => assert!(error.is_refusal(), "{error}"),
+                }
+            }
+        });
+        assert_eq!(most.await, 1, "{url}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn as_many_as_the_limit_says() {
+    let served = serve().await;
+    for (url, rounds) in served
+        .modern()
+        .iter()
+        .map(|url| (url.clone(), 40))
+        .chain([(served.original(), 2)])
+    {
+        let client = connect(&url).await;
+        let most = most_at_a_time(&client, rounds, |client| async move {
+            let wanted = client.shared("gpu").limit(3).wait(Duration::from_secs(25));
+            wanted.acquire().await.unwrap()
+        });
+        assert!((1..=3).contains(&most.await), "{url}");
+    }
+    assert_eq!(served.surplus(), 0);
+}
+
+/// Futures that are dropped at any point leave nothing held, and nobody in line.
+#[tokio::test]
+async fn an_acquire_that_is_dropped_holds_nothing() {
+    let served = serve().await;
+    for url in served.modern() {
+        let client = connect(&url).await;
+        let watcher = connect(&served.unix()).await;
+        for polls in 0..40 {
+            let tried = client.lock("tried").acquire();
+            let waited = client.shared("waited").limit(1).wait_forever().acquire();
+            let mut both = Box::pin(async { (tried.await.is_ok(), waited.await.is_ok()) });
+            for _ in 0..polls {
+                if futures_poll(&mut both).await {
+                    break;
+                }
+            }
+            drop(both);
+            for name in ["tried", "waited"] {
+                crate::servers::until(&watcher, name, <[_]>::is_empty).await;
+            }
+        }
+    }
+}
+
+/// Polls a future once, after others had their turn. Whether it is ready.
+async fn futures_poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
+    yield_now().await;
+    std::future::poll_fn(|context| {
+        std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_ready())
+    })
+    .await
+}

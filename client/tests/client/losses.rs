@@ -1,0 +1,194 @@
+//! Connections that go, and what is said of the locks that went with them.
+
+use std::time::Duration;
+
+use glockd_client::{Client, Error, Lost};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use crate::servers::{connect, serve, until, within};
+
+#[tokio::test]
+async fn a_guard_says_that_its_lock_is_lost() {
+    for way in 0..3 {
+        let mut served = serve().await;
+        let client = connect(&served.modern()[way]).await;
+        let guard = client.lock("held").acquire().await.unwrap();
+        let (one, two) = (guard.lost(), tokio::spawn(guard.lost()));
+        let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
+        until(&client, "held", |owners| owners.len() == 2).await;
+        served.stop().await;
+        assert!(matches!(within(one).await, Lost::Closed | Lost::Io(_)));
+        assert!(matches!(
+            within(two).await.unwrap(),
+            Lost::Closed | Lost::Io(_)
+        ));
+        let waited = within(waiter).await.unwrap().unwrap_err();
+        // The one or the other, as the server's end comes before or after the end of the wait.
+        assert!(
+            matches!(waited, Error::Lost(_) | Error::Refused { .. }),
+            "{waited}"
+        );
+        assert!(guard.is_lost());
+        let error = guard.release().await.unwrap_err();
+        assert!(matches!(error, Error::Lost(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_connects_anew_unless_asked_to() {
+    let mut served = serve().await;
+    let client = connect(&served.unix()).await;
+    let lost = client.lock("held").acquire().await.unwrap();
+    served.stop().await;
+    served.start_again().await;
+    within(lost.lost()).await;
+
+    let error = client.lock("other").acquire().await.unwrap_err();
+    assert!(matches!(error, Error::LocksLost(_)), "{error}");
+    let error = client.reconnect().await.unwrap_err();
+    assert!(matches!(error, Error::LocksLost(_)), "{error}");
+    drop(lost);
+    let error = client.lock("other").acquire().await.unwrap_err();
+    assert!(matches!(error, Error::Lost(_)), "{error}");
+    let error = client.ping().await.unwrap_err();
+    assert!(matches!(error, Error::Lost(_)), "{error}");
+    client.reconnect().await.unwrap();
+    client.reconnect().await.unwrap();
+    assert!(client.lock("held").acquire().await.is_ok());
+}
+
+#[tokio::test]
+async fn who_asked_to_connects_anew_but_not_with_locks_held() {
+    let mut served = serve().await;
+    let client = Client::builder(&served.unix()).reconnect(true).connect();
+    let client = client.await.unwrap();
+    let held = client.lock("held").acquire().await.unwrap();
+    served.stop().await;
+    within(held.lost()).await;
+    let error = client.lock("held").acquire().await.unwrap_err();
+    assert!(matches!(error, Error::LocksLost(_)), "{error}");
+    drop(held);
+    let error = client.lock("held").acquire().await.unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error}");
+    served.start_again().await;
+    assert!(client.lock("held").acquire().await.is_ok());
+}
+
+#[tokio::test]
+async fn there_may_be_no_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = format!("unix:{}", dir.path().join("none").display());
+    let error = Client::connect(&nowhere).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("cannot connect to {nowhere}: ")),
+        "{error}"
+    );
+    let error = Client::connect("nowhere").await.unwrap_err();
+    assert!(matches!(error, Error::Endpoint(_)), "{error}");
+
+    // One that takes connections, and never says a word over the WebSocket.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", silent.local_addr().unwrap());
+    let soon = Client::builder(&url).connect_timeout(Duration::from_millis(50));
+    let error = within(soon.connect()).await.unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error}");
+}
+
+/// A server of which `serve` is all there is.
+async fn served_by<F>(
+    serve: impl Fn(UnixStream) -> F + Send + 'static,
+) -> (tempfile::TempDir, String)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    (dir, format!("unix:{}", path.display()))
+}
+
+#[tokio::test]
+async fn a_server_may_be_none_of_ours() {
+    let (_dir, url) = served_by(async |mut stream| {
+        stream
+            .write_all(b"220 mail.example ESMTP\r\n")
+            .await
+            .unwrap();
+        let _ = stream.read(&mut [0; 64]).await;
+    })
+    .await;
+    let error = within(Client::connect(&url)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "that is no answer of glockd's: 220 mail.example ESMTP"
+    );
+
+    let (_dir, url) = served_by(async |stream| drop(stream)).await;
+    let error = within(Client::connect(&url)).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Lost(Lost::Closed | Lost::Io(_))),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_to_answer_is_given_up() {
+    // Says hello, and whatever it was told before that; then nothing.
+    let (_dir, url) = served_by(async |mut stream| {
+        assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
+        let hello = b"1 hello: wait limit fence list own ping\n";
+        stream.write_all(hello).await.unwrap();
+        std::future::pending().await
+    })
+    .await;
+    let builder = || Client::builder(&url).reply_timeout(Duration::from_secs(5));
+    let error = builder().connect().await.unwrap().ping().await.unwrap_err();
+    assert!(matches!(error, Error::Lost(Lost::Silent(_))), "{error}");
+    assert_eq!(error.to_string(), "the server has not answered for 5s");
+    // So is one that lets a client wait, and is not there.
+    let client = builder().connect().await.unwrap();
+    let error = client
+        .lock("wanted")
+        .wait_forever()
+        .acquire()
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Lost(Lost::Silent(_))), "{error}");
+    // And one that never said anything.
+    let (_dir, url) = served_by(async |_stream| std::future::pending().await).await;
+    let mute = Client::builder(&url).reply_timeout(Duration::from_secs(5));
+    let error = mute.connect().await.unwrap_err();
+    assert!(matches!(error, Error::Lost(Lost::Silent(_))), "{error}");
+}
+
+/// To be silent is no fault of a server that lets a client wait.
+#[tokio::test]
+async fn a_long_wait_is_no_silence() {
+    let served = serve().await;
+    for url in served.modern() {
+        let client = Client::builder(&url)
+            .reply_timeout(Duration::from_millis(40))
+            .connect();
+        let client = within(client).await.unwrap();
+        let held = client.lock("held").acquire().await.unwrap();
+        let waited = client
+            .lock("held")
+            .wait(Duration::from_millis(400))
+            .acquire();
+        let error = within(waited).await.unwrap_err();
+        assert!(error.is_refusal(), "{error}");
+        assert!(!held.is_lost());
+        let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(held);
+        drop(within(waiter).await.unwrap().unwrap());
+    }
+}

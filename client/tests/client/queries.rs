@@ -1,0 +1,129 @@
+//! What is asked about others' locks, of servers that say where an answer ends and of those that do not.
+
+use glockd::Policy;
+use glockd_client::{Client, Error, Features, HeldLock, LockKind};
+
+use crate::servers::{connect, serve, serve_with};
+
+fn held(name: &str, holder: &str) -> HeldLock {
+    HeldLock {
+        name: name.into(),
+        holder: holder.into(),
+    }
+}
+
+#[tokio::test]
+async fn listings() {
+    let served = serve().await;
+    for url in served
+        .modern()
+        .into_iter()
+        .chain([served.plain(), served.original()])
+    {
+        let client = Client::builder(&url)
+            .name("me: too")
+            .connect()
+            .await
+            .unwrap();
+        let (exclusive, shared) = (LockKind::Exclusive, LockKind::Shared);
+        assert_eq!(client.locks(exclusive, None).await.unwrap(), []);
+        let _guards = [
+            client.lock("b: b").acquire().await.unwrap(),
+            client.lock("a").acquire().await.unwrap(),
+            client.shared("a").acquire().await.unwrap(),
+            client.shared("a").acquire().await.unwrap(),
+        ];
+        // Nothing can be made of a name and a holder that both have a colon, unless the name is known.
+        let all = client.locks(exclusive, None).await.unwrap();
+        assert_eq!(all, [held("a: me", "too"), held("b: b: me", "too")]);
+        let one = client.locks(exclusive, Some(b"b:  b")).await.unwrap();
+        assert_eq!(one, [held("b: b", "me: too")]);
+        let twice = client.locks(shared, Some(b"a")).await.unwrap();
+        assert_eq!(twice, [held("a", "me: too"), held("a", "me: too")]);
+        assert_eq!(client.locks(shared, Some(b"b")).await.unwrap(), []);
+
+        let clients = client.clients(Some(b"me: too")).await.unwrap();
+        assert!(!clients.is_empty() && clients.iter().all(|client| client.name == b"me: too"));
+        let counters = client.statistics().await.unwrap();
+        let locks = counters.iter().find(|(key, _)| key == "locks").unwrap();
+        assert_eq!(locks.1, 2);
+        client.ping().await.unwrap();
+    }
+    assert_eq!(served.surplus(), 0);
+}
+
+/// Many requests at once, of which each gets its own answer; long listings among them.
+#[tokio::test]
+async fn answers_find_who_asked() {
+    let served = serve().await;
+    for url in served.modern().into_iter().chain([served.original()]) {
+        let client = connect(&url).await;
+        let mut guards = Vec::new();
+        for number in 0..300 {
+            guards.push(
+                client
+                    .lock(format!("lock {number:03}"))
+                    .acquire()
+                    .await
+                    .unwrap(),
+            );
+        }
+        let mut asked = tokio::task::JoinSet::new();
+        for number in 0..600 {
+            let client = client.clone();
+            asked.spawn(async move {
+                match number % 100 {
+                    0 => assert_eq!(
+                        client.locks(LockKind::Exclusive, None).await.unwrap().len(),
+                        300
+                    ),
+                    _ => assert_eq!(
+                        client.is_locked(format!("lock {number:03}")).await.unwrap(),
+                        number < 300
+                    ),
+                }
+            });
+        }
+        asked.join_all().await;
+        drop(guards);
+    }
+    assert_eq!(served.surplus(), 0);
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_allow_is_an_error() {
+    let served = serve_with(Policy::new(false, false)).await;
+    for url in served.modern().into_iter().chain([served.original()]) {
+        // A name is not worth one.
+        let client = Client::builder(&url).name("me").connect().await.unwrap();
+        let error = client.locks(LockKind::Exclusive, None).await.unwrap_err();
+        assert!(matches!(error, Error::Disabled(_)), "{error}");
+        let error = client.clients(None).await.unwrap_err();
+        assert!(matches!(error, Error::Disabled(_)), "{error}");
+        let error = client.owners("a").await.unwrap_err();
+        match client.features().own {
+            true => assert_eq!(error.to_string(), "the server does not allow `own`"),
+            false => assert_eq!(error.to_string(), "the server does not know `own`"),
+        }
+        assert!(client.lock("a").acquire().await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn features_are_known() {
+    let served = serve().await;
+    for url in served.modern() {
+        let features = connect(&url).await.features();
+        assert!(
+            features.wait
+                && features.limit
+                && features.fence
+                && features.list
+                && features.own
+                && features.ping
+        );
+    }
+    for url in [served.plain(), served.original()] {
+        assert_eq!(connect(&url).await.features(), Features::default());
+    }
+}

@@ -1,0 +1,119 @@
+//! Locks that are not to be had, and names that are none.
+
+use std::time::Duration;
+
+use glockd::Policy;
+use glockd_client::{Error, LockRequest, Refusal};
+
+use crate::servers::{connect, serve, serve_with, until, within};
+
+async fn refusal(request: LockRequest) -> Refusal {
+    match within(request.acquire()).await.unwrap_err() {
+        Error::Refused { refusal, .. } => refusal,
+        error => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn refusals_say_why() {
+    let served = serve_with(Policy::default().with_max_waiters(Some(1))).await;
+    let short = Duration::from_millis(20);
+    for url in served.modern() {
+        let client = connect(&url).await;
+        let held = client.lock("held").acquire().await.unwrap();
+        let full = client.shared("full").acquire().await.unwrap();
+        assert_eq!(refusal(client.lock("held")).await, Refusal::Held);
+        assert_eq!(
+            refusal(client.lock("held").wait(short)).await,
+            Refusal::Timeout
+        );
+        assert_eq!(refusal(client.shared("full").limit(1)).await, Refusal::Full);
+        assert_eq!(
+            refusal(client.shared("full").limit(1).wait(short)).await,
+            Refusal::Timeout
+        );
+        let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
+        until(&client, "held", |owners| owners.len() == 2).await;
+        assert_eq!(
+            refusal(client.lock("held").wait_forever()).await,
+            Refusal::QueueFull
+        );
+        drop((held, full));
+        drop(within(waiter).await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn the_original_is_asked_again() {
+    let served = serve().await;
+    let short = Duration::from_millis(50);
+    for url in [served.plain(), served.original()] {
+        let client = connect(&url).await;
+        let held = client.lock("held").acquire().await.unwrap();
+        let full = client.shared("full").acquire().await.unwrap();
+        assert_eq!(refusal(client.lock("held")).await, Refusal::Held);
+        assert_eq!(
+            refusal(client.lock("held").wait(short)).await,
+            Refusal::Timeout
+        );
+        assert_eq!(refusal(client.shared("full").limit(1)).await, Refusal::Full);
+        assert_eq!(
+            refusal(client.shared("full").limit(1).wait(short)).await,
+            Refusal::Timeout
+        );
+        // What was too many was given back.
+        assert_eq!(client.holders("full").await.unwrap(), 1);
+        let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
+        drop((held, full));
+        drop(within(waiter).await.unwrap().unwrap());
+    }
+    assert_eq!(served.surplus(), 0);
+}
+
+#[tokio::test]
+async fn names_are_bytes_but_for_line_ends() {
+    let served = serve().await;
+    for url in served.modern().into_iter().chain([served.original()]) {
+        let client = connect(&url).await;
+        for name in [
+            &b""[..],
+            b"\0\xff\xc2",
+            b"1 Lock Get Success: ",
+            "Grüße 🔒".as_bytes(),
+        ] {
+            let guard = client.lock(name).acquire().await.unwrap();
+            assert!(client.is_locked(name).await.unwrap());
+            guard.release().await.unwrap();
+        }
+        let error = client.lock("a\nr b").acquire().await.unwrap_err();
+        assert_eq!(error.to_string(), "a name has no line end in it: a\\nr b");
+        let error = client.is_locked("a\n").await.unwrap_err();
+        assert!(matches!(error, Error::BadName(_)));
+        let error = client.shared("a").limit(0).acquire().await.unwrap_err();
+        assert!(matches!(error, Error::ZeroLimit));
+    }
+}
+
+#[tokio::test]
+async fn a_name_may_be_too_long() {
+    let served = serve().await;
+    for url in served.modern() {
+        let client = connect(&url).await;
+        let error = client
+            .lock(vec![b'x'; 200_000])
+            .acquire()
+            .await
+            .unwrap_err();
+        match url.starts_with("ws") {
+            // There the server can only hang up.
+            true => assert!(matches!(error, Error::Lost(_)), "{error}"),
+            false => {
+                assert!(
+                    matches!(error, Error::TooLong { limit: 131_072 }),
+                    "{error}"
+                );
+                assert!(client.lock("x").acquire().await.is_ok());
+            }
+        }
+    }
+}

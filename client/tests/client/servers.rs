@@ -1,0 +1,170 @@
+//! Servers to be clients of.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use glockd::transports::Address;
+use glockd::{Policy, Server, Tcp, Unix, WebSocket};
+use glockd_client::{Client, Owner};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Longer than anything takes on the slowest of machines: to reach it is to fail.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A glockd, one without extensions, and in front of that the likeness of the original. They serve as long as the
+/// test's runtime lives.
+pub(crate) struct Served {
+    dir: TempDir,
+    tcp: String,
+    ws: String,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+    surplus: Arc<AtomicUsize>,
+}
+
+pub(crate) async fn serve() -> Served {
+    serve_with(Policy::default()).await
+}
+
+pub(crate) async fn serve_with(policy: Policy) -> Served {
+    let dir = tempfile::tempdir().unwrap();
+    let surplus = Arc::new(AtomicUsize::new(0));
+    let local = "127.0.0.1:0".parse().unwrap();
+    let server = Server::builder()
+        .transport(Tcp::address(local))
+        .transport(WebSocket::address(local))
+        .transport(Unix::path(dir.path().join("sock")))
+        .policy(policy);
+    let plain = Server::builder()
+        .transport(Unix::path(dir.path().join("plain")))
+        .policy(policy.without_extensions());
+    let (server, plain) = (server.bind().await.unwrap(), plain.bind().await.unwrap());
+    let port = |address: &Address| address.ip().unwrap().port();
+    let (tcp, ws) = (port(&server.addresses()[0]), port(&server.addresses()[1]));
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(plain.run(std::future::pending()));
+    let listener = UnixListener::bind(dir.path().join("original")).unwrap();
+    tokio::spawn(original(
+        listener,
+        dir.path().join("plain"),
+        Arc::clone(&surplus),
+    ));
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+    Served {
+        dir,
+        tcp: format!("tcp://127.0.0.1:{tcp}"),
+        ws: format!("ws://127.0.0.1:{ws}/"),
+        stop: Some(stop),
+        running,
+        surplus,
+    }
+}
+
+impl Served {
+    /// Every way to a glockd.
+    pub(crate) fn modern(&self) -> [String; 3] {
+        [self.tcp.clone(), self.ws.clone(), self.unix()]
+    }
+
+    pub(crate) fn unix(&self) -> String {
+        format!("unix:{}", self.path("sock").display())
+    }
+
+    /// To a glockd under `-extensions=false`.
+    pub(crate) fn plain(&self) -> String {
+        format!("unix:{}", self.path("plain").display())
+    }
+
+    /// To what loses pipelined lines, as the original does.
+    pub(crate) fn original(&self) -> String {
+        format!("unix:{}", self.path("original").display())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// How many lines the original has lost.
+    pub(crate) fn surplus(&self) -> usize {
+        self.surplus.load(Relaxed)
+    }
+
+    /// Ends the glockd, and all its connections.
+    pub(crate) async fn stop(&mut self) {
+        drop(self.stop.take());
+        within(&mut self.running).await.unwrap();
+    }
+
+    /// Another glockd at the place of the Unix socket.
+    pub(crate) async fn start_again(&mut self) {
+        let again = Server::builder().transport(Unix::path(self.path("sock")));
+        let again = again.bind().await.unwrap();
+        self.running = tokio::spawn(again.run(std::future::pending()));
+    }
+}
+
+/// Behaves towards clients as the original: takes the first line of each read, loses the rest, and ends lines by
+/// `\r\n`.
+async fn original(listener: UnixListener, plain: PathBuf, surplus: Arc<AtomicUsize>) {
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        let server = UnixStream::connect(&plain).await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let surplus = Arc::clone(&surplus);
+        tokio::spawn(async move {
+            let mut read = [0; 4096];
+            while let Ok(length @ 1..) = from_client.read(&mut read).await {
+                let mut lines = read[..length].split_inclusive(|&byte| byte == b'\n');
+                to_server.write_all(lines.next().unwrap()).await.unwrap();
+                surplus.fetch_add(lines.count(), Relaxed);
+            }
+        });
+        tokio::spawn(async move {
+            let mut read = [0; 4096];
+            while let Ok(length @ 1..) = from_server.read(&mut read).await {
+                for line in read[..length].split_inclusive(|&byte| byte == b'\n') {
+                    let mut line = line.to_vec();
+                    if line.pop_if(|byte| *byte == b'\n').is_some() {
+                        line.extend(b"\r\n");
+                    }
+                    if to_client.write_all(&line).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap()
+}
+
+pub(crate) async fn connect(url: &str) -> Client {
+    within(Client::connect(url)).await.unwrap()
+}
+
+/// Waits until `found` is true of who holds this lock and who waits for it.
+pub(crate) async fn until(
+    client: &Client,
+    name: &str,
+    found: impl Fn(&[Owner]) -> bool,
+) -> Vec<Owner> {
+    within(async {
+        loop {
+            let owners = client.owners(name).await.unwrap();
+            if found(&owners) {
+                return owners;
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,454 @@
+//! Load, and what the server makes of it.
+//!
+//! Each connection is a task that writes a batch of commands, reads all replies, and writes the next batch. A thread
+//! runs its share of them, and counts for itself; the counts are added at the end. The replies that are to be expected
+//! are known as bytes, so that to check them costs little: only what differs is looked into.
+
+use std::io::{self, IsTerminal, stderr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use glockd::protocol::{Command, Reply, Verb};
+use glockd_client::{Endpoint, Error};
+use hdrhistogram::Histogram;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Builder;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use crate::args::{Bench, Work};
+use crate::failure::Failure;
+use crate::show::{print, text};
+
+/// What latencies can be told apart: to three digits, up to a minute.
+const HIGHEST: Duration = Duration::from_secs(60);
+
+/// How often the progress is shown.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+pub(crate) fn run(server: &str, args: &Bench) -> Result<u8, Failure> {
+    let endpoint: Endpoint = server.parse().map_err(Error::from)?;
+    if matches!(endpoint, Endpoint::WebSocket { .. }) {
+        return Err(Failure::usage("bench speaks tcp:// and unix: alone"));
+    }
+    let load = Load {
+        endpoint,
+        work: args.work,
+        keys: args.keys,
+        pipeline: args.pipeline,
+        salt: std::process::id(),
+        budget: match args.time {
+            Some(_) => AtomicU64::new(u64::MAX),
+            None => AtomicU64::new(args.operations),
+        },
+        done: AtomicU64::new(0),
+        is_over: AtomicBool::new(false),
+        ready: Barrier::new(args.connections as usize + 1),
+    };
+    let load = Arc::new(load);
+    let threads = args.threads.min(args.connections);
+    let of_thread =
+        |thread| (0..args.connections).filter(move |connection| connection % threads == thread);
+    let running: Vec<_> = (0..threads)
+        .map(|thread| {
+            let (load, numbers) = (Arc::clone(&load), of_thread(thread).collect());
+            thread::spawn(move || one_thread(&load, numbers))
+        })
+        .collect();
+    let watcher = {
+        let (load, time) = (Arc::clone(&load), args.time);
+        thread::spawn(move || watch(&load, time))
+    };
+    let mut sum = Tally::new()?;
+    let mut failure = None;
+    for thread in running {
+        match thread.join() {
+            Ok(Ok(tally)) => sum.add(&tally)?,
+            Ok(Err(found)) => failure = Some(found),
+            Err(_) => failure = Some(Failure::unavailable("a thread of the load has panicked")),
+        }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let elapsed = watcher.join().ok().flatten().unwrap_or_default();
+    report(args, &sum, elapsed)?;
+    Ok(0)
+}
+
+/// What all threads share.
+struct Load {
+    endpoint: Endpoint,
+    work: Work,
+    keys: u32,
+    pipeline: u32,
+    /// In the names of the locks, so that two runs at a time do not disturb each other.
+    salt: u32,
+    /// How many commands are still to be sent.
+    budget: AtomicU64,
+    /// How many were answered.
+    done: AtomicU64,
+    /// Whether the time is over, or something has failed.
+    is_over: AtomicBool,
+    /// Where all wait until all are connected.
+    ready: Barrier,
+}
+
+/// What came of it.
+struct Tally {
+    answered: u64,
+    refused: u64,
+    latencies: Histogram<u64>,
+}
+
+impl Tally {
+    fn new() -> Result<Tally, Failure> {
+        let latencies = Histogram::new_with_bounds(1, HIGHEST.as_nanos() as u64, 3);
+        Ok(Tally {
+            answered: 0,
+            refused: 0,
+            latencies: latencies.map_err(|error| Failure::of_system(io::Error::other(error)))?,
+        })
+    }
+
+    fn add(&mut self, other: &Tally) -> Result<(), Failure> {
+        self.answered += other.answered;
+        self.refused += other.refused;
+        let added = self.latencies.add(&other.latencies);
+        added.map_err(|error| Failure::of_system(io::Error::other(error)))
+    }
+}
+
+/// Shows how far it is, and ends it when its time is over. How long it took, once all were connected.
+fn watch(load: &Load, time: Option<Duration>) -> Option<Duration> {
+    let runtime = Builder::new_current_thread().enable_time().build().ok()?;
+    runtime.block_on(async {
+        load.ready.wait().await;
+        let start = Instant::now();
+        let is_shown = stderr().is_terminal();
+        let whole = load.budget.load(Relaxed);
+        let (mut before, mut shown) = (0, start);
+        loop {
+            let (now, done) = (Instant::now(), load.done.load(Relaxed));
+            let elapsed = now - start;
+            if time.is_some_and(|time| elapsed >= time) {
+                load.is_over.store(true, Relaxed);
+            }
+            if load.is_over.load(Relaxed) || done >= whole {
+                break;
+            }
+            if is_shown && now - shown >= PROGRESS {
+                let rate = (done - before) as f64 / (now - shown).as_secs_f64();
+                let part = match time {
+                    Some(time) => elapsed.as_secs_f64() / time.as_secs_f64(),
+                    None => done as f64 / whole as f64,
+                };
+                eprint!("\r\x1b[K{:3.0} %  {rate:.0} a second", part * 100.0);
+                (before, shown) = (done, now);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if is_shown {
+            eprint!("\r\x1b[K");
+        }
+        Some(start.elapsed())
+    })
+}
+
+/// Runs some of the connections.
+fn one_thread(load: &Arc<Load>, connections: Vec<u32>) -> Result<Tally, Failure> {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .event_interval(256)
+        .build()
+        .map_err(Failure::of_system)?;
+    let outcome = runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        for number in connections {
+            let load = Arc::clone(load);
+            tasks.spawn(async move { one_connection(&load, number).await });
+        }
+        let mut sum = Tally::new()?;
+        while let Some(task) = tasks.join_next().await {
+            let tally = task.map_err(|error| Failure::of_system(io::Error::other(error)))?;
+            sum.add(&tally?)?;
+        }
+        Ok(sum)
+    });
+    if outcome.is_err() {
+        load.is_over.store(true, Relaxed);
+    }
+    outcome
+}
+
+async fn one_connection(load: &Load, number: u32) -> Result<Tally, Failure> {
+    let failed = |source| Error::Connect {
+        endpoint: load.endpoint.clone(),
+        source,
+    };
+    match &load.endpoint {
+        Endpoint::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port))
+                .await
+                .map_err(failed);
+            let stream =
+                stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream).map_err(failed));
+            batches(load, number, stream).await
+        }
+        Endpoint::Unix(path) => {
+            batches(
+                load,
+                number,
+                UnixStream::connect(path).await.map_err(failed),
+            )
+            .await
+        }
+        _ => Err(Failure::usage("bench speaks tcp:// and unix: alone")),
+    }
+}
+
+/// Sends batch after batch.
+async fn batches(
+    load: &Load,
+    number: u32,
+    stream: Result<impl AsyncRead + AsyncWrite + Unpin, Error>,
+) -> Result<Tally, Failure> {
+    let mut tally = Tally::new()?;
+    let batch = Batch::new(load, number);
+    let mut stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => {
+            // The others wait for it.
+            load.is_over.store(true, Relaxed);
+            load.ready.wait().await;
+            return Err(error.into());
+        }
+    };
+    load.ready.wait().await;
+    let mut input = Vec::with_capacity(batch.replies.len() + 1024);
+    // Whether the turn of the second command has come: an odd batch leaves its last lock held.
+    let mut is_odd = false;
+    while !load.is_over.load(Relaxed) {
+        let commands = take(&load.budget, u64::from(load.pipeline));
+        if commands == 0 {
+            break;
+        }
+        let half = usize::from(is_odd);
+        let (lines, replies) = batch.part(half, commands as usize);
+        let start = Instant::now();
+        let exchanged = exchange(&mut stream, lines, replies, commands as usize, &mut input).await;
+        let is_as_expected = exchanged.map_err(|error| {
+            Failure::unavailable(format!("the server went away under load: {error}"))
+        })?;
+        let latency = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        tally.latencies.saturating_record_n(latency, commands);
+        tally.answered += commands;
+        if !is_as_expected {
+            tally.refused += batch.refused(half, &input)?;
+        }
+        load.done.fetch_add(commands, Relaxed);
+        is_odd ^= commands % 2 == 1;
+    }
+    Ok(tally)
+}
+
+/// Takes as much of the budget as there is, up to this.
+fn take(budget: &AtomicU64, most: u64) -> u64 {
+    if budget.load(Relaxed) == u64::MAX {
+        return most;
+    }
+    let taken = budget.try_update(Relaxed, Relaxed, |left| {
+        (left > 0).then(|| left.saturating_sub(most))
+    });
+    taken.map_or(0, |left| left.min(most))
+}
+
+/// Sends lines, and reads as many replies. Whether they are these.
+async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    lines: &[u8],
+    replies: &[u8],
+    commands: usize,
+    input: &mut Vec<u8>,
+) -> io::Result<bool> {
+    input.clear();
+    stream.write_all(lines).await?;
+    let (mut complete, mut seen) = (0, 0);
+    while complete < commands {
+        if stream.read_buf(input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // What is as expected is complete when it is as long.
+        if input.len() == replies.len() && input == replies {
+            return Ok(true);
+        }
+        complete += input[seen..].iter().filter(|&&byte| byte == b'\n').count();
+        seen = input.len();
+    }
+    Ok(input == replies)
+}
+
+/// What one connection sends, and what it is answered if nobody gets in its way.
+struct Batch {
+    verbs: [Verb; 2],
+    /// One turn more than a batch, so that one can begin anywhere.
+    lines: Vec<u8>,
+    line_ends: Vec<usize>,
+    replies: Vec<u8>,
+    reply_ends: Vec<usize>,
+}
+
+impl Batch {
+    fn new(load: &Load, number: u32) -> Batch {
+        let key = match load.keys {
+            0 => number,
+            keys => number % keys,
+        };
+        let name = format!("bench:{}:{key:06}", load.salt);
+        let name = name.as_bytes();
+        let shared = Reply::SharedGet { holders: 1, name };
+        let (commands, answers) = match load.work {
+            Work::Getrel => (
+                [Command::Get(name.into()), Command::Release(name.into())],
+                [
+                    Reply::Get {
+                        granted: true,
+                        name,
+                    },
+                    Reply::Release {
+                        released: true,
+                        name,
+                    },
+                ],
+            ),
+            Work::Shared => (
+                [
+                    Command::SharedGet(name.into()),
+                    Command::SharedRelease(name.into()),
+                ],
+                [
+                    shared,
+                    Reply::SharedRelease {
+                        released: true,
+                        name,
+                    },
+                ],
+            ),
+            Work::Reget => (
+                [Command::Get(name.into()), Command::Get(name.into())],
+                [
+                    Reply::Get {
+                        granted: true,
+                        name,
+                    },
+                    Reply::Get {
+                        granted: true,
+                        name,
+                    },
+                ],
+            ),
+            Work::Inspect => (
+                [Command::Inspect(name.into()), Command::Inspect(name.into())],
+                [
+                    Reply::Inspect {
+                        locked: false,
+                        name,
+                    },
+                    Reply::Inspect {
+                        locked: false,
+                        name,
+                    },
+                ],
+            ),
+        };
+        let mut batch = Batch {
+            verbs: [commands[0].verb(), commands[1].verb()],
+            lines: Vec::new(),
+            line_ends: vec![0],
+            replies: Vec::new(),
+            reply_ends: vec![0],
+        };
+        for turn in 0..load.pipeline as usize + 1 {
+            commands[turn % 2].encode(&mut batch.lines);
+            batch.line_ends.push(batch.lines.len());
+            answers[turn % 2].encode(&mut batch.replies);
+            batch.reply_ends.push(batch.replies.len());
+        }
+        batch
+    }
+
+    /// So many commands from this one on, and their answers.
+    fn part(&self, first: usize, commands: usize) -> (&[u8], &[u8]) {
+        let last = first + commands;
+        (
+            &self.lines[self.line_ends[first]..self.line_ends[last]],
+            &self.replies[self.reply_ends[first]..self.reply_ends[last]],
+        )
+    }
+
+    /// How many of these replies say no. All must be replies to what was asked.
+    fn refused(&self, first: usize, input: &[u8]) -> Result<u64, Failure> {
+        let mut refused = 0;
+        for (index, line) in input.split_inclusive(|&byte| byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            match Reply::decode(self.verbs[(first + index) % 2], line) {
+                Some(
+                    Reply::Get { granted: false, .. }
+                    | Reply::Release {
+                        released: false, ..
+                    }
+                    | Reply::SharedGet { holders: 0, .. }
+                    | Reply::SharedRelease {
+                        released: false, ..
+                    },
+                ) => refused += 1,
+                Some(Reply::Disabled | Reply::BadArgument(_) | Reply::LineTooLong { .. })
+                | None => {
+                    let message = format!("that is no answer of glockd's: {}", text(line));
+                    return Err(Failure::unavailable(message));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(refused)
+    }
+}
+
+fn report(args: &Bench, sum: &Tally, elapsed: Duration) -> Result<(), Failure> {
+    let seconds = elapsed.as_secs_f64();
+    let rate = sum.answered as f64 / seconds;
+    let us = |ns: u64| ns as f64 / 1000.0;
+    let at = |percentile| us(sum.latencies.value_at_quantile(percentile));
+    let (least, mean) = (us(sum.latencies.min()), sum.latencies.mean() / 1000.0);
+    let most = us(sum.latencies.max());
+    if args.output.json {
+        let latency = json!({
+            "least": least, "mean": mean, "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p999": at(0.999),
+            "most": most,
+        });
+        let report = json!({
+            "connections": args.connections, "pipeline": args.pipeline, "threads": args.threads,
+            "seconds": seconds, "operations": sum.answered, "refused": sum.refused,
+            "operations_per_second": rate, "latency_us": latency,
+        });
+        print(&report.to_string())?;
+        return Ok(());
+    }
+    print(&format!(
+        "{} commands in {seconds:.3} s over {} connections, {} at a time: {rate:.0} a second, {} refused\n\
+         latency in µs: least {least:.1}, mean {mean:.1}, p50 {:.1}, p90 {:.1}, p99 {:.1}, p99.9 {:.1}, most {most:.1}",
+        sum.answered,
+        args.connections,
+        args.pipeline,
+        sum.refused,
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(0.999),
+    ))?;
+    Ok(())
+}

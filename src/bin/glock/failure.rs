@@ -1,0 +1,83 @@
+//! What ends glock otherwise than well. Its exit codes:
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 1 | the lock is held by others (`-E` for another code), or free where it was asked whether it is held |
+//! | 2 | the command line is wrong, or a name |
+//! | 3 | the lock was lost while the command ran |
+//! | 69 | there is no server, it went away, or it does not do what was asked for |
+//! | 71 | the system does not let glock do its work |
+//! | 126, 127 | the command cannot be run, or is not there |
+//! | 128 + n | signal n ended the command, or the wait for the lock |
+
+use std::io;
+
+use glockd_client::Error;
+
+use crate::show;
+
+/// The lock is held by others.
+pub(crate) const CONFLICT: u8 = 1;
+const USAGE: u8 = 2;
+/// The lock was lost.
+pub(crate) const LOST: u8 = 3;
+/// `EX_UNAVAILABLE` of sysexits.h.
+const UNAVAILABLE: u8 = 69;
+/// `EX_OSERR` of sysexits.h.
+const SYSTEM: u8 = 71;
+
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) message: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure {
+            code,
+            message: Some(message.into()),
+        }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(USAGE, message)
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Failure {
+        Failure::new(UNAVAILABLE, message)
+    }
+
+    pub(crate) fn of_system(error: impl Into<io::Error>) -> Failure {
+        Failure::new(SYSTEM, error.into().to_string())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let message = error.to_string();
+        match error {
+            Error::Endpoint(_) | Error::BadName(_) | Error::TooLong { .. } | Error::ZeroLimit => {
+                Failure::usage(message)
+            }
+            Error::Connect { endpoint, source } => Failure::unavailable(format!(
+                "no server at {}: {source} (--server or $GLOCKD_SERVER says where it is)",
+                show::text(endpoint.to_string().as_bytes())
+            )),
+            Error::Refused { .. } => Failure::new(CONFLICT, message),
+            _ => Failure::unavailable(message),
+        }
+    }
+}
+
+/// What is printed may be read by nobody any more, as under `| head`: then there is nothing more to do, nor to say.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure {
+                code: 0,
+                message: None,
+            },
+            _ => Failure::of_system(error),
+        }
+    }
+}

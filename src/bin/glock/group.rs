@@ -1,0 +1,195 @@
+//! The processes of a command, and the terminal that they may have.
+//!
+//! A command runs in a process group of its own, so that it can be told to end with all that it has started. What of
+//! that loses its parent becomes a child of glock's, and so its end is seen.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{IsTerminal, stdin, stdout};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use tokio::signal::unix::{self, SignalKind};
+use tokio::time::{Instant, sleep_until};
+
+use crate::failure::Failure;
+use crate::signals::exit_code;
+use crate::start;
+
+/// How often it is looked whether a group has ended: some of it may be nobody's child here, whose end is not seen.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long what was killed may take to be gone. It is not up to it any more.
+const KILLED_WITHIN: Duration = Duration::from_secs(2);
+
+/// A command that runs.
+pub(crate) struct Group {
+    /// The command itself, which leads the group.
+    leader: Pid,
+    /// How it has ended, as an exit code.
+    ended: Option<u8>,
+    changes: unix::Signal,
+    terminal: Option<Terminal>,
+}
+
+impl Group {
+    /// Starts the command.
+    pub(crate) fn start(command: &[OsString], fence: Option<u64>) -> Result<Group, Failure> {
+        let changes = unix::signal(SignalKind::child()).map_err(Failure::of_system)?;
+        set_child_subreaper(true).map_err(Failure::of_system)?;
+        let terminal = Terminal::open();
+        // In a pipeline others may want it more.
+        let is_interactive = stdin().is_terminal() && stdout().is_terminal();
+        let has_foreground = is_interactive && terminal.as_ref().is_some_and(Terminal::is_ours);
+        let mut started = start::command(command, has_foreground);
+        match fence {
+            Some(token) => started.env("GLOCK_FENCE", token.to_string()),
+            // That of another lock would be a lie.
+            None => started.env_remove("GLOCK_FENCE"),
+        };
+        let child = started.spawn().map_err(Failure::of_system)?;
+        let leader = i32::try_from(child.id()).map_err(|_| Failure::of_system(Errno::ERANGE))?;
+        Ok(Group {
+            leader: Pid::from_raw(leader),
+            ended: None,
+            changes,
+            terminal,
+        })
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        // If there is nobody left, there is nobody to tell.
+        let _ = killpg(self.leader, signal);
+    }
+
+    /// Waits for the command to end: its exit code, or what a shell says of a signal. Cancel-safe.
+    pub(crate) async fn ended(&mut self) -> u8 {
+        loop {
+            self.look();
+            match self.ended {
+                Some(code) => return code,
+                None => drop(self.changes.recv().await),
+            }
+        }
+    }
+
+    /// Sees what has become of those in the group.
+    fn look(&mut self) {
+        let group = Pid::from_raw(-self.leader.as_raw());
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
+        loop {
+            match waitpid(group, Some(flags)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == self.leader => {
+                    self.ended = Some(code.to_le_bytes()[0]);
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.leader => {
+                    self.ended = Some(exit_code(signal));
+                }
+                Ok(WaitStatus::Stopped(pid, signal)) if pid == self.leader => self.stopped(signal),
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The command was stopped: by Ctrl-Z, or because it wanted the terminal and did not have it.
+    fn stopped(&self, signal: Signal) {
+        let Some(terminal) = &self.terminal else {
+            return;
+        };
+        let wants_it = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
+        if wants_it && terminal.is_ours() {
+            terminal.give(self.leader);
+        } else if wants_it || !terminal.is(self.leader) {
+            // Somebody else is in the foreground, or the command was stopped by somebody who knows why.
+            return;
+        } else {
+            // As if glock and the command were one to the shell: both stop, and both go on.
+            terminal.give(getpgrp());
+            let _ = kill(getpid(), Signal::SIGSTOP);
+            if terminal.is_ours() {
+                terminal.give(self.leader);
+            }
+        }
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Ends whatever is left in the group: by SIGTERM, and after `grace` by SIGKILL. Returns when it is gone.
+    pub(crate) async fn end(mut self, grace: Duration) {
+        let start = Instant::now();
+        let (mut limit, mut is_killed) = (start.checked_add(grace), false);
+        self.look();
+        if self.lives() {
+            self.signal(Signal::SIGTERM);
+            // What is stopped hears nothing.
+            self.signal(Signal::SIGCONT);
+        }
+        while self.lives() {
+            let now = Instant::now();
+            if limit.is_some_and(|limit| limit <= now) {
+                if is_killed {
+                    break;
+                }
+                self.signal(Signal::SIGKILL);
+                (limit, is_killed) = (Some(now + KILLED_WITHIN), true);
+            }
+            tokio::select! {
+                _ = self.changes.recv() => {}
+                () = sleep_until(now + LOOK) => {}
+            }
+            self.look();
+        }
+    }
+
+    fn lives(&self) -> bool {
+        killpg(self.leader, None) != Err(Errno::ESRCH)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(terminal) = &self.terminal
+            && terminal.is(self.leader)
+        {
+            terminal.give(getpgrp());
+        }
+    }
+}
+
+/// The terminal that this process can be stopped from.
+pub(crate) struct Terminal(File);
+
+impl Terminal {
+    pub(crate) fn open() -> Option<Terminal> {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok()
+            .map(Terminal)
+    }
+
+    /// Whether this group is in the foreground.
+    fn is(&self, group: Pid) -> bool {
+        tcgetpgrp(&self.0) == Ok(group)
+    }
+
+    fn is_ours(&self) -> bool {
+        self.is(getpgrp())
+    }
+
+    /// Puts a group in the foreground.
+    pub(crate) fn give(&self, group: Pid) {
+        // Who is not in the foreground and does this is stopped, unless the signal is blocked.
+        let mut stops = SigSet::empty();
+        stops.add(Signal::SIGTTOU);
+        if stops.thread_block().is_ok() {
+            let _ = tcsetpgrp(&self.0, group);
+            let _ = stops.thread_unblock();
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A lock that is held for as long as somebody wants.
+
+use std::io::{self, Read};
+use std::thread;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+
+use crate::args::{Get, bytes};
+use crate::failure::{Failure, LOST};
+use crate::queries::kind;
+use crate::run::acquire;
+use crate::show::{print, put, text, token};
+use crate::signals::{Signals, exit_code};
+
+pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
+    let mut signals = Signals::new()?;
+    let guard = tokio::select! {
+        guard = acquire(server, &args.lock, bytes(&args.lock_name)) => guard?,
+        signal = signals.next() => return Ok(exit_code(signal)),
+    };
+    if args.output.json {
+        let mut object = Map::new();
+        put(&mut object, "name", guard.name());
+        object.insert("kind".to_owned(), json!(kind(guard.kind())));
+        object.insert("holders".to_owned(), json!(guard.holders()));
+        object.insert("fence".to_owned(), token(guard.fence()));
+        print(&Value::Object(object).to_string())?;
+    } else {
+        let fence = guard
+            .fence()
+            .map_or(String::new(), |token| format!(", fence {token}"));
+        print(&format!("held: {}{fence}", text(guard.name())))?;
+    }
+    let lost = guard.lost();
+    tokio::select! {
+        () = end_of_input() => {}
+        signal = signals.next() => {
+            let _ = guard.release().await;
+            return Ok(exit_code(signal));
+        }
+        lost = lost => {
+            let message = format!("the lock {} is lost: {lost}", text(guard.name()));
+            return Err(Failure::new(LOST, message));
+        }
+    }
+    guard.release().await?;
+    Ok(0)
+}
+
+/// Reads standard input to its end, on a thread that ends with the process: one that waits for a terminal would
+/// otherwise have to be waited for.
+async fn end_of_input() {
+    let (sender, ended) = oneshot::channel::<()>();
+    thread::spawn(move || {
+        let mut input = [0; 1024];
+        // Who has no input has nothing to end it by.
+        while io::stdin().read(&mut input).is_ok_and(|length| length > 0) {}
+        drop(sender);
+    });
+    let _ = ended.await;
+}

@@ -1,0 +1,75 @@
+//! glock, the command for people, shells and cron: runs commands under a lock, and shows who has which.
+//!
+//! [`args`] is what it can be told, and teaches it by example. [`run`] holds a lock around a command, whose processes
+//! are a [`group`](mod@group); [`hold`] holds one around nothing. [`queries`] ask about others' locks, [`watch`] again
+//! and again, and [`show`] says it to people and to programs. [`bench`] makes load.
+//!
+//! It is made of `glockd-client`, and knows no words of the protocol but those of the load.
+
+mod args;
+mod bench;
+mod failure;
+mod group;
+mod hold;
+mod queries;
+mod run;
+mod show;
+mod signals;
+mod start;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use glockd_client::Client;
+
+use crate::args::{Args, Verb};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    if let Some(code) = start::in_child() {
+        return ExitCode::from(code);
+    }
+    let args = Args::parse();
+    let outcome = match args.verb {
+        // It has threads of its own.
+        Verb::Bench(bench) => bench::run(&args.server, &bench),
+        verb => one_thread(verb, args.server),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if let Some(message) = failure.message {
+                eprintln!("glock: {message}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// One thread, and the main one: what the kernel is to do to a command when this ends, it does when the thread that
+/// started the command ends.
+fn one_thread(verb: Verb, server: String) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::of_system)?;
+    runtime.block_on(async {
+        match verb {
+            Verb::Run(run) => run::run(&server, run).await,
+            Verb::Get(get) => hold::hold(&server, get).await,
+            Verb::Inspect(inspect) => queries::inspect(&connect(&server).await?, &inspect).await,
+            Verb::Ls(ls) => queries::ls(&connect(&server).await?, &ls).await,
+            Verb::Own(own) => queries::own(&connect(&server).await?, &own).await,
+            Verb::Who(who) => queries::who(&connect(&server).await?, &who).await,
+            Verb::Stats(stats) => queries::stats(&connect(&server).await?, &stats).await,
+            Verb::Ping(ping) => queries::ping(&connect(&server).await?, &ping).await,
+            Verb::Watch(watch) => watch::watch(&connect(&server).await?, &watch).await,
+            Verb::Bench(bench) => bench::run(&server, &bench),
+        }
+    })
+}
+
+async fn connect(server: &str) -> Result<Client, Failure> {
+    Ok(Client::connect(server).await?)
+}

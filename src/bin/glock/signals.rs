@@ -1,0 +1,68 @@
+//! The signals that a command would have had, had it been run without glock.
+
+use std::fs;
+use std::future::poll_fn;
+use std::task::Poll;
+
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{self, SignalKind};
+
+use crate::failure::Failure;
+
+/// Those that ask a process for something, and that it may catch. (Those of the terminal's job control have their
+/// own way: see [`group`](crate::group).)
+const FORWARDED: [Signal; 6] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// The signals that this process gets, from now on.
+pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
+
+impl Signals {
+    /// Catches them; but those that whoever started this process wanted to be ignored, as nohup(1) does, are, here and
+    /// by the command.
+    pub(crate) fn new() -> Result<Signals, Failure> {
+        let ignored = ignored();
+        let mut caught = Vec::new();
+        for signal in FORWARDED {
+            let number = signal as i32;
+            if ignored & (1 << (number - 1)) == 0 {
+                let stream = unix::signal(SignalKind::from_raw(number));
+                caught.push((signal, stream.map_err(Failure::of_system)?));
+            }
+        }
+        Ok(Signals(caught))
+    }
+
+    /// The next one. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Signal {
+        poll_fn(|context| {
+            for (signal, stream) in &mut self.0 {
+                if stream.poll_recv(context).is_ready() {
+                    return Poll::Ready(*signal);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// How a shell says that a signal ended something.
+pub(crate) fn exit_code(signal: Signal) -> u8 {
+    128 + signal as u8
+}
+
+/// The set of signals that are ignored, as proc(5) shows it.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let set = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .unwrap_or(0)
+}
