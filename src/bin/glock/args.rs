@@ -86,6 +86,7 @@ pub(crate) struct Lock {
 Waits for the lock, runs the command, and exits as it does; the lock is free again when the command and all that
 it has started in its process group have ended, or the moment this process is killed.
 
+Examples:
   glock run -n backup -- rsync -a /srv db2:/srv   In a crontab: silently does nothing if it runs already
   glock run -w 30 deploy ./deploy.sh              Waits for half a minute; exits by 1 if that is not enough
   glock run --limit 3 gpu -- train                One of three
@@ -121,6 +122,7 @@ pub(crate) struct Run {
 #[command(after_help = "\
 Says when it has the lock, and keeps it until its standard input ends, or a signal ends it.
 
+Examples:
   glock get backup                                Until Ctrl-D; exits by 3 if the lock is lost
   glock get --json -n backup < fifo               For programs: {\"name\":\"backup\",\"fence\":\"1834…\",…}")]
 pub(crate) struct Get {
@@ -136,6 +138,7 @@ pub(crate) struct Get {
 /// Is a lock held? Exits by 0 if it is, by 1 if it is free
 #[derive(clap::Args)]
 #[command(after_help = "\
+Examples:
   glock inspect backup                            Prints `held` or `free`
   glock inspect -s gpu                            Prints how many hold it
   until ! glock inspect -q deploy; do sleep 1; done")]
@@ -155,6 +158,7 @@ pub(crate) struct Inspect {
 /// List the locks that are held
 #[derive(clap::Args)]
 #[command(after_help = "\
+Examples:
   glock ls                                        Exclusive locks and their holders
   glock ls -s gpu                                 Who shares this one, in the order in which they came
   glock ls --json | jq -r '.[].name'")]
@@ -174,6 +178,7 @@ pub(crate) struct Ls {
 Shows the exclusive and the shared lock of this name, for how long each has held it or waited, and the fencing
 tokens.
 
+Examples:
   glock own backup
   glock own backup --json | jq -r '.[] | select(.waits) | .address'")]
 pub(crate) struct Own {
@@ -186,6 +191,7 @@ pub(crate) struct Own {
 /// List the connections that have registered a name
 #[derive(clap::Args)]
 #[command(after_help = "\
+Examples:
   glock who                                       All of them
   glock who 'cron on db1'                         Those of this name")]
 pub(crate) struct Who {
@@ -198,6 +204,7 @@ pub(crate) struct Who {
 /// Show the server's counters
 #[derive(clap::Args)]
 #[command(after_help = "\
+Examples:
   glock stats
   glock stats --json | jq .locks")]
 pub(crate) struct Stats {
@@ -208,6 +215,7 @@ pub(crate) struct Stats {
 /// Is the server there, and how soon does it answer?
 #[derive(clap::Args)]
 #[command(after_help = "\
+Examples:
   glock ping                                      Once
   glock ping -c 10 -i 0.2                         Ten times, five a second")]
 pub(crate) struct Ping {
@@ -224,6 +232,7 @@ pub(crate) struct Ping {
 /// Show locks, holders, waiters and rates, again and again
 #[derive(clap::Args)]
 #[command(after_help = "\
+Examples:
   glock watch                                     Until Ctrl-C; as many locks as the terminal has lines
   glock watch -i 0.5 backup                       This lock
   glock watch --json | jq .rates.gets             A line of JSON each second")]
@@ -247,6 +256,7 @@ Each connection sends a batch of commands in one write, and the next when all ar
 batch, from its write to the last byte of its replies. Every reply is checked; refusals are counted, anything else
 ends the run. Make sure that nobody minds: the load is as much as the server can take.
 
+Examples:
   glock bench                                     50 connections, one command at a time, 1,000,000 commands
   glock bench -c 100 -P 16 -t 10                  100 connections, 16 at a time, for 10 seconds
   glock bench --work inspect --threads 2          Reads only; two threads, if the server leaves a core

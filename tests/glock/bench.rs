@@ -1,0 +1,78 @@
+//! `glock bench`: that what it counts is what the server counts.
+
+use serde_json::Value;
+
+use crate::served::Served;
+
+fn report(served: &Served, arguments: &str) -> Value {
+    serde_json::from_str(&served.run(&format!("bench --json {arguments}")).printed()).unwrap()
+}
+
+fn counter(served: &Served, key: &str) -> u64 {
+    let counters = served.run("stats --json").printed();
+    let counters: Value = serde_json::from_str(&counters).unwrap();
+    counters[key].as_u64().unwrap()
+}
+
+#[test]
+fn it_asks_as_often_as_it_says() {
+    let served = Served::new();
+    let (mut gets, mut releases) = (0, 0);
+    for (flags, operations) in [
+        ("-c 1 -P 1", 1),
+        ("-c 7 -P 3 --threads 3", 10_001),
+        ("-c 2 -P 100 --threads 2", 9_999),
+    ] {
+        let report = report(&served, &format!("{flags} -n {operations}"));
+        assert_eq!(report["operations"], operations);
+        assert_eq!(report["refused"], 0);
+        let latency = &report["latency_us"];
+        assert!(latency["least"].as_f64().unwrap() <= latency["p50"].as_f64().unwrap());
+        assert!(latency["p999"].as_f64().unwrap() <= latency["most"].as_f64().unwrap());
+        let (got, released) = (counter(&served, "command_g"), counter(&served, "command_r"));
+        assert_eq!(got - gets + released - releases, operations);
+        (gets, releases) = (got, released);
+    }
+}
+
+#[test]
+fn every_work_is_answered_as_expected() {
+    let served = Served::new();
+    for work in ["getrel", "shared", "reget", "inspect"] {
+        let report = report(&served, &format!("--work {work} -c 3 -P 4 -n 1000"));
+        assert_eq!(
+            (&report["operations"], &report["refused"]),
+            (&1000.into(), &0.into()),
+            "{work}"
+        );
+    }
+    for work in ["getrel", "shared"] {
+        let report = report(&served, &format!("--work {work} --keys 2 -c 8 -n 4000"));
+        assert_eq!(report["operations"], 4000);
+        assert_eq!(report["refused"].as_u64().unwrap() > 0, work == "getrel");
+    }
+    let report = report(&served, "-t 0.05 -c 2");
+    assert!(report["seconds"].as_f64().unwrap() >= 0.05);
+    assert!(report["operations"].as_u64().unwrap() > 0);
+    let shown = served.run("bench -n 100").printed();
+    assert!(
+        shown.starts_with("100 commands in ") && shown.contains("\nlatency in µs: least "),
+        "{shown}"
+    );
+}
+
+#[test]
+fn it_says_what_is_wrong() {
+    let mut served = Served::new();
+    let finished = served.run("bench --server ws://localhost:1/").exited(2);
+    assert_eq!(
+        finished.stderr,
+        "glock: bench speaks tcp:// and unix: alone\n"
+    );
+    served.stop();
+    let finished = served.run("bench -c 3").exited(69);
+    assert!(
+        finished.stderr.starts_with("glock: no server at unix:"),
+        "{finished:?}"
+    );
+}

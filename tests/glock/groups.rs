@@ -1,0 +1,172 @@
+//! The processes that a command starts: which signals they get, and that they end.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::served::{Running, Served, finish, until};
+
+/// A `glock run` of a script, once that has said "up".
+fn up(served: &Served, flags: &str, script: &str) -> Running {
+    let command = ["run"]
+        .into_iter()
+        .chain(flags.split(' '))
+        .chain(["--", "sh", "-c", script]);
+    let mut running = Running::start(served.glock(command), Some(&served.path("errors")));
+    running.await_line("up");
+    running
+}
+
+/// What hears signals while it waits, which a shell does not while its child is in the foreground.
+const REST: &str = "while :; do sleep 60 & wait $!; done";
+
+#[test]
+fn signals_are_forwarded() {
+    let served = Served::new();
+    for (name, signal) in [
+        ("HUP", Signal::HUP),
+        ("INT", Signal::INT),
+        ("QUIT", Signal::QUIT),
+        ("TERM", Signal::TERM),
+        ("USR1", Signal::USR1),
+        ("USR2", Signal::USR2),
+    ] {
+        let script = format!("trap 'echo {name}; exit 9' {name}; echo up; {REST}");
+        let mut running = up(&served, "--grace 5 job", &script);
+        running.signal(signal);
+        running.await_line(name);
+        running.exited(9);
+        assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
+    }
+    // Those that nobody catches end the command, and so glock.
+    let mut running = up(&served, "job", "echo up; exec sleep 60");
+    running.signal(Signal::TERM);
+    running.exited(143);
+}
+
+/// As nohup(1) has it.
+#[test]
+fn a_signal_that_was_ignored_stays_so() {
+    let served = Served::new();
+    let script =
+        "trap '' HUP; exec glock run job -- sh -c 'echo up; kill -HUP $$ $PPID; echo lives'";
+    let mut running = Running::start(served.shell(script), None);
+    running.await_line("up");
+    running.await_line("lives");
+    running.exited(0);
+}
+
+#[test]
+fn a_command_leads_a_group_of_its_own() {
+    let served = Served::new();
+    // The fifth word is the group.
+    let script = "read -r pid _ _ parent group _ < /proc/self/stat; echo $$ $group $PPID";
+    let mut running = Running::start(served.glock(["run", "job", "--", "sh", "-c", script]), None);
+    let line = running.line();
+    let numbers: Vec<u32> = line
+        .split(' ')
+        .map(|number| number.parse().unwrap())
+        .collect();
+    let parent = running.pid();
+    assert_eq!(numbers, [numbers[0], numbers[0], parent]);
+    running.exited(0);
+}
+
+#[test]
+fn the_command_inherits_no_socket() {
+    let served = Served::new();
+    let printed =
+        finish(served.glock(["run", "job", "--", "sh", "-c", "ls -l /proc/self/fd"])).printed();
+    assert!(
+        printed.contains("/dev/null") && !printed.contains("socket:"),
+        "{printed}"
+    );
+}
+
+fn is_gone(pid: &str) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    // Whoever gets it as a child may take its time to bury it.
+    stat.map_or(true, |stat| stat.contains(") Z "))
+}
+
+/// What the command has left behind in its group ends before the lock is released; what does not want to is killed.
+#[test]
+fn the_whole_group_ends() {
+    let served = Served::new();
+    for (grace, left) in [
+        ("30", "sleep 600"),
+        (
+            "0.1",
+            "sh -c 'trap \"\" TERM; echo > deaf; while :; do sleep 1; done'",
+        ),
+        (
+            "0",
+            "sh -c 'trap \"\" TERM; echo > deaf; while :; do sleep 1; done'",
+        ),
+    ] {
+        let wait = if left.contains("deaf") {
+            "until [ -e deaf ]; do sleep 0.01; done"
+        } else {
+            "true"
+        };
+        // So that the grandchild is nobody's child when the command ends.
+        let script =
+            format!("echo up; rm -f deaf; ({left} & echo $! > pid); {wait}; cat pid; exit 4");
+        let mut running = up(&served, &format!("--grace {grace} job"), &script);
+        let pid = running.line();
+        running.exited(4);
+        until(|| is_gone(&pid), "it lives on");
+        assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
+    }
+}
+
+#[test]
+fn a_lock_that_is_lost_ends_the_group() {
+    for (grace, script) in [
+        // Who is told may clean up; who does not hear is killed.
+        (
+            "30",
+            format!("trap 'echo told; exit 0' TERM; echo up; {REST}"),
+        ),
+        ("0.1", format!("trap '' TERM; echo up; echo told; {REST}")),
+    ] {
+        let mut served = Served::new();
+        let mut running = up(&served, &format!("--grace {grace} job"), &script);
+        served.stop();
+        running.await_line("told");
+        running.exited(3);
+        assert_eq!(running.rest(), "");
+        let errors = fs::read_to_string(served.path("errors")).unwrap();
+        let expect = "glock: the lock job is lost, so the command was ended: ";
+        // The shell says something of its own.
+        let said = errors.lines().any(|line| line.starts_with(expect));
+        assert!(said, "{errors}");
+    }
+}
+
+#[test]
+fn a_glock_that_is_killed_takes_the_command_along() {
+    let served = Served::new();
+    let mut running = up(&served, "job", "echo up; exec sleep 600");
+    running.signal(Signal::KILL);
+    // The command has the other end of this, too.
+    assert_eq!(running.rest(), "");
+    served.await_answer("i job", "0 Lock Not Locked: job");
+}
+
+/// Somebody stops the command for a while: the lock stays, and a signal is heard.
+#[test]
+fn a_command_that_is_stopped_keeps_the_lock() {
+    let served = Served::new();
+    let mut running = up(
+        &served,
+        "--grace 30 job",
+        "echo up; kill -STOP $$; echo on; exit 5",
+    );
+    assert_eq!(served.ask("i job"), "1 Lock Is Locked: job");
+    let printed = finish(served.shell(&format!("pkill -CONT -P {}", running.pid())));
+    drop(printed);
+    running.await_line("on");
+    running.exited(5);
+}

@@ -1,0 +1,171 @@
+//! What glock shows to people and to programs.
+
+use std::process::Stdio;
+
+use glockd::Policy;
+use serde_json::{Value, json};
+
+use crate::served::{Running, Served, finish};
+
+fn json_of(served: &Served, arguments: &str) -> Value {
+    serde_json::from_str(&served.run(arguments).printed()).unwrap()
+}
+
+#[test]
+fn locks_and_their_holders() {
+    let served = Served::new();
+    assert_eq!(served.run("ls").printed(), "");
+    assert_eq!(served.run("ls --json").printed(), "[]\n");
+    let _one = served.asked("iam cron on db1\ng nightly  report");
+    let _two = served.asked("sg gpu");
+    // Each was answered once, and may be answered more: by now it is.
+    served.await_answer("own nightly report", "1 Lock Owners: nightly report");
+    served.await_answer("own gpu", "1 Lock Owners: gpu");
+    let expect = "LOCK            HOLDER\nnightly report  cron on db1\n";
+    assert_eq!(served.run("ls").printed(), expect);
+    assert_eq!(
+        json_of(&served, "ls --json"),
+        json!([{"name": "nightly report", "holder": "cron on db1"}])
+    );
+    assert_eq!(served.run("ls nothing").printed(), "");
+    let shared = served.run("ls -s gpu").printed();
+    assert!(shared.starts_with("LOCK  HOLDER\ngpu   unix:"), "{shared}");
+    let who = served.run("who").printed();
+    assert!(
+        who.starts_with("ADDRESS") && who.ends_with("  cron on db1\n"),
+        "{who}"
+    );
+    assert_eq!(json_of(&served, "who --json")[0]["name"], "cron on db1");
+    let who = ["who", "cron on db1"];
+    assert_eq!(finish(served.glock(who)).printed().lines().count(), 2);
+    assert_eq!(served.run("who nobody").printed(), "");
+}
+
+#[test]
+fn owners_and_waiters() {
+    let served = Served::new();
+    let holder = served.asked("g job");
+    let mut waiter = Running::start(served.glock(["get", "--name", "next", "job"]), None);
+    served.await_answer("own job", "2 Lock Owners: job");
+    let shown = served.run("own job").printed();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[0].starts_with("KIND              FOR "), "{shown}");
+    assert!(lines[1].starts_with("exclusive  holds  "), "{shown}");
+    assert!(
+        lines[2].starts_with("exclusive  waits  ") && lines[2].ends_with("  next"),
+        "{shown}"
+    );
+    let owners = json_of(&served, "own --json job");
+    assert!(owners[0]["fence"].as_str().unwrap().parse::<u64>().unwrap() > 1 << 53);
+    assert_eq!(
+        (&owners[0]["waits"], &owners[1]["waits"]),
+        (&json!(false), &json!(true))
+    );
+    assert_eq!(
+        (&owners[1]["fence"], &owners[1]["name"]),
+        (&Value::Null, &json!("next"))
+    );
+
+    let watched = json_of(&served, "watch --json -c 1");
+    assert_eq!(watched["locks"][0]["waiters"], 1);
+    assert_eq!(watched["counters"]["locks"], 1);
+    let watched = served.run("watch -c 2 -i 0.01").printed();
+    assert!(
+        watched.contains("waiters 1\na second: gets 0.0 "),
+        "{watched}"
+    );
+    assert!(
+        watched.contains("exclusive  job   1     1     "),
+        "{watched}"
+    );
+    drop(holder);
+    assert!(waiter.line().starts_with("held: job"));
+}
+
+#[test]
+fn free_and_held() {
+    let served = Served::new();
+    let finished = served.run("inspect job").exited(1);
+    assert_eq!(finished.stdout, "free\n");
+    let _held = [
+        served.asked("g job"),
+        served.asked("sg job"),
+        served.asked("sg job"),
+    ];
+    assert_eq!(served.run("inspect job").printed(), "held\n");
+    assert_eq!(served.run("inspect -s job").printed(), "held by 2\n");
+    assert_eq!(served.run("inspect -q job").printed(), "");
+    assert_eq!(
+        json_of(&served, "inspect -s --json job"),
+        json!({"name": "job", "holders": 2})
+    );
+}
+
+#[test]
+fn counters_and_pings() {
+    let served = Served::new();
+    let stats = served.run("stats").printed();
+    assert!(
+        stats.starts_with("COUNTER           VALUE\n") && stats.contains("\nlocks             0\n"),
+        "{stats}"
+    );
+    assert_eq!(json_of(&served, "stats --json")["connections"], 1);
+    let pinged = served.run("ping -c 3 -i 0.01").printed();
+    assert_eq!(pinged.lines().count(), 4);
+    assert!(
+        pinged.lines().last().unwrap().starts_with("least "),
+        "{pinged}"
+    );
+    assert!(json_of(&served, "ping --json")["ms"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn names_cannot_do_anything_to_a_terminal() {
+    let served = Served::new();
+    let _held = served.asked("g a\x1b[2J\u{202e}b");
+    assert!(
+        served
+            .run("ls")
+            .printed()
+            .contains("\na\\u{1b}[2J\\u{202e}b  ")
+    );
+    assert_eq!(
+        json_of(&served, "ls --json")[0]["name"],
+        "a\x1b[2J\u{202e}b"
+    );
+}
+
+/// Servers that can do less, or were told to say less.
+#[test]
+fn other_servers() {
+    let served = Served::with(Policy::default().without_extensions());
+    let _held = served.asked("g job");
+    assert!(
+        served
+            .run("ls")
+            .printed()
+            .starts_with("LOCK  HOLDER\njob   ")
+    );
+    assert_eq!(served.run("ls -s").printed(), "");
+    let finished = served.run("own job").exited(69);
+    assert_eq!(finished.stderr, "glock: the server does not know `own`\n");
+    let watched = served.run("watch -c 1").printed();
+    assert!(
+        watched.contains("\nexclusive  job   1     -     -    unix:"),
+        "{watched}"
+    );
+    served.run("ping").exited(0);
+    served.run("run -n job true").exited(1);
+
+    let served = Served::with(Policy::new(false, false));
+    let finished = served.run("ls").exited(69);
+    assert_eq!(finished.stderr, "glock: the server does not allow `ld`\n");
+}
+
+#[test]
+fn who_stops_to_read_is_no_failure() {
+    let served = Served::new();
+    let mut shell = served.shell("glock watch --json -i 0.01 | head -n 1 > first; wait");
+    shell.stderr(Stdio::piped());
+    assert_eq!(finish(shell).printed(), "");
+}

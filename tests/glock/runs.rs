@@ -1,0 +1,239 @@
+//! `glock run` and `glock get`: whether the lock is had, held and released, and how that ends.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
+use glockd::Policy;
+use rustix::process::Signal;
+
+use crate::served::{Running, Served, finish};
+
+#[test]
+fn the_status_of_the_command_is_passed_on() {
+    let served = Served::new();
+    for (command, code) in [
+        ("true", 0),
+        ("exit 7", 7),
+        ("exit 255", 255),
+        ("kill -KILL $$", 137),
+        ("kill -TERM $$", 143),
+    ] {
+        finish(served.glock(["run", "job", "--", "sh", "-c", command])).exited(code);
+    }
+    let finished = served.run("run job no-such-command").exited(127);
+    assert!(
+        finished
+            .stderr
+            .contains("cannot run no-such-command: No such file"),
+        "{finished:?}"
+    );
+    let finished = served.run("run job /").exited(126);
+    assert!(
+        finished.stderr.contains("cannot run /: Permission denied"),
+        "{finished:?}"
+    );
+    assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
+}
+
+#[test]
+fn the_lock_is_held_while_the_command_runs() {
+    let served = Served::new();
+    let script = "glock own --json job; echo $GLOCK_FENCE";
+    let command = [
+        "run",
+        "--name",
+        "cron  on db1",
+        "job",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let printed = finish(served.glock(command)).printed();
+    let (owners, fence) = printed.trim_end().split_once('\n').unwrap();
+    let owners: serde_json::Value = serde_json::from_str(owners).unwrap();
+    assert_eq!(owners[0]["kind"], "exclusive");
+    assert_eq!(owners[0]["name"], "cron on db1");
+    assert_eq!(owners[0]["fence"], fence);
+    assert!(fence.parse::<u64>().unwrap() > 0);
+    assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
+}
+
+#[test]
+fn a_fence_is_never_that_of_another_lock() {
+    let served = Served::with(Policy::default().without_extensions());
+    let mut command = served.glock(["run", "job", "--", "sh", "-c", "echo ${GLOCK_FENCE-none}"]);
+    command.env("GLOCK_FENCE", "17");
+    assert_eq!(finish(command).printed(), "none\n");
+}
+
+#[test]
+fn who_does_not_get_the_lock_runs_nothing() {
+    let served = Served::new();
+    let _held = served.asked("g job");
+    let _shared = served.asked("sg gpu");
+    for (flags, code) in [
+        ("-n job", 1),
+        ("--nonblock -E 75 job", 75),
+        ("-nE0 job", 0),
+        ("-w 0.02 job", 1),
+        ("-w0 job", 1),
+        ("--limit 1 -n gpu", 1),
+        ("-s --limit 1 -w 0.02 gpu", 1),
+    ] {
+        let finished = served.run(&format!("run {flags} echo ran")).exited(code);
+        assert_eq!((&*finished.stdout, &*finished.stderr), ("", ""), "{flags}");
+    }
+    let finished = served.run("run -nv job echo ran").exited(1);
+    assert_eq!(finished.stderr, "glock: the lock job is held\n");
+    let finished = served.run("run -v -w 0.02 job echo ran").exited(1);
+    assert_eq!(
+        finished.stderr,
+        "glock: the lock job was not free in time\n"
+    );
+    assert_eq!(
+        served.run("run -n --shared gpu echo ran").printed(),
+        "ran\n"
+    );
+    assert_eq!(
+        served.run("run -n --limit 2 gpu echo ran").printed(),
+        "ran\n"
+    );
+}
+
+#[test]
+fn the_next_in_line_runs_when_the_lock_is_free() {
+    let served = Served::new();
+    let held = served.asked("g job");
+    let mut next = Running::start(served.glock(["run", "job", "echo", "ran"]), None);
+    served.await_answer("own job", "2 Lock Owners: job");
+    drop(held);
+    next.await_line("ran");
+    next.exited(0);
+}
+
+#[test]
+fn a_signal_ends_the_wait() {
+    let served = Served::new();
+    let _held = served.asked("g job");
+    for (verb, signal, code) in [
+        ("run", Signal::TERM, 143),
+        ("run", Signal::INT, 130),
+        ("get", Signal::HUP, 129),
+    ] {
+        let command = served.glock(
+            [verb, "job"]
+                .into_iter()
+                .chain((verb == "run").then_some("true")),
+        );
+        let mut waiter = Running::start(command, None);
+        served.await_answer("own job", "2 Lock Owners: job");
+        waiter.signal(signal);
+        waiter.exited(code);
+        served.await_answer("own job", "1 Lock Owners: job");
+    }
+}
+
+#[test]
+fn arguments_may_be_any_bytes() {
+    let served = Served::new();
+    let odd = OsStr::from_bytes(b"a\xff");
+    let script = "printf %s \"$1\" | od -An -tx1; glock inspect \"$1\"";
+    let command = [
+        OsStr::new("run"),
+        odd,
+        OsStr::new("sh"),
+        OsStr::new("-c"),
+        OsStr::new(script),
+        OsStr::new("sh"),
+        odd,
+    ];
+    assert_eq!(finish(served.glock(command)).printed(), " 61 ff\nheld\n");
+}
+
+#[test]
+fn get_holds_until_its_input_ends() {
+    let served = Served::new();
+    for (arguments, expect) in [
+        ("get job", "held: job, fence "),
+        ("get --json -s job", "{\"fence\":\""),
+    ] {
+        let mut command = served.glock(arguments.split(' '));
+        command.stdin(Stdio::piped());
+        let mut holder = Running::start(command, None);
+        let line = holder.line();
+        assert!(line.starts_with(expect), "{line}");
+        assert_eq!(served.ask("own job"), "1 Lock Owners: job");
+        holder.input(b"what is written is nobody's concern\n");
+        holder.end_input();
+        holder.exited(0);
+        assert_eq!(served.ask("own job"), "0 Lock Owners: job");
+    }
+}
+
+#[test]
+fn get_says_that_the_lock_is_lost() {
+    let mut served = Served::new();
+    let mut command = served.glock(["get", "job"]);
+    command.stdin(Stdio::piped());
+    let errors = served.path("errors");
+    let mut holder = Running::start(command, Some(&errors));
+    holder.line();
+    served.stop();
+    holder.exited(3);
+    let errors = std::fs::read_to_string(errors).unwrap();
+    assert!(
+        errors.starts_with("glock: the lock job is lost: "),
+        "{errors}"
+    );
+}
+
+#[test]
+fn who_asks_wrongly_is_told() {
+    let served = Served::new();
+    for (arguments, part) in [
+        ("run", "Usage: glock run"),
+        ("run job", "<COMMAND>..."),
+        ("run -n -w 1 job true", "cannot be used with"),
+        ("run -w soon job true", "not a number of seconds"),
+        ("--server nowhere ls", "tcp://HOST[:PORT]"),
+        ("frobnicate", "unrecognized subcommand"),
+    ] {
+        let finished = served.run(arguments).exited(2);
+        assert!(finished.stderr.contains(part), "{finished:?}");
+    }
+    let name = ["inspect", "a\nr b"];
+    let finished = finish(served.glock(name)).exited(2);
+    assert_eq!(
+        finished.stderr,
+        "glock: a name has no line end in it: a\\nr b\n"
+    );
+    let mut nowhere = served.glock(["ls"]);
+    nowhere.env("GLOCKD_SERVER", "unix:nowhere");
+    let finished = finish(nowhere).exited(69);
+    let expect = "glock: no server at unix:nowhere: No such file or directory (os error 2) \
+                  (--server or $GLOCKD_SERVER says where it is)\n";
+    assert_eq!(finished.stderr, expect);
+}
+
+#[test]
+fn help_teaches_by_example() {
+    let served = Served::new();
+    for verb in [
+        "run", "get", "inspect", "ls", "own", "who", "stats", "ping", "watch", "bench",
+    ] {
+        let help = served.run(&format!("{verb} --help")).printed();
+        assert!(
+            help.contains(&format!("\n  glock {verb} "))
+                || help.contains(&format!("\n  glock {verb}\n")),
+            "{help}"
+        );
+        assert!(help.contains("GLOCKD_SERVER="), "{help}");
+    }
+    let help = served.run("--help").printed();
+    assert!(
+        help.contains("Exit codes:") && help.contains("glock run -n backup"),
+        "{help}"
+    );
+}

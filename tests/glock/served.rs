@@ -1,0 +1,267 @@
+//! A server to run glock against, in this process, and glocks.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use glockd::{Policy, Server, Unix};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Longer than anything takes on the slowest of machines: to reach it is to fail.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_glock");
+
+/// A server on a Unix socket, which ends with the test.
+pub(crate) struct Served {
+    dir: TempDir,
+    runtime: Runtime,
+    stop: Option<oneshot::Sender<()>>,
+    running: Option<JoinHandle<()>>,
+}
+
+/// What a process that has ended left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    #[track_caller]
+    pub(crate) fn exited(self, code: i32) -> Finished {
+        assert_eq!(self.status.code(), Some(code), "{self:#?}");
+        self
+    }
+
+    /// What it printed, if all went well.
+    #[track_caller]
+    pub(crate) fn printed(self) -> String {
+        assert_eq!(self.stderr, "");
+        self.exited(0).stdout
+    }
+}
+
+impl Served {
+    pub(crate) fn new() -> Served {
+        Served::with(Policy::default())
+    }
+
+    pub(crate) fn with(policy: Policy) -> Served {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let unix = Unix::path(dir.path().join("sock"));
+        let bound = Server::builder().transport(unix).policy(policy).bind();
+        let server = runtime.block_on(bound).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let running = runtime.spawn(server.run(async { drop(stopped.await) }));
+        Served {
+            dir,
+            runtime,
+            stop: Some(stop),
+            running: Some(running),
+        }
+    }
+
+    /// Ends the server, and all its connections.
+    pub(crate) fn stop(&mut self) {
+        self.stop = None;
+        self.runtime.block_on(self.running.take().unwrap()).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("unix:{}", self.path("sock").display())
+    }
+
+    /// A glock that uses the server, in the folder of the test.
+    pub(crate) fn glock<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(arguments);
+        self.prepare(&mut command);
+        command
+    }
+
+    /// What uses the server by the name of `glock`.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        self.prepare(&mut command);
+        command
+    }
+
+    pub(crate) fn prepare(&self, command: &mut Command) {
+        let bin = Path::new(BINARY).parent().unwrap();
+        let path = std::env::var_os("PATH").unwrap();
+        let path = std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path));
+        command
+            .env("PATH", std::env::join_paths(path).unwrap())
+            .env("GLOCKD_SERVER", self.url())
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+    }
+
+    /// Runs a glock to its end, with arguments that are separated by spaces.
+    pub(crate) fn run(&self, arguments: &str) -> Finished {
+        finish(self.glock(arguments.split(' ')))
+    }
+
+    /// A client that has sent this line and was answered.
+    pub(crate) fn asked(&self, line: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(self.path("sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_ne!(ask(&mut stream, line), "");
+        stream
+    }
+
+    /// What the server answers to this line.
+    pub(crate) fn ask(&self, line: &str) -> String {
+        let mut stream = UnixStream::connect(self.path("sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        ask(&mut stream, line)
+    }
+
+    /// Waits until the server answers so to this line.
+    #[track_caller]
+    pub(crate) fn await_answer(&self, line: &str, expect: &str) {
+        until(|| self.ask(line) == expect, line);
+    }
+}
+
+fn ask(stream: &mut UnixStream, line: &str) -> String {
+    writeln!(stream, "{line}").unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    answer.trim_end().to_owned()
+}
+
+/// Waits for what nothing tells of.
+#[track_caller]
+pub(crate) fn until(mut holds: impl FnMut() -> bool, what: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::yield_now();
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) fn finish(command: Command) -> Finished {
+    let mut command = assert_cmd::Command::from_std(command);
+    let output = command.timeout(PATIENCE).output().unwrap();
+    Finished {
+        status: output.status,
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A process that runs, and is killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    stdout: BufReader<File>,
+}
+
+impl Running {
+    /// Starts a command whose output is read here; its errors go to the file `errors`, if there is one.
+    pub(crate) fn start(mut command: Command, errors: Option<&Path>) -> Running {
+        if let Some(errors) = errors {
+            command.stderr(File::create(errors).unwrap());
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let stdout = BufReader::new(File::from(std::os::fd::OwnedFd::from(stdout)));
+        Running { child, stdout }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line of its output. The test's own time limit bounds it: whatever it waits for is bounded.
+    #[track_caller]
+    pub(crate) fn await_line(&mut self, expect: &str) {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), expect);
+    }
+
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Closes its input.
+    pub(crate) fn end_input(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    pub(crate) fn input(&mut self, bytes: &[u8]) {
+        self.child.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Waits until its output is closed by all who had it.
+    pub(crate) fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    /// Reads its output up to where this stands.
+    #[track_caller]
+    pub(crate) fn read_to(&mut self, expect: &str) -> String {
+        let mut read = Vec::new();
+        while !String::from_utf8_lossy(&read).contains(expect) {
+            let mut byte = [0];
+            let length = self.stdout.read(&mut byte).unwrap_or(0);
+            assert_eq!(length, 1, "no {expect} in {}", read.escape_ascii());
+            read.push(byte[0]);
+        }
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn status(&mut self) -> ExitStatus {
+        let mut status = None;
+        until(
+            || {
+                status = self.child.try_wait().unwrap();
+                status.is_some()
+            },
+            "it does not end",
+        );
+        status.unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn exited(&mut self, code: i32) {
+        assert_eq!(self.status().code(), Some(code));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,129 @@
+//! glock on a terminal. `script` makes one, `bash` is the shell with job control; where they are missing, these tests
+//! say so and do nothing, unless `GLOCKD_TERMINALS=required`.
+
+use std::process::{Command, Stdio};
+
+use crate::served::{Running, Served};
+
+/// A shell with a terminal.
+fn shell(served: &Served) -> Option<Running> {
+    let has = |program: &str| {
+        let mut version = Command::new(program);
+        version.arg("--version").stdout(Stdio::null());
+        version.status().is_ok_and(|status| status.success())
+    };
+    if !(has("script") && has("bash")) {
+        assert_ne!(std::env::var("GLOCKD_TERMINALS").as_deref(), Ok("required"));
+        eprintln!("skipped: there is no `script`, or no `bash`, to make a terminal by");
+        return None;
+    }
+    let mut command = Command::new("script");
+    command.args(["-qfec", "bash --norc --noediting -i", "/dev/null"]);
+    served.prepare(&mut command);
+    command
+        .stdin(Stdio::piped())
+        .env("PS1", "")
+        .env("SHELL", "/bin/sh");
+    let mut shell = Running::start(command, None);
+    // What is typed is not to be found in the output, which would be taken for what it makes.
+    shell.input(b"stty -echo; echo shell'' ready\n");
+    shell.read_to("shell ready");
+    Some(shell)
+}
+
+#[test]
+fn the_command_has_the_terminal() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    shell
+        .input(b"glock run job -- sh -c 'echo name?; read name; echo hello $name'; echo code $?\n");
+    shell.read_to("name?");
+    shell.input(b"terminal\n");
+    shell.read_to("hello terminal");
+    shell.read_to("code 0");
+    // And the shell has it back.
+    shell.input(b"read word; echo got $word\nit\n");
+    shell.read_to("got it");
+}
+
+#[test]
+fn keys_are_for_the_command() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    shell.input(b"glock run job -- sh -c 'trap \"echo interrupted; exit 6\" INT; echo up; sleep 60'; echo code $?\n");
+    shell.read_to("up");
+    shell.input(b"\x03");
+    shell.read_to("interrupted");
+    shell.read_to("code 6");
+    shell.input(b"glock run job -- sh -c 'echo up; exec sleep 60'; echo code $?\n");
+    shell.read_to("up");
+    shell.input(b"\x03");
+    shell.read_to("code 130");
+    assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
+}
+
+#[test]
+fn glock_and_its_command_are_one_job() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    shell.input(b"glock run job -- sh -c 'echo up; read name; echo hello $name'; echo code $?\n");
+    shell.read_to("up");
+    shell.input(b"\x1a");
+    shell.read_to("Stopped");
+    // The lock stays where it is.
+    assert_eq!(served.ask("i job"), "1 Lock Is Locked: job");
+    shell.input(b"echo meanwhile; fg; echo code $?\n");
+    shell.read_to("meanwhile");
+    shell.input(b"again\n");
+    shell.read_to("hello again");
+    shell.read_to("code 0");
+}
+
+/// In a pipeline somebody else may want the terminal; who asks for it gets it.
+#[test]
+fn a_command_that_reads_the_terminal_gets_it() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    shell.input(b"glock run job -- sh -c 'read name < /dev/tty; echo hello $name' < /dev/null | cat; echo done\n");
+    served.await_answer("i job", "1 Lock Is Locked: job");
+    shell.input(b"pipeline\n");
+    shell.read_to("hello pipeline");
+    shell.read_to("done");
+}
+
+#[test]
+fn a_wait_ends_by_a_key() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    let _held = served.asked("g job");
+    shell.input(b"glock run job -- true; echo code $?\n");
+    served.await_answer("own job", "2 Lock Owners: job");
+    shell.input(b"\x03");
+    shell.read_to("code 130");
+}
+
+#[test]
+fn watch_draws_on_a_screen_of_its_own() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    let _held = served.asked("g wanted");
+    shell.input(b"stty rows 20 cols 60; glock watch -i 0.05; echo code $?\n");
+    let shown = shell.read_to("wanted");
+    assert!(shown.contains("\x1b[?1049h"), "{shown:?}");
+    shell.read_to("a second: gets");
+    shell.input(b"\x03");
+    shell.read_to("\x1b[?1049l");
+    shell.read_to("code 0");
+}
