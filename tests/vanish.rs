@@ -4,6 +4,7 @@
 //! the two. One pair is cut on the clients' side, one is cut and soon mended, one stays as it is. What a
 //! client held must be another's within the time that the flags allow; unless it was back in time, or merely
 //! idle.
+//! And who runs a command under a lock, with glock, is to have stopped it by then.
 //!
 //! It takes `ip` (Debian's iproute2) and the right to make namespaces. Where these are missing the test is
 //! skipped, and says so; `GLOCKD_NAMESPACES=required` makes that a failure.
@@ -34,6 +35,10 @@ const WS: u16 = 9998;
 const FLAGS: &str = "-keepalive 1s -write-timeout 2s";
 const KEEPALIVE: Duration = Duration::from_secs(1 + 15);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a daemon without flags takes to give up a client, and a client of ours to give up the daemon.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(15 + 15);
+const CLIENT_KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// When the mended link is mended: two of the three questions have been lost by then.
 const MENDED: Duration = Duration::from_secs(7);
@@ -75,20 +80,12 @@ const LINKS: [Link; 3] = [
 
 #[test]
 fn who_vanishes_holds_nothing_for_long() {
-    let network = match Network::new() {
-        Ok(network) => network,
-        Err(obstacle) => {
-            let required =
-                env::var_os("GLOCKD_NAMESPACES").is_some_and(|value| value == "required");
-            assert!(!required, "there are no namespaces: {obstacle}");
-            // Not `eprintln!`, which shows nothing of a test that passes.
-            let _ = writeln!(io::stderr(), "skipped, no client vanishes: {obstacle}");
-            return;
-        }
+    let Some(network) = network("lines") else {
+        return;
     };
     let [cut, mended, whole] = LINKS.map(|link| link.daemon);
     let dir = tempdir().unwrap();
-    let mut daemon = Daemon::start(&network, dir.path());
+    let mut daemon = Daemon::start(&network, dir.path(), FLAGS);
     let mut other = Client::new(daemon.connect());
     // They make a listing so long that no socket holds it.
     for number in 0..1000 {
@@ -161,6 +158,67 @@ fn who_vanishes_holds_nothing_for_long() {
     drop((asking.join().unwrap(), reading.join().unwrap()));
 }
 
+/// Who runs a command under a lock learns that it has lost it before anybody else can have it.
+#[cfg(feature = "glock")]
+#[test]
+fn who_is_cut_off_stops_before_the_lock_is_free() {
+    let Some(network) = network("glock") else {
+        return;
+    };
+    let [cut, ..] = LINKS.map(|link| link.daemon);
+    let dir = tempdir().unwrap();
+    let mut daemon = Daemon::start(&network, dir.path(), "");
+    let mut other = Client::new(daemon.connect());
+    let mut holders = ["tcp://HOST:9999", "ws://HOST:9998/"].map(|server| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_glock"));
+        command
+            .args(["--server", &server.replace("HOST", &cut.to_string())])
+            .args(["run", server, "sh", "-c", "echo up; exec sleep 600"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = network.clients.within(|| command.spawn()).unwrap();
+        let mut up = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut up).unwrap();
+        assert_eq!(up, "up\n");
+        (server, output, child)
+    });
+
+    let start = Instant::now();
+    network.set("cut", "down");
+    for (lock, output, child) in &mut holders {
+        // Its end is the end of the command.
+        assert_eq!(output.read_to_end(&mut Vec::new()).unwrap(), 0);
+        let elapsed = start.elapsed();
+        assert!(!other.gets(lock), "{lock} is free after {elapsed:?}");
+        eprintln!("{lock}: the command was ended after {elapsed:?}");
+        assert!(elapsed < CLIENT_KEEPALIVE + MARGIN, "{lock}: {elapsed:?}");
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+    }
+    for (lock, ..) in &holders {
+        while !other.gets(lock) {
+            let elapsed = start.elapsed();
+            assert!(elapsed < DEFAULT_KEEPALIVE + MARGIN, "{lock}: {elapsed:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A network, or `None` if none can be made here.
+fn network(test: &str) -> Option<Network> {
+    match Network::new(test) {
+        Ok(network) => Some(network),
+        Err(obstacle) => {
+            let required =
+                env::var_os("GLOCKD_NAMESPACES").is_some_and(|value| value == "required");
+            assert!(!required, "there are no namespaces: {obstacle}");
+            // Not `eprintln!`, which shows nothing of a test that passes.
+            let _ = writeln!(io::stderr(), "skipped, no client vanishes: {obstacle}");
+            None
+        }
+    }
+}
+
 /// A connection that speaks lines.
 struct Client<S: Read + Write>(BufReader<S>);
 
@@ -212,11 +270,11 @@ struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    fn start<'a>(network: &Network, dir: &'a Path) -> Daemon<'a> {
+    fn start<'a>(network: &Network, dir: &'a Path, flags: &str) -> Daemon<'a> {
         let log = File::create(dir.join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_glockd"));
         command
-            .args(FLAGS.split(' '))
+            .args(flags.split_whitespace())
             .arg("-unix")
             .arg(dir.join("sock"))
             .stdin(Stdio::null())
@@ -260,10 +318,10 @@ struct Network {
 }
 
 impl Network {
-    fn new() -> Result<Network, String> {
+    fn new(test: &str) -> Result<Network, String> {
         let network = Network {
-            daemon: Namespace::new("daemon")?,
-            clients: Namespace::new("clients")?,
+            daemon: Namespace::new(test, "daemon")?,
+            clients: Namespace::new(test, "clients")?,
         };
         let (daemon, clients) = (&network.daemon.name, &network.clients.name);
         for link in LINKS {
@@ -304,8 +362,8 @@ struct Namespace {
 }
 
 impl Namespace {
-    fn new(role: &str) -> Result<Namespace, String> {
-        let name = format!("glockd-{}-{role}", process::id());
+    fn new(test: &str, role: &str) -> Result<Namespace, String> {
+        let name = format!("glockd-{}-{test}-{role}", process::id());
         ip(&format!("netns add {name}"))?;
         let file = File::open(format!("/run/netns/{name}")).unwrap();
         Ok(Namespace { name, file })

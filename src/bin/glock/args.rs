@@ -102,7 +102,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) lock: Lock,
     /// How long what is told to end may take, before it is killed
-    #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "10")]
+    #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "5")]
     pub(crate) grace: Duration,
     /// The lock
     #[arg(value_name = "NAME")]
