@@ -16,6 +16,8 @@
 //!             Reply::encode                  glockd-protocol     the only home of reply text
 //! ```
 //!
+//! The other side is `glockd-client`, and the command `glock` is made of it.
+//!
 //! A server takes any number of transports, its own or yours:
 //!
 //! ```

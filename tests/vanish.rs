@@ -37,7 +37,9 @@ const KEEPALIVE: Duration = Duration::from_secs(1 + 15);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a daemon without flags takes to give up a client, and a client of ours to give up the daemon.
+#[cfg(feature = "glock")]
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(15 + 15);
+#[cfg(feature = "glock")]
 const CLIENT_KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// When the mended link is mended: two of the three questions have been lost by then.

@@ -1,5 +1,5 @@
-//! A client of [glockd](https://github.com/apokalyptik/glockd), a network lock daemon: locks that last exactly as
-//! long as a connection, with guards that say when that is over.
+//! A client of glockd, a network lock daemon: locks that last exactly as long as a connection, with guards that say
+//! when that is over.
 //!
 //! ```
 //! use std::time::Duration;

@@ -134,7 +134,7 @@ impl Wire {
             Wire::Unix(stream) => write(Pin::new(stream), context, outgoing),
             #[cfg(feature = "websocket")]
             Wire::WebSocket(session) => {
-                let mut session = Pin::new(session);
+                let mut session = Pin::new(session.as_mut());
                 while !outgoing.is_empty() {
                     ready!(session.as_mut().poll_ready(context)).map_err(broken)?;
                     let rest = outgoing.rest();
@@ -163,7 +163,7 @@ impl Wire {
             Wire::Unix(stream) => read(Pin::new(stream), context, input),
             #[cfg(feature = "websocket")]
             Wire::WebSocket(session) => loop {
-                let mut session = Pin::new(&mut *session);
+                let mut session = Pin::new(session.as_mut());
                 let message = match session.as_mut().poll_next(context) {
                     Poll::Ready(message) => message,
                     Poll::Pending => {

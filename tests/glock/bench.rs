@@ -38,7 +38,7 @@ fn it_asks_as_often_as_it_says() {
 #[test]
 fn every_work_is_answered_as_expected() {
     let served = Served::new();
-    for work in ["getrel", "shared", "reget", "inspect"] {
+    for work in ["getrel", "wait", "shared", "reget", "inspect"] {
         let report = report(&served, &format!("--work {work} -c 3 -P 4 -n 1000"));
         assert_eq!(
             (&report["operations"], &report["refused"]),
@@ -46,7 +46,7 @@ fn every_work_is_answered_as_expected() {
             "{work}"
         );
     }
-    for work in ["getrel", "shared"] {
+    for work in ["getrel", "wait", "shared"] {
         let report = report(&served, &format!("--work {work} --keys 2 -c 8 -n 4000"));
         assert_eq!(report["operations"], 4000);
         assert_eq!(report["refused"].as_u64().unwrap() > 0, work == "getrel");

@@ -260,7 +260,8 @@ Examples:
   glock bench                                     50 connections, one command at a time, 1,000,000 commands
   glock bench -c 100 -P 16 -t 10                  100 connections, 16 at a time, for 10 seconds
   glock bench --work inspect --threads 2          Reads only; two threads, if the server leaves a core
-  glock bench -c 8 --keys 1                       All want the same lock")]
+  glock bench -c 8 --keys 1                       All want the same lock, and ask again if they don't get it
+  glock bench -c 8 --keys 1 --work wait           All want the same lock, and stand in line")]
 pub(crate) struct Bench {
     /// How many connections
     #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
@@ -291,6 +292,8 @@ pub(crate) struct Bench {
 pub(crate) enum Work {
     /// Get an exclusive lock and release it, by turns
     Getrel,
+    /// The same, and wait for the lock, a minute at most
+    Wait,
     /// Get a shared lock and release it, by turns
     Shared,
     /// Get a lock that is held already

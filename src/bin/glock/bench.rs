@@ -30,6 +30,9 @@ const HIGHEST: Duration = Duration::from_secs(60);
 /// How often the progress is shown.
 const PROGRESS: Duration = Duration::from_millis(500);
 
+/// How long a get waits, where it does.
+const WAIT_MS: u32 = 60_000;
+
 pub(crate) fn run(server: &str, args: &Bench) -> Result<u8, Failure> {
     let endpoint: Endpoint = server.parse().map_err(Error::from)?;
     if matches!(endpoint, Endpoint::WebSocket { .. }) {
@@ -325,6 +328,25 @@ impl Batch {
                     },
                 ],
             ),
+            Work::Wait => (
+                [
+                    Command::GetWait {
+                        ms: WAIT_MS,
+                        name: name.into(),
+                    },
+                    Command::Release(name.into()),
+                ],
+                [
+                    Reply::Get {
+                        granted: true,
+                        name,
+                    },
+                    Reply::Release {
+                        released: true,
+                        name,
+                    },
+                ],
+            ),
             Work::Shared => (
                 [
                     Command::SharedGet(name.into()),
@@ -398,6 +420,7 @@ impl Batch {
             match Reply::decode(self.verbs[(first + index) % 2], line) {
                 Some(
                     Reply::Get { granted: false, .. }
+                    | Reply::GetRefused { .. }
                     | Reply::Release {
                         released: false, ..
                     }

@@ -31,12 +31,7 @@ fn main() -> ExitCode {
         return ExitCode::from(code);
     }
     let args = Args::parse();
-    let outcome = match args.verb {
-        // It has threads of its own.
-        Verb::Bench(bench) => bench::run(&args.server, &bench),
-        verb => one_thread(verb, args.server),
-    };
-    match outcome {
+    match obey(args) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if let Some(message) = failure.message {
@@ -49,7 +44,7 @@ fn main() -> ExitCode {
 
 /// One thread, and the main one: what the kernel is to do to a command when this ends, it does when the thread that
 /// started the command ends.
-fn one_thread(verb: Verb, server: String) -> Result<u8, Failure> {
+fn obey(Args { server, verb }: Args) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -65,6 +60,7 @@ fn one_thread(verb: Verb, server: String) -> Result<u8, Failure> {
             Verb::Stats(stats) => queries::stats(&connect(&server).await?, &stats).await,
             Verb::Ping(ping) => queries::ping(&connect(&server).await?, &ping).await,
             Verb::Watch(watch) => watch::watch(&connect(&server).await?, &watch).await,
+            // It has threads of its own, and waits for them.
             Verb::Bench(bench) => bench::run(&server, &bench),
         }
     })
