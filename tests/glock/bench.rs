@@ -1,5 +1,6 @@
 //! `glock bench`: that what it counts is what the server counts.
 
+use glockd::Policy;
 use serde_json::Value;
 
 use crate::served::Served;
@@ -69,6 +70,10 @@ fn it_says_what_is_wrong() {
         finished.stderr,
         "glock: bench speaks tcp:// and unix: alone\n"
     );
+    let plain = Served::with(Policy::default().without_extensions());
+    let finished = plain.run("bench --work wait").exited(69);
+    assert_eq!(finished.stderr, "glock: the server does not know `gw`\n");
+    plain.run("bench -n 100 -P 10").exited(0);
     served.stop();
     let finished = served.run("bench -c 3").exited(69);
     assert!(

@@ -18,8 +18,8 @@ fn up(served: &Served, flags: &str, script: &str) -> Running {
     running
 }
 
-/// What hears signals while it waits, which a shell does not while its child is in the foreground.
-const REST: &str = "while :; do sleep 60 & wait $!; done";
+/// What hears a signal soon: a shell does so only when its child has ended.
+const REST: &str = "while :; do sleep 0.05; done";
 
 #[test]
 fn signals_are_forwarded() {
@@ -169,4 +169,20 @@ fn a_command_that_is_stopped_keeps_the_lock() {
     drop(printed);
     running.await_line("on");
     running.exited(5);
+}
+
+/// What leaves the group is nobody's concern; but when it ends, somebody has to bury it.
+#[test]
+fn what_leaves_the_group_is_buried() {
+    let served = Served::new();
+    let script = "setsid -f sh -c 'echo $$ > left'; until [ -s left ]; do sleep 0.01; done; cat left; echo up; read x";
+    let mut command = served.glock(["run", "job", "--", "sh", "-c", script]);
+    command.stdin(std::process::Stdio::piped());
+    let mut running = Running::start(command, None);
+    let left = running.line();
+    running.await_line("up");
+    let stat = Path::new("/proc").join(left);
+    until(|| !stat.exists(), "it is not buried");
+    running.end_input();
+    running.exited(1);
 }

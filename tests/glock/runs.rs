@@ -17,6 +17,7 @@ fn the_status_of_the_command_is_passed_on() {
         ("exit 7", 7),
         ("exit 255", 255),
         ("kill -KILL $$", 137),
+        ("kill -64 $$", 192),
         ("kill -TERM $$", 143),
     ] {
         finish(served.glock(["run", "job", "--", "sh", "-c", command])).exited(code);
@@ -152,6 +153,21 @@ fn arguments_may_be_any_bytes() {
     assert_eq!(finish(served.glock(command)).printed(), " 61 ff\nheld\n");
 }
 
+/// What cannot be said is not said, and all goes on.
+#[test]
+fn errors_may_have_nowhere_to_go() {
+    let served = Served::new();
+    for (command, code) in [
+        ("glock run -v job -- true 2> /dev/full", 0),
+        ("glock run -v job -- true 2>&-", 0),
+        ("glock run job -- no-such-command 2> /dev/full", 127),
+        ("glock --server unix:nowhere ls 2> /dev/full", 69),
+        ("glock stats > /dev/full 2> /dev/full", 71),
+    ] {
+        finish(served.shell(command)).exited(code);
+    }
+}
+
 #[test]
 fn get_holds_until_its_input_ends() {
     let served = Served::new();
@@ -229,7 +245,7 @@ fn help_teaches_by_example() {
                 || help.contains(&format!("\n  glock {verb}\n")),
             "{help}"
         );
-        assert!(help.contains("GLOCKD_SERVER="), "{help}");
+        assert!(help.contains("$GLOCKD_SERVER"), "{help}");
     }
     let help = served.run("--help").printed();
     assert!(

@@ -54,7 +54,7 @@ fn keys_are_for_the_command() {
     let Some(mut shell) = shell(&served) else {
         return;
     };
-    shell.input(b"glock run job -- sh -c 'trap \"echo interrupted; exit 6\" INT; echo up; sleep 60'; echo code $?\n");
+    shell.input(b"glock run job -- sh -c 'trap \"echo interrupted; exit 6\" INT; echo up; while :; do sleep 0.05; done'; echo code $?\n");
     shell.read_to("up");
     shell.input(b"\x03");
     shell.read_to("interrupted");

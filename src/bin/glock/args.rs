@@ -2,11 +2,16 @@
 //! flags that glockd has: `-w5`, `-sn` and `--wait=5` are what people type here, and a command's arguments may be no
 //! text at all.
 
+use std::env;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+use crate::failure::Failure;
+use crate::show::text;
 
 /// Runs commands under network locks, and shows who has which.
 #[derive(Parser)]
@@ -27,17 +32,32 @@ server, 71 a fault of the system, 126 and 127 the command cannot be run, 128 + n
 command."
 )]
 pub(crate) struct Args {
-    /// Where the server is: tcp://HOST[:PORT], unix:PATH or ws://HOST[:PORT]/
+    // Not read from the environment by clap, whose messages would then show it as if it were to be typed.
     #[arg(
         long,
         global = true,
-        env = "GLOCKD_SERVER",
         value_name = "URL",
-        default_value = "tcp://localhost:9999"
+        help = "Where the server is: tcp://HOST[:PORT], unix:PATH or ws://HOST[:PORT]/ \
+                [default: $GLOCKD_SERVER, or else tcp://localhost:9999]"
     )]
-    pub(crate) server: String,
+    server: Option<OsString>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Args {
+    /// Where the server is.
+    pub(crate) fn server(&self) -> Result<String, Failure> {
+        let server = self.server.clone().or_else(|| env::var_os("GLOCKD_SERVER"));
+        match server.map(OsString::into_string) {
+            None => Ok("tcp://localhost:9999".to_owned()),
+            Some(Ok(server)) => Ok(server),
+            Some(Err(server)) => Err(Failure::usage(format!(
+                "what says where the server is is no text: {}",
+                text(server.as_bytes())
+            ))),
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -105,7 +125,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "5")]
     pub(crate) grace: Duration,
     /// The lock
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = lock_name())]
     pub(crate) lock_name: OsString,
     /// The command and its arguments
     #[arg(
@@ -114,7 +134,18 @@ pub(crate) struct Run {
         allow_hyphen_values = true,
         value_name = "COMMAND"
     )]
-    pub(crate) command: Vec<OsString>,
+    command: Vec<OsString>,
+}
+
+impl Run {
+    /// The command and its arguments: without the `--` before it, which clap leaves there if another one stood before
+    /// the name, as it must where that begins with `-`.
+    pub(crate) fn command(&self) -> &[OsString] {
+        match self.command.as_slice() {
+            [dashes, command @ ..] if dashes == "--" && !command.is_empty() => command,
+            command => command,
+        }
+    }
 }
 
 /// Hold a lock until standard input ends
@@ -131,7 +162,7 @@ pub(crate) struct Get {
     #[command(flatten)]
     pub(crate) output: Output,
     /// The lock
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = lock_name())]
     pub(crate) lock_name: OsString,
 }
 
@@ -152,6 +183,7 @@ pub(crate) struct Inspect {
     #[command(flatten)]
     pub(crate) output: Output,
     /// The lock
+    #[arg(value_parser = lock_name())]
     pub(crate) name: OsString,
 }
 
@@ -169,6 +201,7 @@ pub(crate) struct Ls {
     #[command(flatten)]
     pub(crate) output: Output,
     /// Only this lock
+    #[arg(value_parser = lock_name())]
     pub(crate) name: Option<OsString>,
 }
 
@@ -185,6 +218,7 @@ pub(crate) struct Own {
     #[command(flatten)]
     pub(crate) output: Output,
     /// The lock
+    #[arg(value_parser = lock_name())]
     pub(crate) name: OsString,
 }
 
@@ -246,6 +280,7 @@ pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) output: Output,
     /// Only this lock
+    #[arg(value_parser = lock_name())]
     pub(crate) name: Option<OsString>,
 }
 
@@ -314,6 +349,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
+/// The server takes the empty name for a name; but who says that here means some variable that is not set.
+fn lock_name() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|name| match name.is_empty() {
+        true => Err("the name is empty"),
+        false => Ok(name),
+    })
+}
+
 /// An argument as the bytes that it is.
 pub(crate) fn bytes(argument: &OsString) -> &[u8] {
     argument.as_os_str().as_bytes()
@@ -348,14 +391,19 @@ mod tests {
             assert_eq!(run.lock_name, "a");
             assert_eq!(run.command, ["b", "-w", "7"], "{line}");
         }
-        let run = run("glock run -snE77 --grace 0.5 --limit 3 --name me -- a b -- c");
-        assert!(run.lock.shared && run.lock.nonblock);
-        assert_eq!(run.lock.conflict_exit_code, 77);
+        let odd = run("glock run -snE77 --grace 0.5 --limit 3 --name me -- a b -- c");
+        assert!(odd.lock.shared && odd.lock.nonblock);
+        assert_eq!(odd.lock.conflict_exit_code, 77);
         assert_eq!(
-            (run.grace, run.lock.limit),
+            (odd.grace, odd.lock.limit),
             (Duration::from_millis(500), Some(3))
         );
-        assert_eq!(run.command, ["b", "--", "c"]);
+        assert_eq!(odd.command(), ["b", "--", "c"]);
+        let dashed = run("glock run -n -- -a -- b -n");
+        assert_eq!(
+            (dashed.lock_name.as_os_str(), dashed.command()),
+            ("-a".as_ref(), &["b".into(), "-n".into()][..])
+        );
     }
 
     #[test]
@@ -365,6 +413,7 @@ mod tests {
             "glock run",
             "glock run a",
             "glock run a --",
+            "glock run  b",
             "glock run -n -w 1 a b",
             "glock run -w -1 a b",
             "glock run -w nan a b",

@@ -11,18 +11,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use glockd::protocol::{Command, Reply, Verb};
-use glockd_client::{Endpoint, Error};
+use glockd_client::{Client, Endpoint, Error};
 use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Builder;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::args::{Bench, Work};
 use crate::failure::Failure;
-use crate::show::{print, text};
+use crate::show::{complain_as_is, print, text};
 
 /// What latencies can be told apart: to three digits, up to a minute.
 const HIGHEST: Duration = Duration::from_secs(60);
@@ -30,14 +31,30 @@ const HIGHEST: Duration = Duration::from_secs(60);
 /// How often the progress is shown.
 const PROGRESS: Duration = Duration::from_millis(500);
 
+/// What clears a line of a terminal.
+const CLEAR: &str = "\r\x1b[K";
+
+/// How long a server may be silent that could answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
 /// How long a get waits, where it does.
 const WAIT_MS: u32 = 60_000;
 
-pub(crate) fn run(server: &str, args: &Bench) -> Result<u8, Failure> {
+/// Asks the server what it can do, and loads it.
+pub(crate) async fn bench(server: &str, args: &Bench) -> Result<u8, Failure> {
     let endpoint: Endpoint = server.parse().map_err(Error::from)?;
     if matches!(endpoint, Endpoint::WebSocket { .. }) {
         return Err(Failure::usage("bench speaks tcp:// and unix: alone"));
     }
+    let features = Client::connect(server).await?.features();
+    if args.work == Work::Wait && !features.wait {
+        return Err(Error::Unsupported(Verb::Gw).into());
+    }
+    run(endpoint, args)
+}
+
+/// Blocks, while threads of its own do the work.
+fn run(endpoint: Endpoint, args: &Bench) -> Result<u8, Failure> {
     let load = Load {
         endpoint,
         work: args.work,
@@ -51,6 +68,7 @@ pub(crate) fn run(server: &str, args: &Bench) -> Result<u8, Failure> {
         done: AtomicU64::new(0),
         is_over: AtomicBool::new(false),
         ready: Barrier::new(args.connections as usize + 1),
+        failed: Notify::new(),
     };
     let load = Arc::new(load);
     let threads = args.threads.min(args.connections);
@@ -99,6 +117,27 @@ struct Load {
     is_over: AtomicBool,
     /// Where all wait until all are connected.
     ready: Barrier,
+    /// Tells those who wait there that somebody will not come.
+    failed: Notify,
+}
+
+impl Load {
+    /// Waits until all are connected, or somebody has failed.
+    async fn all_ready(&self) {
+        let failed = self.failed.notified();
+        // Whoever fails says so first, and tells then.
+        if !self.is_over.load(Relaxed) {
+            tokio::select! {
+                _ = self.ready.wait() => {}
+                () = failed => {}
+            }
+        }
+    }
+
+    fn fail(&self) {
+        self.is_over.store(true, Relaxed);
+        self.failed.notify_waiters();
+    }
 }
 
 /// What came of it.
@@ -130,7 +169,7 @@ impl Tally {
 fn watch(load: &Load, time: Option<Duration>) -> Option<Duration> {
     let runtime = Builder::new_current_thread().enable_time().build().ok()?;
     runtime.block_on(async {
-        load.ready.wait().await;
+        load.all_ready().await;
         let start = Instant::now();
         let is_shown = stderr().is_terminal();
         let whole = load.budget.load(Relaxed);
@@ -150,13 +189,16 @@ fn watch(load: &Load, time: Option<Duration>) -> Option<Duration> {
                     Some(time) => elapsed.as_secs_f64() / time.as_secs_f64(),
                     None => done as f64 / whole as f64,
                 };
-                eprint!("\r\x1b[K{:3.0} %  {rate:.0} a second", part * 100.0);
+                complain_as_is(&format!(
+                    "{CLEAR}{:3.0} %  {rate:.0} a second",
+                    part * 100.0
+                ));
                 (before, shown) = (done, now);
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(1)).await;
         }
         if is_shown {
-            eprint!("\r\x1b[K");
+            complain_as_is(CLEAR);
         }
         Some(start.elapsed())
     })
@@ -165,27 +207,53 @@ fn watch(load: &Load, time: Option<Duration>) -> Option<Duration> {
 /// Runs some of the connections.
 fn one_thread(load: &Arc<Load>, connections: Vec<u32>) -> Result<Tally, Failure> {
     let runtime = Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .event_interval(256)
         .build()
         .map_err(Failure::of_system)?;
     let outcome = runtime.block_on(async {
-        let mut tasks = JoinSet::new();
-        for number in connections {
-            let load = Arc::clone(load);
-            tasks.spawn(async move { one_connection(&load, number).await });
+        tokio::select! {
+            outcome = all(load, connections) => outcome,
+            silent = stalled(load) => Err(Failure::unavailable(format!(
+                "the server has not answered for {silent:?}"
+            ))),
         }
-        let mut sum = Tally::new()?;
-        while let Some(task) = tasks.join_next().await {
-            let tally = task.map_err(|error| Failure::of_system(io::Error::other(error)))?;
-            sum.add(&tally?)?;
-        }
-        Ok(sum)
     });
     if outcome.is_err() {
-        load.is_over.store(true, Relaxed);
+        load.fail();
     }
     outcome
+}
+
+async fn all(load: &Arc<Load>, connections: Vec<u32>) -> Result<Tally, Failure> {
+    let mut tasks = JoinSet::new();
+    for number in connections {
+        let load = Arc::clone(load);
+        tasks.spawn(async move { one_connection(&load, number).await });
+    }
+    let mut sum = Tally::new()?;
+    while let Some(task) = tasks.join_next().await {
+        let tally = task.map_err(|error| Failure::of_system(io::Error::other(error)))?;
+        sum.add(&tally?)?;
+    }
+    Ok(sum)
+}
+
+/// Resolves when nobody was answered for longer than anybody has to wait: for how long.
+async fn stalled(load: &Load) -> Duration {
+    let limit = match load.work {
+        Work::Wait => ANSWERED_WITHIN + Duration::from_millis(WAIT_MS.into()),
+        _ => ANSWERED_WITHIN,
+    };
+    let (mut before, mut since) = (load.done.load(Relaxed), Instant::now());
+    while since.elapsed() < limit {
+        sleep(Duration::from_secs(1)).await;
+        let done = load.done.load(Relaxed);
+        if done != before {
+            (before, since) = (done, Instant::now());
+        }
+    }
+    limit
 }
 
 async fn one_connection(load: &Load, number: u32) -> Result<Tally, Failure> {
@@ -222,16 +290,8 @@ async fn batches(
 ) -> Result<Tally, Failure> {
     let mut tally = Tally::new()?;
     let batch = Batch::new(load, number);
-    let mut stream = match stream {
-        Ok(stream) => stream,
-        Err(error) => {
-            // The others wait for it.
-            load.is_over.store(true, Relaxed);
-            load.ready.wait().await;
-            return Err(error.into());
-        }
-    };
-    load.ready.wait().await;
+    let mut stream = stream.inspect_err(|_| load.fail())?;
+    load.all_ready().await;
     let mut input = Vec::with_capacity(batch.replies.len() + 1024);
     // Whether the turn of the second command has come: an odd batch leaves its last lock held.
     let mut is_odd = false;

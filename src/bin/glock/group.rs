@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until};
 
@@ -77,31 +77,30 @@ impl Group {
         }
     }
 
-    /// Sees what has become of those in the group.
+    /// Sees what has become of the command, and of whatever else has become a child of glock's. (By rustix: nix has no
+    /// word for real-time signals, and forgets whom they have ended.)
     fn look(&mut self) {
-        let group = Pid::from_raw(-self.leader.as_raw());
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
-        loop {
-            match waitpid(group, Some(flags)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == self.leader => {
-                    self.ended = Some(code.to_le_bytes()[0]);
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.leader => {
-                    self.ended = Some(exit_code(signal));
-                }
-                Ok(WaitStatus::Stopped(pid, signal)) if pid == self.leader => self.stopped(signal),
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => {}
+        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
+        while let Ok(Some((pid, status))) = wait(options) {
+            if pid.as_raw_pid() != self.leader.as_raw() {
+                continue;
+            }
+            if let Some(signal) = status.stopping_signal() {
+                self.stopped(signal);
+            } else if let Some(signal) = status.terminating_signal() {
+                self.ended = Some(exit_code(signal));
+            } else if let Some(code) = status.exit_status() {
+                self.ended = Some(code.to_le_bytes()[0]);
             }
         }
     }
 
     /// The command was stopped: by Ctrl-Z, or because it wanted the terminal and did not have it.
-    fn stopped(&self, signal: Signal) {
+    fn stopped(&self, signal: i32) {
         let Some(terminal) = &self.terminal else {
             return;
         };
-        let wants_it = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
+        let wants_it = [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&signal);
         if wants_it && terminal.is_ours() {
             terminal.give(self.leader);
         } else if wants_it || !terminal.is(self.leader) {

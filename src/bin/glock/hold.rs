@@ -17,7 +17,7 @@ pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let guard = tokio::select! {
         guard = acquire(server, &args.lock, bytes(&args.lock_name)) => guard?,
-        signal = signals.next() => return Ok(exit_code(signal)),
+        signal = signals.next() => return Ok(exit_code(signal as i32)),
     };
     if args.output.json {
         let mut object = Map::new();
@@ -37,7 +37,7 @@ pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
         () = end_of_input() => {}
         signal = signals.next() => {
             let _ = guard.release().await;
-            return Ok(exit_code(signal));
+            return Ok(exit_code(signal as i32));
         }
         lost = lost => {
             let message = format!("the lock {} is lost: {lost}", text(guard.name()));

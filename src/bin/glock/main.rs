@@ -2,7 +2,7 @@
 //!
 //! [`args`] is what it can be told, and teaches it by example. [`run`] holds a lock around a command, whose processes
 //! are a [`group`](mod@group); [`hold`] holds one around nothing. [`queries`] ask about others' locks, [`watch`] again
-//! and again, and [`show`] says it to people and to programs. [`bench`] makes load.
+//! and again, and [`show`] says it to people and to programs. [`mod@bench`] makes load.
 //!
 //! It is made of `glockd-client`, and knows no words of the protocol but those of the load.
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if let Some(message) = failure.message {
-                eprintln!("glock: {message}");
+                show::complain(&message);
             }
             ExitCode::from(failure.code)
         }
@@ -44,13 +44,14 @@ fn main() -> ExitCode {
 
 /// One thread, and the main one: what the kernel is to do to a command when this ends, it does when the thread that
 /// started the command ends.
-fn obey(Args { server, verb }: Args) -> Result<u8, Failure> {
+fn obey(args: Args) -> Result<u8, Failure> {
+    let server = args.server()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::of_system)?;
     runtime.block_on(async {
-        match verb {
+        match args.verb {
             Verb::Run(run) => run::run(&server, run).await,
             Verb::Get(get) => hold::hold(&server, get).await,
             Verb::Inspect(inspect) => queries::inspect(&connect(&server).await?, &inspect).await,
@@ -60,8 +61,7 @@ fn obey(Args { server, verb }: Args) -> Result<u8, Failure> {
             Verb::Stats(stats) => queries::stats(&connect(&server).await?, &stats).await,
             Verb::Ping(ping) => queries::ping(&connect(&server).await?, &ping).await,
             Verb::Watch(watch) => watch::watch(&connect(&server).await?, &watch).await,
-            // It has threads of its own, and waits for them.
-            Verb::Bench(bench) => bench::run(&server, &bench),
+            Verb::Bench(bench) => bench::bench(&server, &bench).await,
         }
     })
 }

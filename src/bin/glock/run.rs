@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::args::{Lock, Run, bytes};
 use crate::failure::{Failure, LOST};
 use crate::group::Group;
-use crate::show::text;
+use crate::show::{complain, text};
 use crate::signals::{Signals, exit_code};
 
 /// How long the server may take to say that the lock is released, when all is done. If it does not, the end of the
@@ -19,11 +19,11 @@ pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let guard = tokio::select! {
         guard = acquire(server, &args.lock, bytes(&args.lock_name)) => guard?,
-        signal = signals.next() => return Ok(exit_code(signal)),
+        signal = signals.next() => return Ok(exit_code(signal as i32)),
     };
     let lost = guard.lost();
     tokio::pin!(lost);
-    let mut group = Group::start(&args.command, guard.fence())?;
+    let mut group = Group::start(args.command(), guard.fence())?;
     let outcome = loop {
         tokio::select! {
             code = group.ended() => break Ok(code),
@@ -77,6 +77,6 @@ pub(crate) async fn acquire(server: &str, lock: &Lock, name: &[u8]) -> Result<Lo
 
 fn say(lock: &Lock, what: &str) {
     if lock.verbose {
-        eprintln!("glock: {what}");
+        complain(what);
     }
 }

@@ -18,6 +18,16 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Says what is wrong, or what happens. If that cannot be said, there is nobody to tell that to.
+pub(crate) fn complain(message: &str) {
+    complain_as_is(&format!("glock: {message}\n"));
+}
+
+/// The same, with nothing around it.
+pub(crate) fn complain_as_is(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// A table with these heads; nothing at all where there are no rows.
 pub(crate) fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
     if rows.is_empty() {

@@ -54,8 +54,8 @@ impl Signals {
 }
 
 /// How a shell says that a signal ended something.
-pub(crate) fn exit_code(signal: Signal) -> u8 {
-    128 + signal as u8
+pub(crate) fn exit_code(signal: i32) -> u8 {
+    128 | signal.to_le_bytes()[0]
 }
 
 /// The set of signals that are ignored, as proc(5) shows it.

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{getpgrp, getppid};
 
 use crate::group::Terminal;
+use crate::show::{complain, text};
 
 /// What says that this process is to become a command. Nobody types that by accident.
 const BECOME: &str = "--become-the-command-of";
@@ -45,7 +46,7 @@ pub(crate) fn in_child() -> Option<u8> {
     // A lock that is gone must not be used: if glock is killed, so is the command.
     let bound = set_pdeathsig(Signal::SIGKILL);
     if bound.is_err() || getppid().to_string() != *parent.to_string_lossy() {
-        eprintln!("glock: the lock was lost before the command could start");
+        complain("the lock was lost before the command could start");
         return Some(crate::failure::LOST);
     }
     if place == "foreground"
@@ -58,10 +59,10 @@ pub(crate) fn in_child() -> Option<u8> {
 }
 
 fn not_run(program: &OsStr, error: &io::Error) -> u8 {
-    eprintln!(
-        "glock: cannot run {}: {error}",
-        crate::show::text(program.as_encoded_bytes())
-    );
+    complain(&format!(
+        "cannot run {}: {error}",
+        text(program.as_encoded_bytes())
+    ));
     match error.kind() {
         io::ErrorKind::NotFound => 127,
         _ => 126,
