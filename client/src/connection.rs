@@ -49,6 +49,8 @@ pub(crate) struct Usage {
     pub(crate) leases: usize,
     /// Whether one of them waits, and all others would have to wait for it.
     pub(crate) is_taken: bool,
+    /// Whether it is about to be closed, here.
+    pub(crate) is_abandoned: bool,
     /// The locks that are held through it, or asked for.
     pub(crate) keys: HashSet<Key>,
 }
@@ -121,8 +123,9 @@ impl Connection {
         Error::Lost(self.lost().unwrap_or(Lost::Closed))
     }
 
-    /// Closes it, and with it whatever it holds.
+    /// Closes it, and with it whatever it holds. Nobody gets it any more from now on.
     pub(crate) fn abandon(&self) {
+        self.usage().is_abandoned = true;
         self.abandoned.notify_one();
     }
 

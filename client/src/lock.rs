@@ -1,6 +1,7 @@
 //! The way to a lock.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,10 +142,14 @@ async fn wait(
                 name,
             },
         };
-        // Who is dropped here stops to wait, and closing is how that is said.
-        let waiter = Waiter(Some(Arc::clone(&lease.connection)));
-        let answer = Connection::get(lease, &command, true).await?;
+        // Who is dropped here stops to wait, and closing is how that is said: before the lease ends, or the next one
+        // would have the connection closed under its hands. So this is made later, to be dropped earlier.
+        let connection = Arc::clone(&lease.connection);
+        let answer = pin!(Connection::get(lease, &command, true));
+        let waiter = Waiter(Some(connection));
+        let answer = answer.await;
         waiter.disarm();
+        let answer = answer?;
         match answer {
             Ok(mut held) => {
                 held.lease.share();

@@ -38,7 +38,7 @@ struct State {
     connections: Vec<Arc<Connection>>,
     /// What the server could do when it was last asked.
     features: Features,
-    /// Why the last one that was lost was.
+    /// Why all were lost, if that is why none lives.
     lost: Option<Lost>,
 }
 
@@ -149,7 +149,11 @@ impl Pool {
         }
         let mut usage = connection.usage();
         let is_held = key.is_some_and(|key| usage.keys.contains(key));
-        if usage.is_taken || is_held || (how == Use::Alone && usage.leases > 0) {
+        if usage.is_taken
+            || usage.is_abandoned
+            || is_held
+            || (how == Use::Alone && usage.leases > 0)
+        {
             return None;
         }
         usage.leases += 1;
@@ -181,14 +185,23 @@ impl State {
         let (mut idle, mut lost) = (0, None);
         self.connections.retain(|connection| {
             let leases = connection.usage().leases;
-            if let Some(reason) = connection.lost() {
-                lost = Some(reason);
-                return leases > 0;
+            match connection.lost() {
+                None => {
+                    idle += usize::from(leases == 0);
+                    leases > 0 || idle <= IDLE
+                }
+                // That was our own doing, and is nothing to be told.
+                Some(Lost::Abandoned) => leases > 0,
+                Some(reason) => {
+                    lost = Some(reason);
+                    leases > 0
+                }
             }
-            idle += usize::from(leases == 0);
-            leases > 0 || idle <= IDLE
         });
-        self.lost = lost.or(self.lost.take());
+        self.lost = match self.lives() {
+            true => None,
+            false => lost.or(self.lost.take()),
+        };
     }
 
     /// Whether there may be a new connection: if all are lost, only if that was asked for, and nobody believes to

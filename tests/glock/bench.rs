@@ -77,7 +77,9 @@ fn it_says_what_is_wrong() {
     served.stop();
     let finished = served.run("bench -c 3").exited(69);
     assert!(
-        finished.stderr.starts_with("glock: no server at unix:"),
+        finished
+            .stderr
+            .starts_with("glock: cannot reach the server at unix:"),
         "{finished:?}"
     );
 }

@@ -228,7 +228,7 @@ fn who_asks_wrongly_is_told() {
     let mut nowhere = served.glock(["ls"]);
     nowhere.env("GLOCKD_SERVER", "unix:nowhere");
     let finished = finish(nowhere).exited(69);
-    let expect = "glock: no server at unix:nowhere: No such file or directory (os error 2) \
+    let expect = "glock: cannot reach the server at unix:nowhere: No such file or directory (os error 2) \
                   (--server or $GLOCKD_SERVER says where it is)\n";
     assert_eq!(finished.stderr, expect);
 }

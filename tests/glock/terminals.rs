@@ -99,6 +99,36 @@ fn a_command_that_reads_the_terminal_gets_it() {
     shell.read_to("done");
 }
 
+/// As it would without glock.
+#[test]
+fn a_job_in_the_background_stops_when_it_reads() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    shell.input(b"glock run job -- sh -c 'read name; echo hello $name' &\n");
+    shell.input(b"until jobs | grep -q Stopped; do sleep 0.05; done; echo it is\n");
+    shell.read_to("it is");
+    shell.input(b"fg\nforeground\n");
+    shell.read_to("hello foreground");
+    served.await_answer("i job", "0 Lock Not Locked: job");
+}
+
+/// What is stopped does not keep the lock.
+#[test]
+fn a_terminal_that_is_closed_ends_the_command() {
+    let served = Served::new();
+    for input in [&b"glock run job -- cat\n"[..], b"glock run job -- cat &\n"] {
+        let Some(mut shell) = shell(&served) else {
+            return;
+        };
+        shell.input(input);
+        served.await_answer("i job", "1 Lock Is Locked: job");
+        shell.signal(rustix::process::Signal::KILL);
+        served.await_answer("i job", "0 Lock Not Locked: job");
+    }
+}
+
 #[test]
 fn a_wait_ends_by_a_key() {
     let served = Served::new();

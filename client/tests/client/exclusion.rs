@@ -116,7 +116,36 @@ async fn an_acquire_that_is_dropped_holds_nothing() {
             for name in ["tried", "waited"] {
                 crate::servers::until(&watcher, name, <[_]>::is_empty).await;
             }
+            // And the client is as good as before, if its connection was closed for that.
+            let guard = client.lock("tried").acquire().await.unwrap();
+            guard.release().await.unwrap();
         }
+    }
+}
+
+/// Who stops to wait closes a connection, and never one that somebody else uses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn waits_that_are_dropped_disturb_nobody() {
+    let served = serve().await;
+    for url in served.modern() {
+        let client = connect(&url).await;
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let client = client.clone();
+            tasks.spawn(async move {
+                for round in 0..100u64 {
+                    let impatience = Duration::from_micros(round * 20);
+                    let wanted = client.lock("wanted").wait_forever().acquire();
+                    match tokio::time::timeout(impatience, wanted).await {
+                        Ok(guard) => guard.unwrap().release().await.unwrap(),
+                        Err(_) => assert!(!client.is_locked("another").await.unwrap()),
+                    }
+                    let own = client.lock(format!("{task}")).acquire().await.unwrap();
+                    own.release().await.unwrap();
+                }
+            });
+        }
+        within(tasks.join_all()).await;
     }
 }
 

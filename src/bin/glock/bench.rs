@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use glockd::protocol::{Command, Reply, Verb};
 use glockd_client::{Client, Endpoint, Error};
 use hdrhistogram::Histogram;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -55,6 +56,15 @@ pub(crate) async fn bench(server: &str, args: &Bench) -> Result<u8, Failure> {
 
 /// Blocks, while threads of its own do the work.
 fn run(endpoint: Endpoint, args: &Bench) -> Result<u8, Failure> {
+    // Each connection takes a descriptor. If there are not enough all the same, that is said when they run out.
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
     let load = Load {
         endpoint,
         work: args.work,

@@ -60,7 +60,7 @@ impl From<Error> for Failure {
                 Failure::usage(message)
             }
             Error::Connect { endpoint, source } => Failure::unavailable(format!(
-                "no server at {}: {source} (--server or $GLOCKD_SERVER says where it is)",
+                "cannot reach the server at {}: {source} (--server or $GLOCKD_SERVER says where it is)",
                 show::text(endpoint.to_string().as_bytes())
             )),
             Error::Refused { .. } => Failure::new(CONFLICT, message),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, getpid, getppid, getsid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until};
@@ -61,7 +61,7 @@ impl Group {
         })
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         // If there is nobody left, there is nobody to tell.
         let _ = killpg(self.leader, signal);
     }
@@ -95,24 +95,44 @@ impl Group {
         }
     }
 
-    /// The command was stopped: by Ctrl-Z, or because it wanted the terminal and did not have it.
+    /// Forwards a signal.
+    pub(crate) fn forward(&self, signal: Signal) {
+        self.signal(signal);
+        // What is stopped would hear of it some other day, as who closes a terminal knows.
+        if matches!(signal, Signal::SIGHUP | Signal::SIGTERM) {
+            self.signal(Signal::SIGCONT);
+        }
+    }
+
+    /// The command was stopped: by Ctrl-Z, or because it wanted the terminal and did not have it. To the shell, glock
+    /// and the command are one: both stop, and both go on.
     fn stopped(&self, signal: i32) {
         let Some(terminal) = &self.terminal else {
             return;
         };
-        let wants_it = [Signal::SIGTTIN as i32, Signal::SIGTTOU as i32].contains(&signal);
-        if wants_it && terminal.is_ours() {
-            terminal.give(self.leader);
-        } else if wants_it || !terminal.is(self.leader) {
-            // Somebody else is in the foreground, or the command was stopped by somebody who knows why.
-            return;
-        } else {
-            // As if glock and the command were one to the shell: both stop, and both go on.
-            terminal.give(getpgrp());
-            let _ = kill(getpid(), Signal::SIGSTOP);
-            if terminal.is_ours() {
-                terminal.give(self.leader);
+        let wanted = [Signal::SIGTTIN, Signal::SIGTTOU];
+        let wanted = wanted.into_iter().find(|wanted| *wanted as i32 == signal);
+        let stop = match wanted {
+            Some(_) if terminal.is_ours() => None,
+            // In the background.
+            Some(wanted) => Some(wanted),
+            None if terminal.is(self.leader) => Some(Signal::SIGTSTP),
+            // By somebody who has a reason, and will let it go on.
+            None => return,
+        };
+        if let Some(stop) = stop {
+            if is_orphaned() {
+                // There is no shell that would let it go on.
+                return;
             }
+            if terminal.is(self.leader) {
+                terminal.give(getpgrp());
+            }
+            // Here it stays, until the shell lets it go on.
+            let _ = kill(getpid(), stop);
+        }
+        if terminal.is_ours() {
+            terminal.give(self.leader);
         }
         self.signal(Signal::SIGCONT);
     }
@@ -157,6 +177,11 @@ impl Drop for Group {
             terminal.give(getpgrp());
         }
     }
+}
+
+/// Whether whoever started this process is gone, so that nothing in its session cares for it.
+fn is_orphaned() -> bool {
+    getsid(Some(getppid())) != getsid(None)
 }
 
 /// The terminal that this process can be stopped from.

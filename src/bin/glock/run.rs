@@ -27,7 +27,7 @@ pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
     let outcome = loop {
         tokio::select! {
             code = group.ended() => break Ok(code),
-            signal = signals.next() => group.signal(signal),
+            signal = signals.next() => group.forward(signal),
             lost = &mut lost => {
                 let name = text(guard.name());
                 let message = format!("the lock {name} is lost, so the command was ended: {lost}");
