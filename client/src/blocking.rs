@@ -6,7 +6,7 @@
 //! use glockd_client::blocking::Client;
 //!
 //! let client = Client::connect("unix:/run/glockd.sock")?;
-//! let guard = client.acquire(client.lock("nightly report").wait(Duration::from_secs(5)))?;
+//! let guard = client.lock("nightly report").wait(Duration::from_secs(5)).acquire()?;
 //! for chapter in 1..=7 {
 //!     if guard.is_lost() {
 //!         break; // somebody else may write it now
@@ -23,12 +23,20 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::{Error, HeldLock, LockKind, LockRequest, Lost, NamedClient, Owner};
+use crate::{Error, HeldLock, LockKind, Lost, NamedClient, Owner};
 
 /// A [client](crate::Client) whose calls block. It has a thread that watches its connections. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Client {
     client: crate::Client,
+    thread: Arc<Thread>,
+}
+
+/// A [lock to be acquired](crate::LockRequest).
+#[derive(Clone, Debug)]
+#[must_use = "a lock is held only once it is acquired"]
+pub struct LockRequest {
+    request: crate::LockRequest,
     thread: Arc<Thread>,
 }
 
@@ -104,25 +112,20 @@ impl Client {
         &self.client
     }
 
-    /// The exclusive lock of this name, to be [acquired](Client::acquire).
+    /// The exclusive lock of this name, to be acquired.
     pub fn lock(&self, name: impl AsRef<[u8]>) -> LockRequest {
-        self.client.lock(name)
+        LockRequest {
+            request: self.client.lock(name),
+            thread: Arc::clone(&self.thread),
+        }
     }
 
-    /// The shared lock of this name, to be [acquired](Client::acquire).
+    /// The shared lock of this name, to be acquired. It has nothing to do with the exclusive one.
     pub fn shared(&self, name: impl AsRef<[u8]>) -> LockRequest {
-        self.client.shared(name)
-    }
-
-    /// As [`LockRequest::acquire`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn acquire(&self, request: LockRequest) -> Result<LockGuard, Error> {
-        let guard = self.thread.run(request.acquire())?;
-        let thread = Arc::clone(&self.thread);
-        Ok(LockGuard { guard, thread })
+        LockRequest {
+            request: self.client.shared(name),
+            thread: Arc::clone(&self.thread),
+        }
     }
 
     /// As [`Client::reconnect`](crate::Client::reconnect).
@@ -210,6 +213,39 @@ impl Client {
     pub fn ping(&self) -> Result<Duration, Error> {
         let client = self.client.clone();
         self.thread.run(async move { client.ping().await })
+    }
+}
+
+impl LockRequest {
+    /// As [`LockRequest::limit`](crate::LockRequest::limit).
+    pub fn limit(mut self, limit: u32) -> LockRequest {
+        self.request = self.request.limit(limit);
+        self
+    }
+
+    /// As [`LockRequest::wait`](crate::LockRequest::wait).
+    pub fn wait(mut self, at_most: Duration) -> LockRequest {
+        self.request = self.request.wait(at_most);
+        self
+    }
+
+    /// As [`LockRequest::wait_forever`](crate::LockRequest::wait_forever).
+    pub fn wait_forever(mut self) -> LockRequest {
+        self.request = self.request.wait_forever();
+        self
+    }
+
+    /// As [`LockRequest::acquire`](crate::LockRequest::acquire).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn acquire(self) -> Result<LockGuard, Error> {
+        let guard = self.thread.run(self.request.acquire())?;
+        Ok(LockGuard {
+            guard,
+            thread: self.thread,
+        })
     }
 }
 

@@ -1,5 +1,9 @@
 //! A lock that is held.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
 use glockd_protocol::{Command, LockKind, Reply, Verb};
 use tokio::sync::oneshot;
 
@@ -36,7 +40,8 @@ pub(crate) struct Held {
     key: Key,
     pub(crate) holders: u32,
     token: Option<u64>,
-    is_released: bool,
+    /// Known to whoever watches for the loss, too.
+    is_released: Arc<AtomicBool>,
 }
 
 impl Held {
@@ -46,13 +51,13 @@ impl Held {
             key,
             holders,
             token,
-            is_released: false,
+            is_released: Arc::default(),
         }
     }
 
     /// Sends the release, now.
     fn release(&mut self) -> oneshot::Receiver<Vec<u8>> {
-        self.is_released = true;
+        self.is_released.store(true, Release);
         let name = self.key.1.as_slice().into();
         self.lease.connection.send(&match self.key.0 {
             LockKind::Exclusive => Command::Release(name),
@@ -84,7 +89,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.is_released {
+        if !self.is_released.load(Acquire) {
             // Sent before the lease ends, so whoever gets this lock on the same connection comes later.
             drop(self.release());
         }
@@ -127,7 +132,16 @@ impl LockGuard {
     /// A server that is gone without a word is noticed within 20 seconds, by TCP's questions: sooner than the server
     /// gives up a client, but not before somebody else can have the lock from one that was started anew.
     pub fn lost(&self) -> impl Future<Output = Lost> + Send + 'static {
-        self.held.lease.connection.when_lost()
+        let lost = self.held.lease.connection.when_lost();
+        let is_released = Arc::clone(&self.held.is_released);
+        async move {
+            let lost = lost.await;
+            // What is released cannot be lost.
+            if is_released.load(Acquire) {
+                std::future::pending::<()>().await;
+            }
+            lost
+        }
     }
 
     /// Whether the connection is known to be gone.

@@ -165,11 +165,11 @@ impl Task {
         }
         input.drain(..taken);
         self.input = input;
-        // A message is a whole reply, so nothing has to be asked to find its end.
+        // A message is a whole reply, so nothing has to be asked to find its end. If something was, as the reply was
+        // late, that has an answer of its own, which is to be awaited.
+        let is_whole = |expect: &mut Expect| matches!(expect, Expect::Unended(unended) if unended.end.is_none());
         if received == Received::Message
-            && let Some(Expect::Unended(unended)) = self
-                .expected
-                .pop_front_if(|expect| matches!(expect, Expect::Unended(_)))
+            && let Some(Expect::Unended(unended)) = self.expected.pop_front_if(is_whole)
         {
             let _ = unended.reply.send(unended.lines);
         }

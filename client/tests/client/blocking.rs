@@ -14,7 +14,7 @@ fn it_blocks() {
     let mut served = runtime.block_on(serve());
     let builder = glockd_client::Client::builder(&served.unix()).name("thread");
     let client = Client::build(builder).unwrap();
-    let guard = client.acquire(client.lock("held")).unwrap();
+    let guard = client.lock("held").acquire().unwrap();
     assert_eq!((guard.name(), guard.holders()), (&b"held"[..], 1));
     assert!(guard.fence().is_some());
     assert!(client.is_locked("held").unwrap());
@@ -24,12 +24,15 @@ fn it_blocks() {
     assert_eq!(client.clients(None).unwrap().len(), 1);
     assert!(!client.statistics().unwrap().is_empty());
     client.ping().unwrap();
-    let error = client.acquire(client.lock("held").wait(Duration::from_millis(10)));
+    let error = client
+        .lock("held")
+        .wait(Duration::from_millis(10))
+        .acquire();
     assert!(error.unwrap_err().is_refusal());
 
     let waits = std::thread::spawn({
         let client = client.clone();
-        move || client.acquire(client.lock("held").wait_forever())
+        move || client.lock("held").wait_forever().acquire()
     });
     guard.release().unwrap();
     let guard = waits.join().unwrap().unwrap();

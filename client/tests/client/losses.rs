@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use glockd_client::{Client, Error, Lost};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::servers::{connect, serve, until, within};
 
@@ -32,6 +32,86 @@ async fn a_guard_says_that_its_lock_is_lost() {
         assert!(guard.is_lost());
         let error = guard.release().await.unwrap_err();
         assert!(matches!(error, Error::Lost(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_released_is_not_lost() {
+    let mut served = serve().await;
+    let client = connect(&served.unix()).await;
+    let guard = client.lock("held").acquire().await.unwrap();
+    let lost = guard.lost();
+    guard.release().await.unwrap();
+    let other = client.lock("other").acquire().await.unwrap();
+    served.stop().await;
+    within(other.lost()).await;
+    let soon = tokio::time::timeout(Duration::from_millis(20), lost).await;
+    assert!(soon.is_err(), "{soon:?}");
+}
+
+/// Over a WebSocket a reply says by itself where it ends, but that may be after something was asked to find it.
+#[tokio::test]
+async fn a_slow_network_makes_things_slow_not_wrong() {
+    let served = serve().await;
+    for (way, url) in served.modern().into_iter().enumerate() {
+        // Longer than a server may take to answer `hello`, before it is asked for something else.
+        let slow = slowed(&url, Duration::from_millis(1200)).await;
+        let client = connect(&slow).await;
+        assert!(client.features().wait, "{url}");
+        let guard = client.lock(format!("{way}")).acquire().await.unwrap();
+        guard.release().await.unwrap();
+    }
+}
+
+/// What leads to the same server, and takes this much longer to answer.
+async fn slowed(url: &str, by: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (scheme, place) = url.split_once(':').unwrap();
+    let (scheme, place) = (scheme.to_owned(), place.trim_matches('/').to_owned());
+    let slow = match &*scheme {
+        "ws" => format!("ws://127.0.0.1:{port}/"),
+        _ => format!("tcp://127.0.0.1:{port}"),
+    };
+    let unix = format!("/{place}");
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (scheme, place, unix) = (scheme.clone(), place.clone(), unix.clone());
+            tokio::spawn(async move {
+                match &*scheme {
+                    "unix" => relay(client, UnixStream::connect(unix).await.unwrap(), by).await,
+                    _ => relay(client, TcpStream::connect(place).await.unwrap(), by).await,
+                }
+            });
+        }
+    });
+    slow
+}
+
+async fn relay(client: TcpStream, server: impl AsyncRead + AsyncWrite, by: Duration) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = tokio::io::split(server);
+    let later = async {
+        let (sender, mut late) = tokio::sync::mpsc::unbounded_channel();
+        let read = async move {
+            let mut read = [0; 4096];
+            while let Ok(length @ 1..) = from_server.read(&mut read).await {
+                let _ = sender.send((tokio::time::Instant::now() + by, read[..length].to_vec()));
+            }
+        };
+        let write = async move {
+            while let Some((when, bytes)) = late.recv().await {
+                tokio::time::sleep_until(when).await;
+                if to_client.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::join!(read, write);
+    };
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+        () = later => {}
     }
 }
 

@@ -172,7 +172,7 @@ pub(crate) struct Get {
 Examples:
   glock inspect backup                            Prints `held` or `free`
   glock inspect -s gpu                            Prints how many hold it
-  until ! glock inspect -q deploy; do sleep 1; done")]
+  while glock inspect -q deploy; do sleep 1; done Better, but for old servers: glock run deploy -- true")]
 pub(crate) struct Inspect {
     /// The shared lock of this name
     #[arg(short, long)]

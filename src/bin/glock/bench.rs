@@ -214,25 +214,24 @@ fn watch(load: &Load, time: Option<Duration>) -> Option<Duration> {
     })
 }
 
-/// Runs some of the connections.
+/// Runs some of the connections. Whatever goes wrong with them, those of other threads do not wait for them.
 fn one_thread(load: &Arc<Load>, connections: Vec<u32>) -> Result<Tally, Failure> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .event_interval(256)
         .build()
-        .map_err(Failure::of_system)?;
-    let outcome = runtime.block_on(async {
-        tokio::select! {
-            outcome = all(load, connections) => outcome,
-            silent = stalled(load) => Err(Failure::unavailable(format!(
-                "the server has not answered for {silent:?}"
-            ))),
-        }
+        .map_err(Failure::of_system);
+    let outcome = runtime.and_then(|runtime| {
+        runtime.block_on(async {
+            tokio::select! {
+                outcome = all(load, connections) => outcome,
+                silent = stalled(load) => Err(Failure::unavailable(format!(
+                    "the server has not answered for {silent:?}"
+                ))),
+            }
+        })
     });
-    if outcome.is_err() {
-        load.fail();
-    }
-    outcome
+    outcome.inspect_err(|_| load.fail())
 }
 
 async fn all(load: &Arc<Load>, connections: Vec<u32>) -> Result<Tally, Failure> {
