@@ -56,11 +56,13 @@ pub(crate) struct Usage {
 }
 
 impl Connection {
-    /// Starts to talk. `name` is what the connection is to be known as.
+    /// Starts to talk. `name` is what the connection is to be known as. A server that is known to be plain is not asked
+    /// what it can do.
     pub(crate) async fn open(
         wire: Wire,
         name: Option<&[u8]>,
         reply_timeout: Duration,
+        is_plain: bool,
     ) -> Result<Connection, Error> {
         let (requests, receiver) = mpsc::unbounded_channel();
         let (loser, lost) = watch::channel(None);
@@ -74,11 +76,11 @@ impl Connection {
             features: Features::default(),
             usage: Mutex::default(),
         };
-        let hello = connection
-            .unended(&Command::Hello, HELLO_WITHIN, true)
-            .await?;
-        if let Some(line) = hello.first() {
-            connection.features = Features::read(line);
+        if !is_plain {
+            let hello = connection.unended(&Command::Hello, HELLO_WITHIN, true);
+            if let Some(line) = hello.await?.first() {
+                connection.features = Features::read(line);
+            }
         }
         if let Some(name) = name {
             let iam = Command::Iam(Some(name.into()));
@@ -106,6 +108,11 @@ impl Connection {
             None if self.lost.has_changed().is_err() => Some(Lost::Closed),
             None => None,
         }
+    }
+
+    /// Why it is gone, if that was not our own doing, which is nothing to be told.
+    pub(crate) fn was_lost(&self) -> Option<Lost> {
+        self.lost().filter(|lost| !matches!(lost, Lost::Abandoned))
     }
 
     /// Resolves when it is gone, with the reason.

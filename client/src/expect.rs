@@ -54,6 +54,8 @@ pub(crate) struct Unended {
     pub(crate) silence: Duration,
     /// What is answered once all was.
     pub(crate) end: Option<Vec<u8>>,
+    /// How often that was asked for.
+    pub(crate) asked: u32,
     pub(crate) lines: Vec<Vec<u8>>,
     pub(crate) reply: oneshot::Sender<Vec<Vec<u8>>>,
 }
@@ -74,6 +76,7 @@ impl Unended {
             is_one,
             silence,
             end: None,
+            asked: 0,
             lines: Vec::new(),
             reply,
         }

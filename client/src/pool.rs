@@ -93,6 +93,7 @@ impl Pool {
         {
             let mut state = self.state();
             state.tidy();
+            state.check_for_loss(key)?;
             let mut connections = state.connections.iter();
             if let Some(lease) =
                 connections.find_map(|connection| self.try_lease(connection, key, how))
@@ -102,9 +103,14 @@ impl Pool {
             state.check_for_reconnect(self.options.reconnects)?;
         }
         let connection = self.open().await?;
-        // Before anybody else sees it, so that nothing stands against it.
+        let mut state = self.state();
+        // Meanwhile all may have been lost.
+        state.tidy();
+        state.check_for_loss(key)?;
+        state.check_for_reconnect(self.options.reconnects)?;
         let lease = self.try_lease(&connection, key, how);
-        self.state().add(connection);
+        state.add(connection);
+        drop(state);
         lease.ok_or(Error::Lost(Lost::Closed))
     }
 
@@ -119,7 +125,10 @@ impl Pool {
             state.check_for_reconnect(true)?;
         }
         let connection = self.open().await?;
-        self.state().add(connection);
+        let mut state = self.state();
+        state.tidy();
+        state.check_for_reconnect(true)?;
+        state.add(connection);
         Ok(())
     }
 
@@ -128,14 +137,20 @@ impl Pool {
             endpoint: self.endpoint.clone(),
             source,
         };
-        let within = self.options.connect_timeout;
-        let wire = match timeout(within, Wire::connect(&self.endpoint)).await {
-            Ok(connected) => connected.map_err(failed)?,
-            Err(_) => return Err(failed(std::io::ErrorKind::TimedOut.into())),
+        // The original is silent when it is asked what it can do, so it is asked once.
+        let is_plain = {
+            let state = self.state();
+            state.lives() && state.features == Features::default()
         };
         let name = self.options.name.as_deref();
-        let connection = Connection::open(wire, name, self.options.reply_timeout).await?;
-        Ok(Arc::new(connection))
+        let opened = timeout(self.options.connect_timeout, async {
+            let wire = Wire::connect(&self.endpoint).await.map_err(failed)?;
+            Connection::open(wire, name, self.options.reply_timeout, is_plain).await
+        });
+        match opened.await {
+            Ok(connection) => Ok(Arc::new(connection?)),
+            Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
+        }
     }
 
     fn try_lease(
@@ -185,23 +200,31 @@ impl State {
         let (mut idle, mut lost) = (0, None);
         self.connections.retain(|connection| {
             let leases = connection.usage().leases;
-            match connection.lost() {
-                None => {
-                    idle += usize::from(leases == 0);
-                    leases > 0 || idle <= IDLE
-                }
-                // That was our own doing, and is nothing to be told.
-                Some(Lost::Abandoned) => leases > 0,
-                Some(reason) => {
-                    lost = Some(reason);
-                    leases > 0
-                }
+            if connection.lost().is_none() {
+                idle += usize::from(leases == 0);
+                return leases > 0 || idle <= IDLE;
             }
+            lost = connection.was_lost().or(lost.take());
+            leases > 0
         });
         self.lost = match self.lives() {
             true => None,
             false => lost.or(self.lost.take()),
         };
+    }
+
+    /// Whether somebody still believes to hold this lock, through a connection that is lost.
+    fn check_for_loss(&self, key: Option<&Key>) -> Result<(), Error> {
+        let believed = |connection: &Arc<Connection>| {
+            let lost = connection.was_lost()?;
+            let usage = connection.usage();
+            key.is_some_and(|key| usage.keys.contains(key))
+                .then_some(lost)
+        };
+        match self.connections.iter().find_map(believed) {
+            Some(lost) => Err(Error::LocksLost(lost)),
+            None => Ok(()),
+        }
     }
 
     /// Whether there may be a new connection: if all are lost, only if that was asked for, and nobody believes to
@@ -210,8 +233,10 @@ impl State {
         let Some(lost) = self.lost.clone().filter(|_| !self.lives()) else {
             return Ok(());
         };
-        let mut connections = self.connections.iter();
-        if connections.any(|connection| !connection.usage().keys.is_empty()) {
+        let believed = |connection: &Arc<Connection>| {
+            connection.was_lost().is_some() && !connection.usage().keys.is_empty()
+        };
+        if self.connections.iter().any(believed) {
             return Err(Error::LocksLost(lost));
         }
         match reconnects {

@@ -31,12 +31,20 @@ pub(crate) struct Task {
     outgoing: Outgoing,
     input: Vec<u8>,
     is_serial: bool,
+    /// In the name of what is asked to find the end of a reply; another one each time.
+    nonce: u64,
+    /// An answer to that which may come once more.
+    late: Option<Vec<u8>>,
     /// How many pongs are to come that no other reply waits for.
     pings: usize,
     /// When something last came, or was asked of a server that owed nothing.
     heard: Instant,
     reply_timeout: Duration,
 }
+
+/// How long after the end of a reply was asked for it is asked for again: the original loses the question if that comes
+/// together with what was asked before.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is sent during a wait, to see whether the server is there. Its answer looks like nothing else that can come.
 const PING: &[u8] = b"ping glockd-client waits\n";
@@ -56,6 +64,8 @@ impl Task {
             outgoing: Outgoing::default(),
             input: Vec::new(),
             is_serial: true,
+            nonce: fastrand::u64(..),
+            late: None,
             pings: 0,
             heard: Instant::now(),
             reply_timeout,
@@ -85,12 +95,14 @@ impl Task {
                 return Lost::Abandoned;
             }
             let (wire, outgoing, input) = (&mut self.wire, &mut self.outgoing, &mut self.input);
-            let deadline = match self.expected.front() {
+            let within = match self.expected.front() {
                 _ if self.queue.is_empty() && self.expected.is_empty() => None,
                 Some(Expect::Unended(unended)) if unended.end.is_none() => Some(unended.silence),
+                Some(Expect::Unended(_)) => Some(ASKED_AGAIN.min(self.reply_timeout)),
                 _ => Some(self.reply_timeout),
             };
-            let deadline = deadline.map(|within| self.heard + within);
+            // What is too far off is never.
+            let deadline = within.and_then(|within| self.heard.checked_add(within));
             tokio::select! {
                 received = poll_fn(|context| wire.poll(context, outgoing, input)) => match received {
                     Ok(Some(received)) => {
@@ -115,6 +127,7 @@ impl Task {
     }
 
     fn start(&mut self, request: Request) {
+        self.nonce = self.nonce.wrapping_add(1);
         if self.expected.is_empty() {
             self.heard = Instant::now();
         }
@@ -125,8 +138,9 @@ impl Task {
     /// Nothing has come for as long as there should have.
     fn miss(&mut self) -> Result<(), Lost> {
         let question = match self.expected.front_mut() {
-            Some(Expect::Unended(unended)) if unended.end.is_none() => {
-                let name = format!("glockd-client {:016x}", fastrand::u64(..));
+            Some(Expect::Unended(unended)) if ASKED_AGAIN * unended.asked <= self.reply_timeout => {
+                unended.asked += 1;
+                let name = format!("glockd-client {:016x}", self.nonce);
                 let mut answer = Vec::new();
                 let reply = Reply::Inspect {
                     locked: false,
@@ -181,6 +195,9 @@ impl Task {
             self.pings -= 1;
             return Ok(());
         }
+        if self.late.as_deref() == Some(line) {
+            return Ok(());
+        }
         let Some(expect) = self.expected.pop_front() else {
             // Nothing is ever sent unasked.
             return Err(Lost::Unexpected(line.to_vec()));
@@ -189,6 +206,16 @@ impl Task {
             && features(line).is_some()
         {
             self.is_serial = false;
+        }
+        if let Expect::Unended(Unended {
+            end: Some(end),
+            asked: 2..,
+            ..
+        }) = &expect
+            && end == line
+        {
+            // It will be answered as often as it was asked, or not.
+            self.late = Some(end.clone());
         }
         match expect.step(line)? {
             Step::More(expect) => self.expected.push_front(expect),

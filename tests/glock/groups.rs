@@ -171,6 +171,20 @@ fn a_command_that_is_stopped_keeps_the_lock() {
     running.exited(5);
 }
 
+/// While what the command has left behind takes its time, all is as before.
+#[test]
+fn the_lock_may_be_lost_at_the_very_end() {
+    let mut served = Served::new();
+    let script = "sh -c 'trap \"\" TERM; trap \"echo heard\" USR1; echo up; touch deaf; while :; do sleep 0.05; done' &
+        until [ -e deaf ]; do sleep 0.01; done";
+    let mut running = up(&served, "--grace 2 job", script);
+    // It is not known when the command ends; but by then this has been heard by somebody.
+    running.signal(Signal::USR1);
+    running.await_line("heard");
+    served.stop();
+    running.exited(3);
+}
+
 /// What leaves the group is nobody's concern; but when it ends, somebody has to bury it.
 #[test]
 fn what_leaves_the_group_is_buried() {

@@ -168,4 +168,7 @@ fn who_stops_to_read_is_no_failure() {
     let mut shell = served.shell("glock watch --json -i 0.01 | head -n 1 > first; wait");
     shell.stderr(Stdio::piped());
     assert_eq!(finish(shell).printed(), "");
+    // But where the answer is the exit code, that is the same.
+    let shell = served.shell("(glock inspect free; echo $? > code) | true; cat code");
+    assert_eq!(finish(shell).printed(), "1\n");
 }

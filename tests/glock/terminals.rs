@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::served::{Running, Served};
+use crate::served::{Running, Served, until};
 
 /// A shell with a terminal.
 fn shell(served: &Served) -> Option<Running> {
@@ -59,11 +59,54 @@ fn keys_are_for_the_command() {
     shell.input(b"\x03");
     shell.read_to("interrupted");
     shell.read_to("code 6");
-    shell.input(b"glock run job -- sh -c 'echo up; exec sleep 60'; echo code $?\n");
+    // A loop of commands ends with the one that a key ends.
+    shell.input(b"for i in 1 2; do glock run job -- sh -c 'echo up $0; exec sleep 60' $i; done\n");
+    shell.read_to("up 1");
+    shell.input(b"\x03");
+    served.await_answer("i job", "0 Lock Not Locked: job");
+    shell.input(b"echo code $?\n");
+    let shown = shell.read_to("code 130");
+    assert!(!shown.contains("up 2"), "{shown:?}");
+    // So does a script.
+    shell.input(b"sh -c 'glock run job -- sh -c \"echo up; exec sleep 60\"; echo went on'\n");
     shell.read_to("up");
     shell.input(b"\x03");
-    shell.read_to("code 130");
-    assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
+    served.await_answer("i job", "0 Lock Not Locked: job");
+    shell.input(b"echo code $?\n");
+    let shown = shell.read_to("code 130");
+    assert!(!shown.contains("went on"), "{shown:?}");
+}
+
+#[test]
+fn a_script_stops_as_a_whole() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    let script = b"sh -c 'glock run job -- sh -c \"echo up; read name; echo hello \\$name\"; echo went on'\n";
+    shell.input(script);
+    shell.read_to("up");
+    shell.input(b"\x1a");
+    shell.read_to("Stopped");
+    shell.input(b"fg\nagain\n");
+    shell.read_to("hello again");
+    shell.read_to("went on");
+}
+
+/// Its output goes elsewhere, so it is not put in the foreground; but a key stops it all the same.
+#[test]
+fn a_command_in_a_pipeline_stops_with_glock() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    shell.input(b"glock run job -- sh -c 'until [ -e go ]; do sleep 0.05; done; echo on' | cat\n");
+    served.await_answer("i job", "1 Lock Is Locked: job");
+    shell.input(b"\x1a");
+    shell.read_to("Stopped");
+    shell.input(b"touch go; fg\n");
+    shell.read_to("on");
+    served.await_answer("i job", "0 Lock Not Locked: job");
 }
 
 #[test]
@@ -138,8 +181,18 @@ fn a_wait_ends_by_a_key() {
     let _held = served.asked("g job");
     shell.input(b"glock run job -- true; echo code $?\n");
     served.await_answer("own job", "2 Lock Owners: job");
-    shell.input(b"\x03");
-    shell.read_to("code 130");
+    // Or only stops by one.
+    shell.input(b"\x1a");
+    shell.read_to("Stopped");
+    assert_eq!(served.ask("own job"), "2 Lock Owners: job");
+    shell.input(b"echo rea''dy; fg\n");
+    shell.read_to("ready");
+    // It is not said when the shell is done with that.
+    let is_ended = || {
+        shell.input(b"\x03");
+        served.ask("own job") == "1 Lock Owners: job"
+    };
+    until(is_ended, "it waits");
 }
 
 #[test]

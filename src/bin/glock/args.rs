@@ -48,7 +48,10 @@ pub(crate) struct Args {
 impl Args {
     /// Where the server is.
     pub(crate) fn server(&self) -> Result<String, Failure> {
-        let server = self.server.clone().or_else(|| env::var_os("GLOCKD_SERVER"));
+        let server = self
+            .server
+            .clone()
+            .or_else(|| env::var_os("GLOCKD_SERVER").filter(|server| !server.is_empty()));
         match server.map(OsString::into_string) {
             None => Ok("tcp://localhost:9999".to_owned()),
             Some(Ok(server)) => Ok(server),
@@ -275,7 +278,7 @@ pub(crate) struct Watch {
     #[arg(short, long, value_name = "SECS", value_parser = seconds, default_value = "1")]
     pub(crate) interval: Duration,
     /// How often; by default until it is told to end
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) output: Output,

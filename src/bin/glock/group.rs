@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::unistd::{Pid, getpgrp, getpid, getppid, getsid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +23,9 @@ use crate::start;
 /// How often it is looked whether a group has ended: some of it may be nobody's child here, whose end is not seen.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Whoever was stopped and went on has taken longer than this.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
 /// How long what was killed may take to be gone. It is not up to it any more.
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -30,11 +33,25 @@ const KILLED_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Group {
     /// The command itself, which leads the group.
     leader: Pid,
-    /// How it has ended, as an exit code.
-    ended: Option<u8>,
+    ended: Option<End>,
     changes: unix::Signal,
     terminal: Option<Terminal>,
+    /// Whether the command has the terminal whenever glock could have it.
+    has_foreground: bool,
 }
+
+/// How a command has ended.
+#[derive(Clone, Copy)]
+pub(crate) struct End {
+    /// As a shell says it.
+    pub(crate) code: u8,
+    /// The signal, if it was one that a key of the terminal sends, and the command had the terminal.
+    pub(crate) by_key: Option<Signal>,
+}
+
+/// All that are in the group.
+#[derive(Clone, Copy)]
+pub(crate) struct Members(Pid);
 
 impl Group {
     /// Starts the command.
@@ -58,20 +75,28 @@ impl Group {
             ended: None,
             changes,
             terminal,
+            has_foreground,
         })
     }
 
-    fn signal(&self, signal: Signal) {
-        // If there is nobody left, there is nobody to tell.
-        let _ = killpg(self.leader, signal);
+    pub(crate) fn members(&self) -> Members {
+        Members(self.leader)
     }
 
-    /// Waits for the command to end: its exit code, or what a shell says of a signal. Cancel-safe.
-    pub(crate) async fn ended(&mut self) -> u8 {
+    /// Passes on a signal that glock got.
+    pub(crate) fn forward(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGTSTP if self.terminal.is_some() => self.stop_together(),
+            signal => self.members().forward(signal),
+        }
+    }
+
+    /// Waits for the command to end. Cancel-safe.
+    pub(crate) async fn ended(&mut self) -> End {
         loop {
-            self.look();
+            self.look(true);
             match self.ended {
-                Some(code) => return code,
+                Some(end) => return end,
                 None => drop(self.changes.recv().await),
             }
         }
@@ -79,24 +104,123 @@ impl Group {
 
     /// Sees what has become of the command, and of whatever else has become a child of glock's. (By rustix: nix has no
     /// word for real-time signals, and forgets whom they have ended.)
-    fn look(&mut self) {
+    fn look(&mut self, heeds_stops: bool) {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         while let Ok(Some((pid, status))) = wait(options) {
             if pid.as_raw_pid() != self.leader.as_raw() {
                 continue;
             }
             if let Some(signal) = status.stopping_signal() {
-                self.stopped(signal);
+                if heeds_stops {
+                    self.stopped(signal);
+                }
             } else if let Some(signal) = status.terminating_signal() {
-                self.ended = Some(exit_code(signal));
+                let mut keys = [Signal::SIGINT, Signal::SIGQUIT].into_iter();
+                self.ended = Some(End {
+                    code: exit_code(signal),
+                    by_key: keys.find(|key| *key as i32 == signal && self.has_terminal()),
+                });
             } else if let Some(code) = status.exit_status() {
-                self.ended = Some(code.to_le_bytes()[0]);
+                self.ended = Some(End {
+                    code: code.to_le_bytes()[0],
+                    by_key: None,
+                });
             }
         }
     }
 
-    /// Forwards a signal.
-    pub(crate) fn forward(&self, signal: Signal) {
+    fn has_terminal(&self) -> bool {
+        let terminal = self.terminal.as_ref();
+        terminal.is_some_and(|terminal| terminal.is(self.leader))
+    }
+
+    /// The command was stopped: by Ctrl-Z, or because it wanted the terminal and did not have it. To the shell, glock
+    /// and the command are one: both stop, and both go on.
+    fn stopped(&mut self, signal: i32) {
+        let Some(terminal) = &self.terminal else {
+            return;
+        };
+        let wanted = [Signal::SIGTTIN, Signal::SIGTTOU];
+        match wanted.into_iter().find(|wanted| *wanted as i32 == signal) {
+            // In the background, where this happens to all that a shell has started together. If there is no shell that
+            // would let them go on, the kernel stops nobody by it; then only the command is, until somebody ends it.
+            Some(wanted) => {
+                let start = Instant::now();
+                if !terminal.is_ours() {
+                    let _ = killpg(getpgrp(), wanted);
+                }
+                if terminal.is_ours() {
+                    self.has_foreground = true;
+                    self.go_on();
+                } else if start.elapsed() > AT_ONCE {
+                    self.go_on();
+                }
+            }
+            // To all that the shell has started together with this; and to this, which sees to the rest.
+            None if terminal.is(self.leader) => {
+                terminal.give(getpgrp());
+                let _ = killpg(getpgrp(), Signal::SIGTSTP);
+            }
+            // By somebody who has a reason, and will let it go on.
+            None => {}
+        }
+    }
+
+    /// Stops the command, and glock, until the shell lets them go on.
+    fn stop_together(&mut self) {
+        self.members().signal(Signal::SIGTSTP);
+        // One that is not caught, and that the kernel takes for nothing where no shell would let this go on.
+        let _ = kill(getpid(), Signal::SIGTTIN);
+        // That the command has stopped is no news.
+        self.look(false);
+        self.go_on();
+    }
+
+    /// Lets the command go on, with the terminal if it had that.
+    fn go_on(&self) {
+        if let Some(terminal) = &self.terminal
+            && self.has_foreground
+            && terminal.is_ours()
+        {
+            terminal.give(self.leader);
+        }
+        self.members().signal(Signal::SIGCONT);
+    }
+
+    /// Ends whatever is left in the group: by SIGTERM, and after `grace` by SIGKILL. Returns when it is gone.
+    pub(crate) async fn end(mut self, grace: Duration) {
+        let start = Instant::now();
+        let (mut limit, mut is_killed) = (start.checked_add(grace), false);
+        self.look(true);
+        let members = self.members();
+        if members.live() {
+            members.forward(Signal::SIGTERM);
+        }
+        while members.live() {
+            let now = Instant::now();
+            if limit.is_some_and(|limit| limit <= now) {
+                if is_killed {
+                    break;
+                }
+                members.signal(Signal::SIGKILL);
+                (limit, is_killed) = (Some(now + KILLED_WITHIN), true);
+            }
+            tokio::select! {
+                _ = self.changes.recv() => {}
+                () = sleep_until(now + LOOK) => {}
+            }
+            self.look(true);
+        }
+    }
+}
+
+impl Members {
+    fn signal(self, signal: Signal) {
+        // If there is nobody left, there is nobody to tell.
+        let _ = killpg(self.0, signal);
+    }
+
+    pub(crate) fn forward(self, signal: Signal) {
         self.signal(signal);
         // What is stopped would hear of it some other day, as who closes a terminal knows.
         if matches!(signal, Signal::SIGHUP | Signal::SIGTERM) {
@@ -104,68 +228,8 @@ impl Group {
         }
     }
 
-    /// The command was stopped: by Ctrl-Z, or because it wanted the terminal and did not have it. To the shell, glock
-    /// and the command are one: both stop, and both go on.
-    fn stopped(&self, signal: i32) {
-        let Some(terminal) = &self.terminal else {
-            return;
-        };
-        let wanted = [Signal::SIGTTIN, Signal::SIGTTOU];
-        let wanted = wanted.into_iter().find(|wanted| *wanted as i32 == signal);
-        let stop = match wanted {
-            Some(_) if terminal.is_ours() => None,
-            // In the background.
-            Some(wanted) => Some(wanted),
-            None if terminal.is(self.leader) => Some(Signal::SIGTSTP),
-            // By somebody who has a reason, and will let it go on.
-            None => return,
-        };
-        if let Some(stop) = stop {
-            if is_orphaned() {
-                // There is no shell that would let it go on.
-                return;
-            }
-            if terminal.is(self.leader) {
-                terminal.give(getpgrp());
-            }
-            // Here it stays, until the shell lets it go on.
-            let _ = kill(getpid(), stop);
-        }
-        if terminal.is_ours() {
-            terminal.give(self.leader);
-        }
-        self.signal(Signal::SIGCONT);
-    }
-
-    /// Ends whatever is left in the group: by SIGTERM, and after `grace` by SIGKILL. Returns when it is gone.
-    pub(crate) async fn end(mut self, grace: Duration) {
-        let start = Instant::now();
-        let (mut limit, mut is_killed) = (start.checked_add(grace), false);
-        self.look();
-        if self.lives() {
-            self.signal(Signal::SIGTERM);
-            // What is stopped hears nothing.
-            self.signal(Signal::SIGCONT);
-        }
-        while self.lives() {
-            let now = Instant::now();
-            if limit.is_some_and(|limit| limit <= now) {
-                if is_killed {
-                    break;
-                }
-                self.signal(Signal::SIGKILL);
-                (limit, is_killed) = (Some(now + KILLED_WITHIN), true);
-            }
-            tokio::select! {
-                _ = self.changes.recv() => {}
-                () = sleep_until(now + LOOK) => {}
-            }
-            self.look();
-        }
-    }
-
-    fn lives(&self) -> bool {
-        killpg(self.leader, None) != Err(Errno::ESRCH)
+    fn live(self) -> bool {
+        killpg(self.0, None) != Err(Errno::ESRCH)
     }
 }
 
@@ -177,11 +241,6 @@ impl Drop for Group {
             terminal.give(getpgrp());
         }
     }
-}
-
-/// Whether whoever started this process is gone, so that nothing in its session cares for it.
-fn is_orphaned() -> bool {
-    getsid(Some(getppid())) != getsid(None)
 }
 
 /// The terminal that this process can be stopped from.

@@ -5,12 +5,13 @@ use std::thread;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::args::{Get, bytes};
 use crate::failure::{Failure, LOST};
 use crate::queries::kind;
-use crate::run::acquire;
-use crate::show::{print, put, text, token};
+use crate::run::{RELEASED_WITHIN, acquire};
+use crate::show::{put, tell, text, token};
 use crate::signals::{Signals, exit_code};
 
 pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
@@ -25,18 +26,18 @@ pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
         object.insert("kind".to_owned(), json!(kind(guard.kind())));
         object.insert("holders".to_owned(), json!(guard.holders()));
         object.insert("fence".to_owned(), token(guard.fence()));
-        print(&Value::Object(object).to_string())?;
+        tell(&Value::Object(object).to_string())?;
     } else {
         let fence = guard
             .fence()
             .map_or(String::new(), |token| format!(", fence {token}"));
-        print(&format!("held: {}{fence}", text(guard.name())))?;
+        tell(&format!("held: {}{fence}", text(guard.name())))?;
     }
     let lost = guard.lost();
     tokio::select! {
         () = end_of_input() => {}
         signal = signals.next() => {
-            let _ = guard.release().await;
+            let _ = timeout(RELEASED_WITHIN, guard.release()).await;
             return Ok(exit_code(signal as i32));
         }
         lost = lost => {
@@ -44,7 +45,10 @@ pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
             return Err(Failure::new(LOST, message));
         }
     }
-    guard.release().await?;
+    // If that takes longer, the end of the connection does it.
+    timeout(RELEASED_WITHIN, guard.release())
+        .await
+        .unwrap_or(Ok(()))?;
     Ok(0)
 }
 

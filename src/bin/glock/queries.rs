@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::args::{Inspect, Ls, Own, Ping, Stats, Who, bytes};
 use crate::failure::{CONFLICT, Failure};
-use crate::show::{age, print, put, table, text, token};
+use crate::show::{age, print, put, table, tell, text, token};
 
 pub(crate) async fn inspect(client: &Client, args: &Inspect) -> Result<u8, Failure> {
     let name = bytes(&args.name);
@@ -21,12 +21,12 @@ pub(crate) async fn inspect(client: &Client, args: &Inspect) -> Result<u8, Failu
         let mut object = Map::new();
         put(&mut object, "name", name);
         object.insert("holders".to_owned(), json!(holders));
-        print(&Value::Object(object).to_string())?;
+        tell(&Value::Object(object).to_string())?;
     } else if !args.quiet {
         match (args.shared, holders) {
-            (_, 0) => print("free")?,
-            (false, _) => print("held")?,
-            (true, holders) => print(&format!("held by {holders}"))?,
+            (_, 0) => tell("free")?,
+            (false, _) => tell("held")?,
+            (true, holders) => tell(&format!("held by {holders}"))?,
         }
     }
     Ok(if holders == 0 { CONFLICT } else { 0 })

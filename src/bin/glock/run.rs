@@ -1,8 +1,10 @@
 //! A command that runs while a lock is held.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use glockd_client::{Client, Error, LockGuard};
+use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
 use crate::args::{Lock, Run, bytes};
@@ -10,10 +12,11 @@ use crate::failure::{Failure, LOST};
 use crate::group::Group;
 use crate::show::{complain, text};
 use crate::signals::{Signals, exit_code};
+use crate::start;
 
 /// How long the server may take to say that the lock is released, when all is done. If it does not, the end of the
 /// connection releases it.
-const RELEASED_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const RELEASED_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
@@ -21,26 +24,47 @@ pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
         guard = acquire(server, &args.lock, bytes(&args.lock_name)) => guard?,
         signal = signals.next() => return Ok(exit_code(signal as i32)),
     };
-    let lost = guard.lost();
-    tokio::pin!(lost);
+    let mut lost = pin!(guard.lost());
     let mut group = Group::start(args.command(), guard.fence())?;
-    let outcome = loop {
+    signals.catch_stops()?;
+    let mut outcome = loop {
         tokio::select! {
-            code = group.ended() => break Ok(code),
+            end = group.ended() => break Ok(end),
             signal = signals.next() => group.forward(signal),
-            lost = &mut lost => {
-                let name = text(guard.name());
-                let message = format!("the lock {name} is lost, so the command was ended: {lost}");
-                break Err(Failure::new(LOST, message));
-            }
+            lost = &mut lost => break Err(lost),
         }
     };
-    group.end(args.grace).await;
-    if outcome.is_ok() {
-        let _ = timeout(RELEASED_WITHIN, guard.release()).await;
-        say(&args.lock, "released it");
+    let members = group.members();
+    {
+        let mut ended = pin!(group.end(args.grace));
+        loop {
+            tokio::select! {
+                () = &mut ended => break,
+                // There is no command any more to be stopped together with.
+                signal = signals.next() => if signal != Signal::SIGTSTP {
+                    members.forward(signal);
+                },
+                lost = &mut lost, if outcome.is_ok() => outcome = Err(lost),
+            }
+        }
     }
-    outcome
+    let name = text(guard.name());
+    let end = outcome.map_err(|lost| {
+        let message = format!("the lock {name} is lost, so the command was ended: {lost}");
+        Failure::new(LOST, message)
+    })?;
+    match timeout(RELEASED_WITHIN, guard.release()).await {
+        Ok(Ok(())) => say(&args.lock, &format!("released the lock {name}")),
+        Ok(Err(error)) => {
+            let message = format!("the lock {name} was lost before it was released: {error}");
+            return Err(Failure::new(LOST, message));
+        }
+        Err(_) => {}
+    }
+    if let Some(signal) = end.by_key {
+        start::end_all_by(signal);
+    }
+    Ok(end.code)
 }
 
 /// Gets the lock as the flags say.

@@ -18,6 +18,14 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// The same, where it does not matter whether anybody reads it.
+pub(crate) fn tell(text: &str) -> io::Result<()> {
+    print(text).or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
+}
+
 /// Says what is wrong, or what happens. If that cannot be said, there is nobody to tell that to.
 pub(crate) fn complain(message: &str) {
     complain_as_is(&format!("glock: {message}\n"));

@@ -9,8 +9,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 use crate::failure::Failure;
 
-/// Those that ask a process for something, and that it may catch. (Those of the terminal's job control have their
-/// own way: see [`group`](crate::group).)
+/// Those that ask a process for something, and that it may catch.
 const FORWARDED: [Signal; 6] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -27,16 +26,25 @@ impl Signals {
     /// Catches them; but those that whoever started this process wanted to be ignored, as nohup(1) does, are, here and
     /// by the command.
     pub(crate) fn new() -> Result<Signals, Failure> {
-        let ignored = ignored();
-        let mut caught = Vec::new();
+        let mut signals = Signals(Vec::new());
         for signal in FORWARDED {
-            let number = signal as i32;
-            if ignored & (1 << (number - 1)) == 0 {
-                let stream = unix::signal(SignalKind::from_raw(number));
-                caught.push((signal, stream.map_err(Failure::of_system)?));
-            }
+            signals.catch(signal)?;
         }
-        Ok(Signals(caught))
+        Ok(signals)
+    }
+
+    /// Catches Ctrl-Z, too, which until then stops this process, as any other.
+    pub(crate) fn catch_stops(&mut self) -> Result<(), Failure> {
+        self.catch(Signal::SIGTSTP)
+    }
+
+    fn catch(&mut self, signal: Signal) -> Result<(), Failure> {
+        let number = signal as i32;
+        if ignored() & (1 << (number - 1)) == 0 {
+            let stream = unix::signal(SignalKind::from_raw(number));
+            self.0.push((signal, stream.map_err(Failure::of_system)?));
+        }
+        Ok(())
     }
 
     /// The next one. Cancel-safe.

@@ -7,14 +7,18 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, id};
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::{getpgrp, getppid};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getpgrp, getppid};
 
 use crate::group::Terminal;
 use crate::show::{complain, text};
+use crate::signals::exit_code;
 
 /// What says that this process is to become a command. Nobody types that by accident.
 const BECOME: &str = "--become-the-command-of";
+
+/// What says that this process is to end by a signal.
+const END: &str = "--end-all-by";
 
 /// The program, as whoever started it has it, even if its file has been replaced.
 const SELF: &str = "/proc/self/exe";
@@ -39,13 +43,25 @@ pub(crate) fn command(command: &[OsString], has_foreground: bool) -> Command {
 /// cannot: then the exit code is as a shell's.
 pub(crate) fn in_child() -> Option<u8> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != BECOME {
+    let what = arguments.next()?;
+    if what == END {
+        let signal = arguments.next()?.to_str()?.parse().ok()?;
+        let _ = killpg(getpgrp(), Signal::try_from(signal).ok()?);
+        return Some(exit_code(signal));
+    }
+    if what != BECOME {
         return None;
     }
     let (parent, place, program) = (arguments.next()?, arguments.next()?, arguments.next()?);
     // A lock that is gone must not be used: if glock is killed, so is the command.
     let bound = set_pdeathsig(Signal::SIGKILL);
-    if bound.is_err() || getppid().to_string() != *parent.to_string_lossy() {
+    // From within a namespace of processes its parent cannot be seen; that is 0.
+    let is_orphan = ![
+        Pid::from_raw(0).to_string(),
+        parent.to_string_lossy().into_owned(),
+    ]
+    .contains(&getppid().to_string());
+    if bound.is_err() || is_orphan {
         complain("the lock was lost before the command could start");
         return Some(crate::failure::LOST);
     }
@@ -56,6 +72,14 @@ pub(crate) fn in_child() -> Option<u8> {
     }
     let error = Command::new(&program).args(arguments).exec();
     Some(not_run(&program, &error))
+}
+
+/// Ends this process by a signal, and tells all that the shell has started together with it: the key that ended the
+/// command was meant for them, too, or a loop of commands could not be interrupted. Another glock does that in the place
+/// of this one, because that catches no signals. Returns if it cannot be done.
+pub(crate) fn end_all_by(signal: Signal) {
+    let signal = (signal as i32).to_string();
+    let _ = Command::new(SELF).args([END, &signal]).exec();
 }
 
 fn not_run(program: &OsStr, error: &io::Error) -> u8 {
