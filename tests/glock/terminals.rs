@@ -100,8 +100,10 @@ fn a_command_in_a_pipeline_stops_with_glock() {
     let Some(mut shell) = shell(&served) else {
         return;
     };
-    shell.input(b"glock run job -- sh -c 'until [ -e go ]; do sleep 0.05; done; echo on' | cat\n");
+    shell.input(b"glock run job -- sh -c 'echo up; until [ -e go ]; do sleep 0.05; done; echo on' | sh -c 'read x; echo reader $x; exec cat'\n");
     served.await_answer("i job", "1 Lock Is Locked: job");
+    // What has not started yet would not be stopped.
+    shell.read_to("reader up");
     shell.input(b"\x1a");
     shell.read_to("Stopped");
     shell.input(b"touch go; fg\n");
