@@ -20,7 +20,7 @@ use nom::combinator::{eof, map, opt, rest};
 use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 
-use crate::white;
+use crate::white::{self, fold};
 use crate::{Command, LockKind, Verb};
 
 /// Why a frame is no command.
@@ -43,31 +43,35 @@ pub enum ParseError {
 /// with one that needs numbers, and they are not there. Every name is acceptable.
 #[inline(always)]
 pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
-    match command(white::trim(frame)) {
-        Ok((_, (verb, argument))) => match verb {
-            // Most commands, and few enough for a compiler to take none for a rarity.
-            b"g" => Ok(Command::Get(argument)),
-            b"r" => Ok(Command::Release(argument)),
-            b"i" => Ok(Command::Inspect(argument)),
-            b"sg" => Ok(Command::SharedGet(argument)),
-            b"sr" => Ok(Command::SharedRelease(argument)),
-            b"si" => Ok(Command::SharedInspect(argument)),
-            b"gw" => numbered(Verb::Gw, argument).ok_or(ParseError::BadArgument(Verb::Gw)),
-            _ => {
-                cold_path();
-                other(verb, argument)
-            }
-        },
-        Err(_) => Err(ParseError::UnknownCommand),
-    }
+    let Ok((_, (verb, octets))) = command(white::trim(frame)) else {
+        return Err(ParseError::UnknownCommand);
+    };
+    Ok(match verb {
+        // Most commands, and few enough for a compiler to take none for a rarity.
+        b"g" => Command::Get(fold(octets)),
+        b"r" => Command::Release(fold(octets)),
+        b"i" => Command::Inspect(fold(octets)),
+        b"sg" => Command::SharedGet(fold(octets)),
+        b"sr" => Command::SharedRelease(fold(octets)),
+        b"si" => Command::SharedInspect(fold(octets)),
+        b"gw" => return numbered(Verb::Gw, octets),
+        _ => {
+            cold_path();
+            return other(verb, octets);
+        }
+    })
 }
 
 type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
-/// `command = verb argument`
+/// `command = verb [ SP *OCTET ]`
+//
+// Rule by rule: a tuple of parsers would be called, not inlined.
 #[inline(always)]
-fn command(input: &[u8]) -> Parsed<'_, (&[u8], Cow<'_, [u8]>)> {
-    (verb, argument).parse_complete(input)
+fn command(input: &[u8]) -> Parsed<'_, (&[u8], &[u8])> {
+    let (input, verb) = verb(input)?;
+    let (input, octets) = octets(input)?;
+    Ok((input, (verb, octets)))
 }
 
 /// `verb`, which reaches up to the first SP (0x20) or the end: a tab does not end it.
@@ -76,56 +80,51 @@ fn verb(input: &[u8]) -> Parsed<'_, &[u8]> {
     take_till(|byte| byte == b' ').parse_complete(input)
 }
 
+/// `[ SP *OCTET ]`: what an argument is made of.
 #[inline(always)]
-fn other<'a>(verb: &[u8], argument: Cow<'a, [u8]>) -> Result<Command<'a>, ParseError> {
-    let verb = Verb::from_bytes(verb).ok_or(ParseError::UnknownCommand)?;
-    Ok(match verb {
-        Verb::G => Command::Get(argument),
-        Verb::R => Command::Release(argument),
-        Verb::I => Command::Inspect(argument),
-        Verb::Sg => Command::SharedGet(argument),
-        Verb::Sr => Command::SharedRelease(argument),
-        Verb::Si => Command::SharedInspect(argument),
-        Verb::D => Command::List(filter(argument)),
-        Verb::Sd => Command::SharedList(filter(argument)),
-        Verb::Dump => Command::Dump(kind(&argument)),
-        Verb::Me => Command::Me,
-        Verb::Iam => Command::Iam(filter(argument)),
-        Verb::Who => Command::Who(filter(argument)),
-        Verb::Q => Command::Statistics,
-        Verb::Hello => Command::Hello,
-        Verb::Ping => Command::Ping(argument),
-        Verb::Cancel => Command::Cancel(argument),
-        Verb::F => Command::Fence(argument),
-        Verb::Sf => Command::SharedFence(argument),
-        Verb::Own => Command::Owners(argument),
-        Verb::Ld => Command::CountedList(filter(argument)),
-        Verb::Lsd => Command::CountedSharedList(filter(argument)),
-        Verb::Lwho => Command::CountedWho(filter(argument)),
-        Verb::Lq => Command::CountedStatistics,
-        Verb::Gw | Verb::Iw | Verb::Sgl | Verb::Sgw | Verb::Siw => {
-            return numbered(verb, argument).ok_or(ParseError::BadArgument(verb));
-        }
-    })
+fn octets(input: &[u8]) -> Parsed<'_, &[u8]> {
+    map(opt(preceded(tag(" "), rest)), Option::unwrap_or_default).parse_complete(input)
 }
 
-/// `argument = [ SP *OCTET ]`, with its runs of white space folded and its ends stripped.
 #[inline(always)]
-fn argument(input: &[u8]) -> Parsed<'_, Cow<'_, [u8]>> {
-    map(opt(preceded(tag(" "), rest)), |octets| {
-        white::fold(octets.unwrap_or_default())
+fn other<'a>(verb: &[u8], octets: &'a [u8]) -> Result<Command<'a>, ParseError> {
+    let verb = Verb::from_bytes(verb).ok_or(ParseError::UnknownCommand)?;
+    Ok(match verb {
+        Verb::G => Command::Get(fold(octets)),
+        Verb::R => Command::Release(fold(octets)),
+        Verb::I => Command::Inspect(fold(octets)),
+        Verb::Sg => Command::SharedGet(fold(octets)),
+        Verb::Sr => Command::SharedRelease(fold(octets)),
+        Verb::Si => Command::SharedInspect(fold(octets)),
+        Verb::D => Command::List(filter(octets)),
+        Verb::Sd => Command::SharedList(filter(octets)),
+        Verb::Dump => Command::Dump(kind(octets)),
+        Verb::Me => Command::Me,
+        Verb::Iam => Command::Iam(filter(octets)),
+        Verb::Who => Command::Who(filter(octets)),
+        Verb::Q => Command::Statistics,
+        Verb::Hello => Command::Hello,
+        Verb::Ping => Command::Ping(fold(octets)),
+        Verb::Cancel => Command::Cancel(fold(octets)),
+        Verb::F => Command::Fence(fold(octets)),
+        Verb::Sf => Command::SharedFence(fold(octets)),
+        Verb::Own => Command::Owners(fold(octets)),
+        Verb::Ld => Command::CountedList(filter(octets)),
+        Verb::Lsd => Command::CountedSharedList(filter(octets)),
+        Verb::Lwho => Command::CountedWho(filter(octets)),
+        Verb::Lq => Command::CountedStatistics,
+        Verb::Gw | Verb::Iw | Verb::Sgl | Verb::Sgw | Verb::Siw => return numbered(verb, octets),
     })
-    .parse_complete(input)
 }
 
 /// An argument that may be left out: an empty one is none.
-fn filter(argument: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
-    Some(argument).filter(|name| !name.is_empty())
+fn filter(octets: &[u8]) -> Option<Cow<'_, [u8]>> {
+    Some(fold(octets)).filter(|name| !name.is_empty())
 }
 
 /// The argument of `dump`: anything but `shared` is ignored.
-fn kind(argument: &[u8]) -> LockKind {
-    match argument {
+fn kind(octets: &[u8]) -> LockKind {
+    match &*fold(octets) {
         b"shared" => LockKind::Shared,
         _ => LockKind::Exclusive,
     }
@@ -133,50 +132,56 @@ fn kind(argument: &[u8]) -> LockKind {
 
 /// The command of a verb whose argument starts with numbers.
 #[inline(always)]
-fn numbered(verb: Verb, argument: Cow<'_, [u8]>) -> Option<Command<'_>> {
-    Some(match verb {
+fn numbered(verb: Verb, octets: &[u8]) -> Result<Command<'_>, ParseError> {
+    let bad = ParseError::BadArgument(verb);
+    Ok(match verb {
         Verb::Iw => {
-            let ([ms], name) = numbers(argument)?;
+            let ([ms], name) = numbers(octets).ok_or(bad)?;
             Command::InspectWait { ms, name }
         }
         Verb::Sgl => {
-            let ([limit], name) = numbers(argument)?;
+            let ([limit], name) = numbers(octets).ok_or(bad)?;
             Command::SharedGetLimited { limit, name }
         }
         Verb::Sgw => {
-            let ([ms, limit], name) = numbers(argument)?;
+            let ([ms, limit], name) = numbers(octets).ok_or(bad)?;
             Command::SharedGetWait { ms, limit, name }
         }
         Verb::Siw => {
-            let ([ms, below], name) = numbers(argument)?;
+            let ([ms, below], name) = numbers(octets).ok_or(bad)?;
             Command::SharedInspectWait { ms, below, name }
         }
         _ => {
-            let ([ms], name) = numbers(argument)?;
+            let ([ms], name) = numbers(octets).ok_or(bad)?;
             Command::GetWait { ms, name }
         }
     })
 }
 
 /// `numbers = N*N number`, and behind them a name.
-fn numbers<const N: usize>(argument: Cow<'_, [u8]>) -> Option<([u32; N], Cow<'_, [u8]>)> {
-    let mut numbers = [0; N];
-    let mut behind = &*argument;
-    for place in &mut numbers {
-        (behind, *place) = number(behind).ok()?;
+#[inline(always)]
+fn numbers<const N: usize>(octets: &[u8]) -> Option<([u32; N], Cow<'_, [u8]>)> {
+    // With single spaces between them, as mostly, they need not be folded.
+    if let Ok((behind, numbers)) = number_each(octets) {
+        return Some((numbers, fold(behind)));
     }
-    let start = argument.len() - behind.len();
-    let name = match argument {
-        Cow::Borrowed(argument) => Cow::Borrowed(&argument[start..]),
-        Cow::Owned(mut argument) => {
-            argument.drain(..start);
-            Cow::Owned(argument)
-        }
-    };
-    Some((numbers, name))
+    cold_path();
+    let folded = fold(octets);
+    let (name, numbers) = number_each(&folded).ok()?;
+    Some((numbers, Cow::Owned(name.to_vec())))
+}
+
+#[inline(always)]
+fn number_each<const N: usize>(mut input: &[u8]) -> Parsed<'_, [u32; N]> {
+    let mut numbers = [0; N];
+    for place in &mut numbers {
+        (input, *place) = number(input)?;
+    }
+    Ok((input, numbers))
 }
 
 /// `number = 1*DIGIT ( SP / end )`, below 2³²
+#[inline(always)]
 fn number(input: &[u8]) -> Parsed<'_, u32> {
     terminated(u32, alt((tag(" "), eof))).parse_complete(input)
 }
