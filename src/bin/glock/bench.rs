@@ -382,79 +382,38 @@ impl Batch {
         };
         let name = format!("bench:{}:{key:06}", load.salt);
         let name = name.as_bytes();
-        let shared = Reply::SharedGet { holders: 1, name };
+        let get = || Command::Get(name.into());
+        let release = || Command::Release(name.into());
+        let inspect = || Command::Inspect(name.into());
+        let get_or_wait = Command::GetWait {
+            ms: WAIT_MS,
+            name: name.into(),
+        };
+        let shared_get = Command::SharedGet(name.into());
+        let shared_release = Command::SharedRelease(name.into());
+        let got = || Reply::Get {
+            granted: true,
+            name,
+        };
+        let released = || Reply::Release {
+            released: true,
+            name,
+        };
+        let is_free = || Reply::Inspect {
+            locked: false,
+            name,
+        };
+        let shared_got = Reply::SharedGet { holders: 1, name };
+        let shared_released = Reply::SharedRelease {
+            released: true,
+            name,
+        };
         let (commands, answers) = match load.work {
-            Work::Getrel => (
-                [Command::Get(name.into()), Command::Release(name.into())],
-                [
-                    Reply::Get {
-                        granted: true,
-                        name,
-                    },
-                    Reply::Release {
-                        released: true,
-                        name,
-                    },
-                ],
-            ),
-            Work::Wait => (
-                [
-                    Command::GetWait {
-                        ms: WAIT_MS,
-                        name: name.into(),
-                    },
-                    Command::Release(name.into()),
-                ],
-                [
-                    Reply::Get {
-                        granted: true,
-                        name,
-                    },
-                    Reply::Release {
-                        released: true,
-                        name,
-                    },
-                ],
-            ),
-            Work::Shared => (
-                [
-                    Command::SharedGet(name.into()),
-                    Command::SharedRelease(name.into()),
-                ],
-                [
-                    shared,
-                    Reply::SharedRelease {
-                        released: true,
-                        name,
-                    },
-                ],
-            ),
-            Work::Reget => (
-                [Command::Get(name.into()), Command::Get(name.into())],
-                [
-                    Reply::Get {
-                        granted: true,
-                        name,
-                    },
-                    Reply::Get {
-                        granted: true,
-                        name,
-                    },
-                ],
-            ),
-            Work::Inspect => (
-                [Command::Inspect(name.into()), Command::Inspect(name.into())],
-                [
-                    Reply::Inspect {
-                        locked: false,
-                        name,
-                    },
-                    Reply::Inspect {
-                        locked: false,
-                        name,
-                    },
-                ],
-            ),
+            Work::Getrel => ([get(), release()], [got(), released()]),
+            Work::Wait => ([get_or_wait, release()], [got(), released()]),
+            Work::Shared => ([shared_get, shared_release], [shared_got, shared_released]),
+            Work::Reget => ([get(), get()], [got(), got()]),
+            Work::Inspect => ([inspect(), inspect()], [is_free(), is_free()]),
         };
         let mut batch = Batch {
             verbs: [commands[0].verb(), commands[1].verb()],
