@@ -7,7 +7,7 @@ use std::time::Duration;
 use glockd_client::{Client, LockGuard};
 use tokio::task::{JoinSet, yield_now};
 
-use crate::servers::{connect, serve, within};
+use crate::servers::{Served, connect, serve, within};
 
 const TASKS: usize = 8;
 
@@ -41,15 +41,16 @@ where
     most.load(SeqCst)
 }
 
+/// The servers, and how many rounds to go with each: of the original is asked again and again, which takes its time.
+fn rounds(served: &Served) -> impl Iterator<Item = (String, usize)> {
+    let modern = served.modern().into_iter().map(|url| (url, 40));
+    modern.chain([(served.original(), 2)])
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn tasks_that_wait_share_a_client() {
     let served = serve().await;
-    for (url, rounds) in served
-        .modern()
-        .iter()
-        .map(|url| (url.clone(), 40))
-        .chain([(served.original(), 2)])
-    {
+    for (url, rounds) in rounds(&served) {
         let client = connect(&url).await;
         let most = most_at_a_time(&client, rounds, |client| async move {
             let wanted = client.lock("wanted").wait(Duration::from_secs(25));
@@ -80,12 +81,7 @@ async fn tasks_that_try_share_a_client() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn as_many_as_the_limit_says() {
     let served = serve().await;
-    for (url, rounds) in served
-        .modern()
-        .iter()
-        .map(|url| (url.clone(), 40))
-        .chain([(served.original(), 2)])
-    {
+    for (url, rounds) in rounds(&served) {
         let client = connect(&url).await;
         let most = most_at_a_time(&client, rounds, |client| async move {
             let wanted = client.shared("gpu").limit(3).wait(Duration::from_secs(25));

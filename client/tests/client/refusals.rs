@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use glockd::Policy;
-use glockd_client::{Error, LockRequest, Refusal};
+use glockd_client::{Client, Error, LockGuard, LockRequest, Refusal};
 
 use crate::servers::{connect, serve, serve_with, until, within};
 
@@ -14,31 +14,34 @@ async fn refusal(request: LockRequest) -> Refusal {
     }
 }
 
+/// Takes the exclusive lock `held` and the shared one `full`, of which more is then refused.
+async fn hold_and_be_refused(client: &Client) -> [LockGuard; 2] {
+    let short = Duration::from_millis(50);
+    let holding = [
+        client.lock("held").acquire().await.unwrap(),
+        client.shared("full").acquire().await.unwrap(),
+    ];
+    let (held, full) = (client.lock("held"), client.shared("full").limit(1));
+    assert_eq!(refusal(held.clone()).await, Refusal::Held);
+    assert_eq!(refusal(held.wait(short)).await, Refusal::Timeout);
+    assert_eq!(refusal(full.clone()).await, Refusal::Full);
+    assert_eq!(refusal(full.wait(short)).await, Refusal::Timeout);
+    holding
+}
+
 #[tokio::test]
 async fn refusals_say_why() {
     let served = serve_with(Policy::default().with_max_waiters(Some(1))).await;
-    let short = Duration::from_millis(20);
     for url in served.modern() {
         let client = connect(&url).await;
-        let held = client.lock("held").acquire().await.unwrap();
-        let full = client.shared("full").acquire().await.unwrap();
-        assert_eq!(refusal(client.lock("held")).await, Refusal::Held);
-        assert_eq!(
-            refusal(client.lock("held").wait(short)).await,
-            Refusal::Timeout
-        );
-        assert_eq!(refusal(client.shared("full").limit(1)).await, Refusal::Full);
-        assert_eq!(
-            refusal(client.shared("full").limit(1).wait(short)).await,
-            Refusal::Timeout
-        );
+        let holding = hold_and_be_refused(&client).await;
         let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
         until(&client, "held", |owners| owners.len() == 2).await;
         assert_eq!(
             refusal(client.lock("held").wait_forever()).await,
             Refusal::QueueFull
         );
-        drop((held, full));
+        drop(holding);
         drop(within(waiter).await.unwrap().unwrap());
     }
 }
@@ -46,25 +49,13 @@ async fn refusals_say_why() {
 #[tokio::test]
 async fn the_original_is_asked_again() {
     let served = serve().await;
-    let short = Duration::from_millis(50);
     for url in [served.plain(), served.original()] {
         let client = connect(&url).await;
-        let held = client.lock("held").acquire().await.unwrap();
-        let full = client.shared("full").acquire().await.unwrap();
-        assert_eq!(refusal(client.lock("held")).await, Refusal::Held);
-        assert_eq!(
-            refusal(client.lock("held").wait(short)).await,
-            Refusal::Timeout
-        );
-        assert_eq!(refusal(client.shared("full").limit(1)).await, Refusal::Full);
-        assert_eq!(
-            refusal(client.shared("full").limit(1).wait(short)).await,
-            Refusal::Timeout
-        );
+        let holding = hold_and_be_refused(&client).await;
         // What was too many was given back.
         assert_eq!(client.holders("full").await.unwrap(), 1);
         let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
-        drop((held, full));
+        drop(holding);
         drop(within(waiter).await.unwrap().unwrap());
     }
     assert_eq!(served.surplus(), 0);
