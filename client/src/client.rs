@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use glockd_protocol::listing::{self, Listing};
 use glockd_protocol::{Command, LockKind, Reply, Verb, fold};
 
-use crate::pool::{Lease, Options, Pool, Use};
+use crate::connection::line;
+use crate::pool::{Lease, Options, Pool};
 use crate::{Endpoint, Error, Features, LockRequest, Lost};
 
 /// A client of one server. Clones share its connections, and so may any number of tasks: two of them never hold the
@@ -203,11 +204,11 @@ impl Client {
     /// [`is_locked`](Client::is_locked).
     pub async fn owners(&self, name: impl AsRef<[u8]>) -> Result<Vec<Owner>, Error> {
         let name = check(name.as_ref())?;
-        let lease = self.lease().await?;
+        let command = Command::Owners(name.into());
+        let lease = self.lease(&command).await?;
         if !lease.connection.features.own {
             return Err(Error::Unsupported(Verb::Own));
         }
-        let command = Command::Owners(name.into());
         let lines = lease.connection.counted(&command, None).await?;
         let read = |line: Vec<u8>| match listing::Owner::decode(&line) {
             Some(owner) => Ok(Owner {
@@ -268,7 +269,7 @@ impl Client {
     ///
     /// Whatever ends a connection.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        let lease = self.lease().await?;
+        let lease = self.lease(&Command::Hello).await?;
         let started = Instant::now();
         let command = match lease.connection.features.ping {
             true => Command::Ping(b"glockd-client"[..].into()),
@@ -278,8 +279,10 @@ impl Client {
         Ok(started.elapsed())
     }
 
-    async fn lease(&self) -> Result<Lease, Error> {
-        self.pool.lease(None, Use::Shared).await
+    /// A connection to ask this on.
+    async fn lease(&self, command: &Command<'_>) -> Result<Lease, Error> {
+        let how = self.pool.use_for(line(command).len());
+        self.pool.lease(None, how).await
     }
 
     async fn ask<T>(
@@ -287,7 +290,11 @@ impl Client {
         command: &Command<'_>,
         read: impl FnOnce(Reply<'_>) -> Option<T>,
     ) -> Result<T, Error> {
-        self.lease().await?.connection.ask(command, read).await
+        self.lease(command)
+            .await?
+            .connection
+            .ask(command, read)
+            .await
     }
 
     async fn list(
@@ -296,7 +303,7 @@ impl Client {
         plain: &Command<'_>,
         listing: Listing,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let lease = self.lease().await?;
+        let lease = self.lease(counted).await?;
         match lease.connection.features.list {
             true => lease.connection.counted(counted, Some(listing)).await,
             false => lease.connection.listed(plain).await,

@@ -9,7 +9,7 @@
 //! no end (a listing; nothing at all) silence is awaited, then something is asked whose answer is known: what stands
 //! before that is the reply. So a slow network makes things slow, not wrong.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,10 @@ const HELLO_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a listing of the original's pauses before its end is asked for.
 const LISTED_WITHIN: Duration = Duration::from_millis(200);
+
+/// The longest line that the original takes, in bytes, its end included: it cuts what is longer, and runs the rest as
+/// a command.
+const LONGEST_PLAIN: usize = 4095;
 
 /// A lock, as a connection can hold one of each.
 pub(crate) type Key = (LockKind, Vec<u8>);
@@ -51,8 +55,18 @@ pub(crate) struct Usage {
     pub(crate) is_taken: bool,
     /// Whether it is about to be closed, here.
     pub(crate) is_abandoned: bool,
-    /// The locks that are held through it, or asked for.
-    pub(crate) keys: HashSet<Key>,
+    /// The locks that are asked for through it, or held, and whether they are held.
+    pub(crate) keys: HashMap<Key, bool>,
+}
+
+impl Usage {
+    /// Whether somebody believes to hold this lock through it, or any.
+    pub(crate) fn holds(&self, key: Option<&Key>) -> bool {
+        match key {
+            Some(key) => self.keys.get(key).is_some_and(|&is_held| is_held),
+            None => self.keys.values().any(|&is_held| is_held),
+        }
+    }
 }
 
 impl Connection {
@@ -112,7 +126,8 @@ impl Connection {
 
     /// Why it is gone, if that was not our own doing, which is nothing to be told.
     pub(crate) fn was_lost(&self) -> Option<Lost> {
-        self.lost().filter(|lost| !matches!(lost, Lost::Abandoned))
+        self.lost()
+            .filter(|lost| !matches!(lost, Lost::Abandoned | Lost::TooLong))
     }
 
     /// Resolves when it is gone, with the reason.
@@ -136,6 +151,17 @@ impl Connection {
         self.abandoned.notify_one();
     }
 
+    /// The line that asks for this, if the server can take it.
+    fn line(&self, command: &Command<'_>) -> Result<Vec<u8>, Error> {
+        let line = line(command);
+        match self.features == Features::default() && line.len() > LONGEST_PLAIN {
+            true => Err(Error::TooLong {
+                limit: LONGEST_PLAIN,
+            }),
+            false => Ok(line),
+        }
+    }
+
     fn request(&self, lines: Vec<u8>, expect: Expect) {
         // If the task is gone, so is whoever would answer, which is what the asker notices.
         let _ = self.requests.send(Request { lines, expect });
@@ -147,7 +173,7 @@ impl Connection {
         command: &Command<'_>,
         read: impl FnOnce(Reply<'_>) -> Option<T>,
     ) -> Result<T, Error> {
-        let reply = self.send(command);
+        let reply = self.send(command)?;
         let line = reply.await.map_err(|_| self.why_lost())?;
         match Reply::decode(command.verb(), &line).map(|reply| refusal_or(reply, command.verb())) {
             Some(Ok(reply)) => read(reply).ok_or_else(|| Lost::Unexpected(line.clone()).into()),
@@ -157,10 +183,11 @@ impl Connection {
     }
 
     /// Sends a command that is answered by one line, now: the line may be awaited or not.
-    pub(crate) fn send(&self, command: &Command<'_>) -> oneshot::Receiver<Vec<u8>> {
+    pub(crate) fn send(&self, command: &Command<'_>) -> Result<oneshot::Receiver<Vec<u8>>, Error> {
         let (reply, receiver) = oneshot::channel();
-        self.request(line(command), Expect::Line(command.verb(), reply));
-        receiver
+        let (verb, name) = (command.verb(), lock_of(command).map(<[u8]>::to_vec));
+        self.request(self.line(command)?, Expect::Line { verb, name, reply });
+        Ok(receiver)
     }
 
     /// Asks for a lock, which `lease` is for.
@@ -173,7 +200,7 @@ impl Connection {
         let Some(key) = lease.key.clone() else {
             return Err(connection.why_lost());
         };
-        let mut lines = line(command);
+        let mut lines = connection.line(command)?;
         if connection.features.fence {
             let name = key.1.as_slice().into();
             lines.extend(line(&match key.0 {
@@ -195,8 +222,15 @@ impl Connection {
     ) -> Result<Vec<Vec<u8>>, Error> {
         let (reply, receiver) = oneshot::channel();
         let expect = Expect::counted(listing, reply);
-        self.request(line(command), expect);
-        self.lines(command.verb(), receiver).await
+        self.request(self.line(command)?, expect);
+        let verb = command.verb();
+        receiver
+            .await
+            .map_err(|_| self.why_lost())?
+            .map_err(|line| match refused_by(verb, &line) {
+                Some(error) => error,
+                None => Lost::Unexpected(line).into(),
+            })
     }
 
     /// Asks for lines that nothing counts.
@@ -212,22 +246,19 @@ impl Connection {
     ) -> Result<Vec<Vec<u8>>, Error> {
         let (reply, receiver) = oneshot::channel();
         let unended = Unended::new(silence, is_one, reply);
-        self.request(line(command), Expect::Unended(unended));
-        self.lines(command.verb(), receiver).await
-    }
-
-    async fn lines(
-        &self,
-        verb: Verb,
-        reply: oneshot::Receiver<Vec<Vec<u8>>>,
-    ) -> Result<Vec<Vec<u8>>, Error> {
-        let lines = reply.await.map_err(|_| self.why_lost())?;
-        match lines.as_slice() {
-            [only] => match Reply::decode(verb, only).map(|reply| refusal_or(reply, verb)) {
-                Some(Err(error)) => Err(error),
-                _ => Ok(lines),
-            },
-            _ => Ok(lines),
+        let line = self.line(command)?;
+        let length = line.len();
+        self.request(line, Expect::Unended(unended));
+        let lines = receiver.await.map_err(|_| self.why_lost())?;
+        let refused = match lines.as_slice() {
+            [only] => refused_by(command.verb(), only),
+            _ => None,
+        };
+        match refused {
+            // That is a lock of such a name.
+            Some(Error::TooLong { limit }) if length <= limit => Ok(lines),
+            Some(error) => Err(error),
+            None => Ok(lines),
         }
     }
 }
@@ -238,6 +269,22 @@ pub(crate) fn refusal_or(reply: Reply<'_>, verb: Verb) -> Result<Reply<'_>, Erro
         Reply::Disabled => Err(Error::Disabled(verb)),
         Reply::LineTooLong { limit } => Err(Error::TooLong { limit }),
         reply => Ok(reply),
+    }
+}
+
+/// Why such a command is refused, if this line says that it is.
+fn refused_by(verb: Verb, line: &[u8]) -> Option<Error> {
+    refusal_or(Reply::decode(verb, line)?, verb).err()
+}
+
+/// The lock that the answer to a command must be about.
+fn lock_of<'a>(command: &'a Command<'_>) -> Option<&'a [u8]> {
+    match command {
+        Command::Release(name)
+        | Command::SharedRelease(name)
+        | Command::Inspect(name)
+        | Command::SharedInspect(name) => Some(name),
+        _ => None,
     }
 }
 

@@ -50,7 +50,8 @@ pub enum Error {
     /// The name holds a line end.
     #[error("a name has no line end in it: {}", .0.escape_ascii())]
     BadName(Vec<u8>),
-    /// The name is too long for the server.
+    /// The name is too long for the server. (Over a WebSocket it can only hang up: see [`Lost::TooLong`].) The original
+    /// takes 4095 bytes, and so does, for all that is known, whatever may be the original.
     #[error("that is too long for the server, which takes lines of {limit} bytes")]
     TooLong {
         /// What the server takes, in bytes, the command included.
@@ -124,7 +125,11 @@ pub enum Lost {
     /// What came is no answer of glockd's.
     #[error("that is no answer of glockd's: {}", shown(.0))]
     Unexpected(Vec<u8>),
-    /// It was closed here, because somebody waited for a lock on it and does no more.
+    /// The server closed it because what was sent is too long for it. No other guard has lost its lock: what is long is
+    /// sent, over a WebSocket, on a connection of its own.
+    #[error("that is too long for the server, which closed the connection")]
+    TooLong,
+    /// It was closed here: somebody waited for a lock on it and does no more, or nobody wanted it any more.
     #[error("the connection was closed here")]
     Abandoned,
 }

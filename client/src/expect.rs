@@ -13,8 +13,12 @@ use crate::pool::Lease;
 
 /// What is expected in answer to something, and who awaits it.
 pub(crate) enum Expect {
-    /// A line that answers this verb.
-    Line(Verb, oneshot::Sender<Vec<u8>>),
+    /// A line that answers this verb, about this lock if it is about one.
+    Line {
+        verb: Verb,
+        name: Option<Vec<u8>>,
+        reply: oneshot::Sender<Vec<u8>>,
+    },
     /// An answer to a get.
     Get(Box<Get>),
     /// Lines behind a header which says how many there are: of `own` (`None`), or of a listing, which goes on with
@@ -23,7 +27,7 @@ pub(crate) enum Expect {
         listing: Option<Listing>,
         left: usize,
         lines: Vec<Vec<u8>>,
-        reply: oneshot::Sender<Vec<Vec<u8>>>,
+        reply: oneshot::Sender<Counted>,
     },
     /// Lines, or none, until there come no more.
     Unended(Unended),
@@ -46,6 +50,9 @@ pub(crate) struct Get {
 
 /// The answer to a get: the lock; or the line that says no, with what might be used to ask again.
 pub(crate) type Answer = Result<Held, (Vec<u8>, Lease)>;
+
+/// The lines that were counted; or the one that came in the place of a header, and says no.
+pub(crate) type Counted = Result<Vec<Vec<u8>>, Vec<u8>>;
 
 /// Lines whose end nothing marks.
 pub(crate) struct Unended {
@@ -84,10 +91,7 @@ impl Unended {
 }
 
 impl Expect {
-    pub(crate) fn counted(
-        listing: Option<Listing>,
-        reply: oneshot::Sender<Vec<Vec<u8>>>,
-    ) -> Expect {
+    pub(crate) fn counted(listing: Option<Listing>, reply: oneshot::Sender<Counted>) -> Expect {
         Expect::Counted {
             listing,
             left: 0,
@@ -100,8 +104,8 @@ impl Expect {
     pub(crate) fn step(self, line: &[u8]) -> Result<Step, Lost> {
         let unexpected = || Lost::Unexpected(line.to_vec());
         match self {
-            Expect::Line(verb, reply) => {
-                Reply::decode(verb, line).ok_or_else(unexpected)?;
+            Expect::Line { verb, name, reply } => {
+                decode(verb, line, name.as_deref()).ok_or_else(unexpected)?;
                 let _ = reply.send(line.to_vec());
                 Ok(Step::Done)
             }
@@ -123,7 +127,7 @@ impl Expect {
                 };
                 match count {
                     Some(0) => {
-                        let _ = reply.send(lines);
+                        let _ = reply.send(Ok(lines));
                         Ok(Step::Done)
                     }
                     Some(left) => Ok(Step::More(Expect::Counted {
@@ -134,7 +138,7 @@ impl Expect {
                     })),
                     // A refusal.
                     None if lines.is_empty() && Reply::decode(verb, line).is_some() => {
-                        let _ = reply.send(vec![line.to_vec()]);
+                        let _ = reply.send(Err(line.to_vec()));
                         Ok(Step::Done)
                     }
                     None => Err(unexpected()),
@@ -149,7 +153,7 @@ impl Expect {
                 lines.push(line.to_vec());
                 // Behind the lines of `own` comes nothing.
                 if left == 1 && listing.is_none() {
-                    let _ = reply.send(lines);
+                    let _ = reply.send(Ok(lines));
                     return Ok(Step::Done);
                 }
                 Ok(Step::More(Expect::Counted {
@@ -213,13 +217,13 @@ impl Get {
                 LockKind::Exclusive => Verb::F,
                 LockKind::Shared => Verb::Sf,
             };
-            match Reply::decode(verb, line) {
+            match decode(verb, line, Some(&self.key.1)) {
                 Some(Reply::Fence { token: found, .. }) => token = found,
                 Some(_) => {}
                 None => return Err(unexpected()),
             }
         } else {
-            match Reply::decode(self.verb, line).ok_or_else(unexpected)? {
+            match decode(self.verb, line, Some(&self.key.1)).ok_or_else(unexpected)? {
                 Reply::Get { granted: true, .. } => self.holders = Some(1),
                 Reply::SharedGet { holders, .. } if holders > 0 => self.holders = Some(holders),
                 _ => self.refused = Some(line.to_vec()),
@@ -236,4 +240,9 @@ impl Get {
         });
         Ok(Step::Done)
     }
+}
+
+/// Reads an answer. One about another lock is none: whoever took it for one would hold what it does not.
+fn decode<'a>(verb: Verb, line: &'a [u8], name: Option<&[u8]>) -> Option<Reply<'a>> {
+    Reply::decode(verb, line).filter(|reply| reply.name().is_none() || reply.name() == name)
 }

@@ -46,6 +46,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn new(lease: Lease, key: Key, holders: u32, token: Option<u64>) -> Held {
+        lease.mark_held();
         Held {
             lease,
             key,
@@ -56,7 +57,7 @@ impl Held {
     }
 
     /// Sends the release, now.
-    fn release(&mut self) -> oneshot::Receiver<Vec<u8>> {
+    fn release(&mut self) -> Result<oneshot::Receiver<Vec<u8>>, Error> {
         self.is_released.store(true, Release);
         let name = self.key.1.as_slice().into();
         self.lease.connection.send(&match self.key.0 {
@@ -67,7 +68,7 @@ impl Held {
 
     /// Gives the lock back, and waits until it is.
     pub(crate) async fn give_back(mut self) -> Result<(), Error> {
-        let line = self.release().await.map_err(|_| self.why_lost())?;
+        let line = self.release()?.await.map_err(|_| self.why_lost())?;
         let verb = match self.key.0 {
             LockKind::Exclusive => Verb::R,
             LockKind::Shared => Verb::Sr,

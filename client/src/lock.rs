@@ -98,18 +98,19 @@ impl LockRequest {
         let waits = !matches!(self.wait, Wait::Not);
         let how = match waits && self.pool.features().wait {
             true => Use::Alone,
-            false => Use::Shared,
+            false => self.pool.use_for(self.name.len()),
         };
         let lease = self.pool.lease(Some(&key), how).await?;
-        let held = match lease.is_alone() && lease.connection.features.wait {
-            true => wait(lease, &key, limit, deadline).await,
-            false if waits => poll(&self.pool, lease, &key, limit, deadline).await,
+        let mut held = match waits && lease.is_alone() && lease.connection.features.wait {
+            true => wait(lease, &key, limit, deadline).await?,
+            false if waits => poll(&self.pool, lease, &key, limit, deadline).await?,
             false => match attempt(&self.pool, lease, &key, limit).await? {
-                Ok(held) => Ok(held),
-                Err((refusal, _)) => Err(refused(&key, refusal)),
+                Ok(held) => held,
+                Err((refusal, _)) => return Err(refused(&key, refusal)),
             },
         };
-        held.map(LockGuard::new)
+        held.lease.share();
+        Ok(LockGuard::new(held))
     }
 }
 
@@ -151,10 +152,7 @@ async fn wait(
         waiter.disarm();
         let answer = answer?;
         match answer {
-            Ok(mut held) => {
-                held.lease.share();
-                return Ok(held);
-            }
+            Ok(held) => return Ok(held),
             Err((line, back)) => match read_refusal(&command, &line)? {
                 Refusal::Timeout if deadline.is_none_or(|deadline| deadline > Instant::now()) => {
                     lease = back;
@@ -226,7 +224,7 @@ async fn attempt(
     match Connection::get(lease, &command, false).await? {
         Ok(held) if limit.is_some_and(|limit| held.holders > limit) => {
             held.give_back().await?;
-            let lease = pool.lease(Some(key), Use::Shared).await?;
+            let lease = pool.lease(Some(key), pool.use_for(key.1.len())).await?;
             Ok(Err((Refusal::Full, lease)))
         }
         Ok(held) => Ok(Ok(held)),

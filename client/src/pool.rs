@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::connection::{Connection, Key};
+use crate::connection::{Connection, Key, Usage};
 use crate::wire::Wire;
 use crate::{Endpoint, Error, Features, Lost};
 
 /// How many connections are kept that nobody uses.
 const IDLE: usize = 2;
+
+/// What a server may take for too long, in bytes. Over a WebSocket it then hangs up.
+const LONG: usize = 4096;
 
 /// What a client was told at the start.
 #[derive(Clone, Debug)]
@@ -82,6 +85,14 @@ impl Pool {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How a connection is to be used for a line of this length: on one that ends with it, nobody else may have a lock.
+    pub(crate) fn use_for(&self, length: usize) -> Use {
+        match &self.endpoint {
+            Endpoint::WebSocket { .. } if length > LONG => Use::Alone,
+            _ => Use::Shared,
+        }
     }
 
     /// A connection on which `key`, if there is one, is neither held nor asked for.
@@ -163,17 +174,17 @@ impl Pool {
             return None;
         }
         let mut usage = connection.usage();
-        let is_held = key.is_some_and(|key| usage.keys.contains(key));
+        let is_used = key.is_some_and(|key| usage.keys.contains_key(key));
         if usage.is_taken
             || usage.is_abandoned
-            || is_held
+            || is_used
             || (how == Use::Alone && usage.leases > 0)
         {
             return None;
         }
         usage.leases += 1;
         usage.is_taken = how == Use::Alone;
-        usage.keys.extend(key.cloned());
+        usage.keys.extend(key.map(|key| (key.clone(), false)));
         Some(Lease {
             connection: Arc::clone(connection),
             key: key.cloned(),
@@ -199,7 +210,14 @@ impl State {
     fn tidy(&mut self) {
         let (mut idle, mut lost) = (0, None);
         self.connections.retain(|connection| {
-            let leases = connection.usage().leases;
+            let Usage {
+                leases,
+                is_abandoned,
+                ..
+            } = *connection.usage();
+            if is_abandoned {
+                return leases > 0;
+            }
             if connection.lost().is_none() {
                 idle += usize::from(leases == 0);
                 return leases > 0 || idle <= IDLE;
@@ -217,9 +235,7 @@ impl State {
     fn check_for_loss(&self, key: Option<&Key>) -> Result<(), Error> {
         let believed = |connection: &Arc<Connection>| {
             let lost = connection.was_lost()?;
-            let usage = connection.usage();
-            key.is_some_and(|key| usage.keys.contains(key))
-                .then_some(lost)
+            connection.usage().holds(Some(key?)).then_some(lost)
         };
         match self.connections.iter().find_map(believed) {
             Some(lost) => Err(Error::LocksLost(lost)),
@@ -234,7 +250,7 @@ impl State {
             return Ok(());
         };
         let believed = |connection: &Arc<Connection>| {
-            connection.was_lost().is_some() && !connection.usage().keys.is_empty()
+            connection.was_lost().is_some() && connection.usage().holds(None)
         };
         if self.connections.iter().any(believed) {
             return Err(Error::LocksLost(lost));
@@ -247,6 +263,13 @@ impl State {
 }
 
 impl Lease {
+    /// The lock that this is for was given.
+    pub(crate) fn mark_held(&self) {
+        if let Some(key) = &self.key {
+            self.connection.usage().keys.insert(key.clone(), true);
+        }
+    }
+
     /// Whether nobody else uses the connection.
     pub(crate) fn is_alone(&self) -> bool {
         self.has_taken

@@ -30,6 +30,8 @@ pub(crate) struct Task {
     expected: VecDeque<Expect>,
     outgoing: Outgoing,
     input: Vec<u8>,
+    /// How much of the input is known to hold no line end.
+    searched: usize,
     is_serial: bool,
     /// In the name of what is asked to find the end of a reply; another one each time.
     nonce: u64,
@@ -39,12 +41,24 @@ pub(crate) struct Task {
     pings: usize,
     /// When something last came, or was asked of a server that owed nothing.
     heard: Instant,
+    /// Until when the server may yet answer, if it has been silent for too long.
+    overdue: Option<Instant>,
     reply_timeout: Duration,
 }
 
 /// How long after the end of a reply was asked for it is asked for again: the original loses the question if that comes
 /// together with what was asked before.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
+/// How much longer than its time a server is listened to: if it was this process that stood still, the answer may have
+/// come long ago.
+const LISTENED_TO: Duration = Duration::from_secs(1);
+
+/// The longest line that a server may send: one that has lists that end, and any other. None of ours comes near.
+const LONGEST: (usize, usize) = (1 << 30, 1 << 20);
+
+/// As much of it is kept.
+const SHOWN: usize = 1024;
 
 /// What is sent during a wait, to see whether the server is there. Its answer looks like nothing else that can come.
 const PING: &[u8] = b"ping glockd-client waits\n";
@@ -63,11 +77,13 @@ impl Task {
             expected: VecDeque::new(),
             outgoing: Outgoing::default(),
             input: Vec::new(),
+            searched: 0,
             is_serial: true,
             nonce: fastrand::u64(..),
             late: None,
             pings: 0,
             heard: Instant::now(),
+            overdue: None,
             reply_timeout,
         }
     }
@@ -80,6 +96,10 @@ impl Task {
         };
         // Who asks why nobody answers must find the reason: so that comes first.
         loser.send_replace(Some(lost));
+        drop((self.wire, self.queue, self.expected));
+        // What is being sent in this moment would otherwise stay in the channel, which it keeps open itself.
+        self.requests.close();
+        while self.requests.recv().await.is_some() {}
     }
 
     /// Serves until it can no more, or nobody wants it to.
@@ -103,7 +123,9 @@ impl Task {
             };
             // What is too far off is never.
             let deadline = within.and_then(|within| self.heard.checked_add(within));
+            let deadline = deadline.map(|deadline| self.overdue.unwrap_or(deadline));
             tokio::select! {
+                biased;
                 received = poll_fn(|context| wire.poll(context, outgoing, input)) => match received {
                     Ok(Some(received)) => {
                         if let Err(lost) = self.receive(received) {
@@ -111,7 +133,7 @@ impl Task {
                         }
                     }
                     Ok(None) => {}
-                    Err(error) => return error.into(),
+                    Err(lost) => return lost,
                 },
                 request = self.requests.recv(), if is_wanted => match request {
                     Some(request) => self.queue.push_back(request),
@@ -130,6 +152,7 @@ impl Task {
         self.nonce = self.nonce.wrapping_add(1);
         if self.expected.is_empty() {
             self.heard = Instant::now();
+            self.overdue = None;
         }
         self.outgoing.push(&request.lines);
         self.expected.push_back(request.expect);
@@ -161,6 +184,10 @@ impl Task {
                     false => Vec::new(),
                 }
             }
+            _ if self.overdue.is_none() => {
+                self.overdue = Some(Instant::now() + LISTENED_TO);
+                return Ok(());
+            }
             _ => return Err(Lost::Silent(self.reply_timeout)),
         };
         self.heard = Instant::now();
@@ -170,14 +197,24 @@ impl Task {
 
     fn receive(&mut self, received: Received) -> Result<(), Lost> {
         self.heard = Instant::now();
+        self.overdue = None;
         let mut input = std::mem::take(&mut self.input);
-        let mut taken = 0;
-        while let Some(length) = input[taken..].iter().position(|&byte| byte == b'\n') {
-            let line = &input[taken..taken + length];
+        let (mut taken, mut searched) = (0, self.searched);
+        while let Some(length) = input[searched..].iter().position(|&byte| byte == b'\n') {
+            let line = &input[taken..searched + length];
             self.take(line.strip_suffix(b"\r").unwrap_or(line))?;
-            taken += length + 1;
+            (taken, searched) = (searched + length + 1, searched + length + 1);
         }
         input.drain(..taken);
+        self.searched = input.len();
+        let longest = match self.is_serial {
+            true => LONGEST.1,
+            false => LONGEST.0,
+        };
+        if input.len() > longest {
+            input.truncate(SHOWN);
+            return Err(Lost::Unexpected(input));
+        }
         self.input = input;
         // A message is a whole reply, so nothing has to be asked to find its end. If something was, as the reply was
         // late, that has an answer of its own, which is to be awaited.
@@ -203,7 +240,7 @@ impl Task {
             return Err(Lost::Unexpected(line.to_vec()));
         };
         if let Expect::Unended(Unended { is_one: true, .. }) = expect
-            && features(line).is_some()
+            && features(line).is_some_and(|mut words| words.any(|word| word == b"list"))
         {
             self.is_serial = false;
         }

@@ -11,9 +11,12 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 #[cfg(feature = "websocket")]
-use tokio_tungstenite::{WebSocketStream, tungstenite};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{self, protocol::frame::coding::CloseCode},
+};
 
-use crate::Endpoint;
+use crate::{Endpoint, Lost};
 
 /// How long a connection is silent before TCP asks whether the server is there, how long after each question it
 /// asks again, and how often. All in all shorter than what a server takes to give up a client that is gone, so that
@@ -108,14 +111,15 @@ impl Wire {
         context: &mut Context<'_>,
         outgoing: &mut Outgoing,
         input: &mut Vec<u8>,
-    ) -> Poll<io::Result<Option<Received>>> {
+    ) -> Poll<Result<Option<Received>, Lost>> {
         let had_some = !outgoing.is_empty();
         if had_some && let Poll::Ready(Err(error)) = self.poll_send(context, outgoing) {
             // It may have said why before it went.
-            return match self.poll_receive(context, input) {
-                Poll::Ready(Ok(received)) => Poll::Ready(Ok(Some(received))),
-                _ => Poll::Ready(Err(error)),
-            };
+            return Poll::Ready(match self.poll_receive(context, input) {
+                Poll::Ready(Ok(received)) => Ok(Some(received)),
+                Poll::Ready(Err(lost @ Lost::TooLong)) => Err(lost),
+                _ => Err(error.into()),
+            });
         }
         match self.poll_receive(context, input)? {
             Poll::Ready(received) => Poll::Ready(Ok(Some(received))),
@@ -157,10 +161,10 @@ impl Wire {
         &mut self,
         context: &mut Context<'_>,
         input: &mut Vec<u8>,
-    ) -> Poll<io::Result<Received>> {
+    ) -> Poll<Result<Received, Lost>> {
         match self {
-            Wire::Tcp(stream) => read(Pin::new(stream), context, input),
-            Wire::Unix(stream) => read(Pin::new(stream), context, input),
+            Wire::Tcp(stream) => read(Pin::new(stream), context, input).map_err(Lost::from),
+            Wire::Unix(stream) => read(Pin::new(stream), context, input).map_err(Lost::from),
             #[cfg(feature = "websocket")]
             Wire::WebSocket(session) => loop {
                 let mut session = Pin::new(session.as_mut());
@@ -179,11 +183,15 @@ impl Wire {
                     Some(Ok(tungstenite::Message::Binary(bytes))) => {
                         input.extend_from_slice(&bytes)
                     }
-                    Some(Ok(tungstenite::Message::Close(_))) | None => {
-                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    Some(Ok(tungstenite::Message::Close(reason))) => {
+                        return Poll::Ready(Err(match reason {
+                            Some(reason) if reason.code == CloseCode::Size => Lost::TooLong,
+                            _ => Lost::Closed,
+                        }));
                     }
+                    None => return Poll::Ready(Err(Lost::Closed)),
                     Some(Ok(_)) => continue,
-                    Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                    Some(Err(error)) => return Poll::Ready(Err(broken(error).into())),
                 }
                 return Poll::Ready(Ok(Received::Message));
             },

@@ -141,7 +141,35 @@ impl Refusal {
     }
 }
 
-impl Reply<'_> {
+impl<'a> Reply<'a> {
+    /// The lock that this is about, if it is about one.
+    pub fn name(&self) -> Option<&'a [u8]> {
+        match self {
+            Reply::Get { name, .. }
+            | Reply::Release { name, .. }
+            | Reply::Inspect { name, .. }
+            | Reply::SharedGet { name, .. }
+            | Reply::SharedRelease { name, .. }
+            | Reply::SharedInspect { name, .. }
+            | Reply::GetRefused { name, .. }
+            | Reply::SharedGetRefused { name, .. }
+            | Reply::SharedGetFull { name }
+            | Reply::Cancel { name, .. }
+            | Reply::InspectWait { name, .. }
+            | Reply::Fence { name, .. } => Some(name),
+            Reply::Nothing
+            | Reply::Me { .. }
+            | Reply::Ok
+            | Reply::Disabled
+            | Reply::LineTooLong { .. }
+            | Reply::Statistics(_)
+            | Reply::CountedStatistics(_)
+            | Reply::Hello
+            | Reply::Pong(_)
+            | Reply::BadArgument(_) => None,
+        }
+    }
+
     /// Appends the bytes of this reply to `out`.
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {

@@ -1,9 +1,10 @@
 //! Connections that go, and what is said of the locks that went with them.
 
+use std::io::{BufRead as _, Write as _};
 use std::time::Duration;
 
-use glockd_client::{Client, Error, Lost};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use glockd_client::{Client, Error, LockKind, Lost};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::servers::{connect, serve, until, within};
@@ -177,6 +178,30 @@ async fn there_may_be_no_server() {
     assert!(matches!(error, Error::Connect { .. }), "{error}");
 }
 
+/// Who only asks for a lock holds nothing that could be lost.
+#[tokio::test]
+async fn who_asks_again_and_again_believes_to_hold_nothing() {
+    let served = serve().await;
+    let holder = connect(&served.plain()).await;
+    let held = holder.lock("held").acquire().await.unwrap();
+    let client = Client::builder(&served.original()).reconnect(true);
+    let client = within(client.connect()).await.unwrap();
+    let poller = tokio::spawn(client.lock("held").wait_forever().acquire());
+    let has_asked = |(key, count): &(String, u64)| key == "command_g" && *count > 1;
+    while !holder.statistics().await.unwrap().iter().any(has_asked) {}
+    served.cut();
+    within(async {
+        // Until the loss is noticed.
+        while let Err(error) = client.is_locked("other").await {
+            assert!(matches!(error, Error::Lost(_)), "{error}");
+        }
+    })
+    .await;
+    let error = within(poller).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Lost(_)), "{error}");
+    drop(held);
+}
+
 /// A server of which `serve` is all there is.
 async fn served_by<F>(
     serve: impl Fn(UnixStream) -> F + Send + 'static,
@@ -217,6 +242,108 @@ async fn a_server_may_be_none_of_ours() {
         matches!(error, Error::Lost(Lost::Closed | Lost::Io(_))),
         "{error}"
     );
+
+    // One that never ends its line.
+    let (_dir, url) =
+        served_by(async |mut stream| while stream.write_all(&[b'0'; 4096]).await.is_ok() {}).await;
+    let error = within(Client::connect(&url)).await.unwrap_err();
+    assert!(matches!(error, Error::Lost(Lost::Unexpected(_))), "{error}");
+}
+
+/// Answers each line by what `answer` makes of it.
+async fn answering(
+    answer: impl Fn(&str) -> String + Clone + Send + 'static,
+) -> (tempfile::TempDir, String) {
+    served_by(move |stream| {
+        let answer = answer.clone();
+        async move {
+            let (input, mut output) = stream.into_split();
+            let mut lines = BufReader::new(input).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                output.write_all(answer(&line).as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_answer_about_another_lock_is_none() {
+    let (_dir, url) = answering(|line| match line {
+        "hello" => "1 hello: wait limit fence list own ping\n".to_owned(),
+        "f right" => "7 Lock Fence: right\n".to_owned(),
+        "g right" => "1 Lock Get Success: right\n".to_owned(),
+        "r right" => "1 Lock Release Success: wrong\n".to_owned(),
+        "i got" => "0 Lock Not Locked: gone\n".to_owned(),
+        other => format!("1 Lock Get Success: not {other}\n"),
+    })
+    .await;
+    let unexpected = |error| assert!(matches!(error, Error::Lost(Lost::Unexpected(_))), "{error}");
+    let client = connect(&url).await;
+    unexpected(client.lock("got").acquire().await.unwrap_err());
+    let client = connect(&url).await;
+    unexpected(client.is_locked("got").await.unwrap_err());
+    let client = connect(&url).await;
+    let guard = client.lock("right").acquire().await.unwrap();
+    assert_eq!(guard.fence(), Some(7));
+    unexpected(guard.release().await.unwrap_err());
+}
+
+/// One whose listings have no end gets one command at a time, whatever else it can do.
+#[tokio::test]
+async fn a_server_may_know_half_of_it() {
+    let (_dir, url) = answering(|line| match line.split_once(' ') {
+        None if line == "hello" => "1 hello: ping\n".to_owned(),
+        Some(("i", name)) => format!("0 Lock Not Locked: {name}\n"),
+        _ => "one: 1.2.3.4:5\ntwo: 1.2.3.4:6\n".to_owned(),
+    })
+    .await;
+    let client = connect(&url).await;
+    let (locks, is_locked) = tokio::join!(
+        client.locks(LockKind::Exclusive, None),
+        client.is_locked("x")
+    );
+    assert_eq!(locks.unwrap().len(), 2);
+    assert!(!is_locked.unwrap());
+}
+
+/// What came while this process stood still is read before the server is said to be silent.
+#[test]
+fn who_was_stopped_has_heard_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (answered, is_answered) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        for line in std::io::BufReader::new(&stream).lines() {
+            let answer = match &*line.unwrap() {
+                "hello" => "1 hello: list ping\n",
+                _ => "1 pong: glockd-client\n",
+            };
+            answered.send(()).unwrap();
+            (&stream).write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let limit = Duration::from_millis(50);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let client = Client::builder(&format!("unix:{}", path.display()));
+        let client = client.reply_timeout(limit).connect().await.unwrap();
+        is_answered.recv().unwrap();
+        for _ in 0..5 {
+            let client = client.clone();
+            let ping = tokio::spawn(async move { client.ping().await });
+            while is_answered.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            std::thread::sleep(2 * limit);
+            ping.await.unwrap().unwrap();
+        }
+    });
 }
 
 #[tokio::test(start_paused = true)]

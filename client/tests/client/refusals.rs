@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use glockd::Policy;
-use glockd_client::{Client, Error, LockGuard, LockRequest, Refusal};
+use glockd_client::{Client, Error, LockGuard, LockKind, LockRequest, Lost, Refusal};
 
 use crate::servers::{connect, serve, serve_with, until, within};
 
@@ -96,8 +96,26 @@ async fn a_name_may_be_too_long() {
             .await
             .unwrap_err();
         match url.starts_with("ws") {
-            // There the server can only hang up.
-            true => assert!(matches!(error, Error::Lost(_)), "{error}"),
+            // There the server can only hang up, but not on others.
+            true => {
+                assert!(matches!(error, Error::Lost(Lost::TooLong)), "{error}");
+                let held = client.lock("held").acquire().await.unwrap();
+                let long = vec![b'x'; 200_000];
+                for error in [
+                    client.shared(&long).limit(1).acquire().await.unwrap_err(),
+                    client
+                        .lock(&long)
+                        .wait_forever()
+                        .acquire()
+                        .await
+                        .unwrap_err(),
+                    client.is_locked(&long).await.unwrap_err(),
+                    client.owners(&long).await.unwrap_err(),
+                ] {
+                    assert!(matches!(error, Error::Lost(Lost::TooLong)), "{error}");
+                }
+                held.release().await.unwrap();
+            }
             false => {
                 assert!(
                     matches!(error, Error::TooLong { limit: 131_072 }),
@@ -106,5 +124,50 @@ async fn a_name_may_be_too_long() {
                 assert!(client.lock("x").acquire().await.is_ok());
             }
         }
+    }
+}
+
+/// The original runs what is beyond its limit as a command of its own.
+#[tokio::test]
+async fn a_name_may_be_too_long_for_the_original() {
+    let served = serve().await;
+    for url in [served.plain(), served.original()] {
+        let client = connect(&url).await;
+        let longest = vec![b'x'; 4095 - "g \n".len()];
+        let guard = client.lock(&longest).acquire().await.unwrap();
+        assert!(client.is_locked(&longest).await.unwrap());
+        guard.release().await.unwrap();
+        let longer = [longest, b"r held".to_vec()].concat();
+        for error in [
+            client.lock(&longer).acquire().await.unwrap_err(),
+            client
+                .lock(&longer)
+                .wait_forever()
+                .acquire()
+                .await
+                .unwrap_err(),
+            client.is_locked(&longer).await.unwrap_err(),
+            client
+                .locks(LockKind::Shared, Some(&longer))
+                .await
+                .unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::TooLong { limit: 4095 }), "{error}");
+        }
+    }
+    assert_eq!(served.surplus(), 0);
+}
+
+/// A line of a listing can say anything, even that it was refused.
+#[tokio::test]
+async fn a_lock_may_be_called_as_a_refusal() {
+    let served = serve().await;
+    for url in served.modern().into_iter().chain([served.plain()]) {
+        let client = Client::builder(&url).name("limit 5").connect();
+        let client = client.await.unwrap();
+        let guard = client.lock("0 Line Too Long").acquire().await.unwrap();
+        let locks = client.locks(LockKind::Exclusive, None).await.unwrap();
+        assert_eq!(locks[0].name, guard.name());
+        assert_eq!(locks[0].holder, b"limit 5");
     }
 }

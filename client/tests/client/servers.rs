@@ -1,8 +1,8 @@
 //! Servers to be clients of.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use glockd::transports::Address;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 /// Longer than anything takes on the slowest of machines: to reach it is to fail.
@@ -27,7 +27,11 @@ pub(crate) struct Served {
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
     surplus: Arc<AtomicUsize>,
+    relays: Relays,
 }
+
+/// What leads from clients to the original.
+type Relays = Arc<Mutex<JoinSet<()>>>;
 
 pub(crate) async fn serve() -> Served {
     serve_with(Policy::default()).await
@@ -36,6 +40,7 @@ pub(crate) async fn serve() -> Served {
 pub(crate) async fn serve_with(policy: Policy) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let surplus = Arc::new(AtomicUsize::new(0));
+    let relays = Relays::default();
     let local = "127.0.0.1:0".parse().unwrap();
     let server = Server::builder()
         .transport(Tcp::address(local))
@@ -55,6 +60,7 @@ pub(crate) async fn serve_with(policy: Policy) -> Served {
         listener,
         dir.path().join("plain"),
         Arc::clone(&surplus),
+        Arc::clone(&relays),
     ));
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));
     Served {
@@ -64,6 +70,7 @@ pub(crate) async fn serve_with(policy: Policy) -> Served {
         stop: Some(stop),
         running,
         surplus,
+        relays,
     }
 }
 
@@ -96,6 +103,11 @@ impl Served {
         self.surplus.load(Relaxed)
     }
 
+    /// Cuts all connections to the original.
+    pub(crate) fn cut(&self) {
+        self.relays.lock().unwrap().abort_all();
+    }
+
     /// Ends the glockd, and all its connections.
     pub(crate) async fn stop(&mut self) {
         drop(self.stop.take());
@@ -112,14 +124,20 @@ impl Served {
 
 /// Behaves towards clients as the original: takes the first line of each read, loses the rest, and ends lines by
 /// `\r\n`.
-async fn original(listener: UnixListener, plain: PathBuf, surplus: Arc<AtomicUsize>) {
+async fn original(
+    listener: UnixListener,
+    plain: PathBuf,
+    surplus: Arc<AtomicUsize>,
+    relays: Relays,
+) {
     loop {
         let (client, _) = listener.accept().await.unwrap();
         let server = UnixStream::connect(&plain).await.unwrap();
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = server.into_split();
         let surplus = Arc::clone(&surplus);
-        tokio::spawn(async move {
+        let mut relays = relays.lock().unwrap();
+        relays.spawn(async move {
             let mut read = [0; 4096];
             while let Ok(length @ 1..) = from_client.read(&mut read).await {
                 let mut lines = read[..length].split_inclusive(|&byte| byte == b'\n');
@@ -127,7 +145,7 @@ async fn original(listener: UnixListener, plain: PathBuf, surplus: Arc<AtomicUsi
                 surplus.fetch_add(lines.count(), Relaxed);
             }
         });
-        tokio::spawn(async move {
+        relays.spawn(async move {
             let mut read = [0; 4096];
             while let Ok(length @ 1..) = from_server.read(&mut read).await {
                 for line in read[..length].split_inclusive(|&byte| byte == b'\n') {

@@ -12,7 +12,7 @@
 
 use std::io;
 
-use glockd_client::Error;
+use glockd_client::{Error, Lost};
 
 use crate::show;
 
@@ -56,9 +56,11 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let message = error.to_string();
         match error {
-            Error::Endpoint(_) | Error::BadName(_) | Error::TooLong { .. } | Error::ZeroLimit => {
-                Failure::usage(message)
-            }
+            Error::Endpoint(_)
+            | Error::BadName(_)
+            | Error::TooLong { .. }
+            | Error::Lost(Lost::TooLong)
+            | Error::ZeroLimit => Failure::usage(message),
             Error::Connect { endpoint, source } => Failure::unavailable(format!(
                 "cannot reach the server at {}: {source} (--server or $GLOCKD_SERVER says where it is)",
                 show::text(endpoint.to_string().as_bytes())
