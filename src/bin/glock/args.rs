@@ -42,7 +42,7 @@ pub(crate) struct Args {
     )]
     server: Option<OsString>,
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub(crate) action: Action,
 }
 
 impl Args {
@@ -64,7 +64,7 @@ impl Args {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum Action {
     Run(Run),
     Get(Get),
     Inspect(Inspect),
@@ -96,8 +96,8 @@ pub(crate) struct Lock {
     #[arg(short = 'E', long, value_name = "N", default_value_t = crate::failure::CONFLICT)]
     pub(crate) conflict_exit_code: u8,
     /// What to be shown as, to who asks for the holder; by default, where the connection comes from
-    #[arg(long, value_name = "ME")]
-    pub(crate) name: Option<OsString>,
+    #[arg(long = "name", value_name = "ME")]
+    pub(crate) me: Option<OsString>,
     /// Say on stderr what happens to the lock
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -378,8 +378,8 @@ mod tests {
 
     #[test]
     fn flags_are_those_of_flock() {
-        let run = |line: &str| match Args::try_parse_from(line.split(' ')).map(|args| args.verb) {
-            Ok(Verb::Run(run)) => run,
+        let run = |line: &str| match Args::try_parse_from(line.split(' ')).map(|args| args.action) {
+            Ok(Action::Run(run)) => run,
             Ok(_) => panic!("{line}: something else"),
             Err(error) => panic!("{line}: {error}"),
         };

@@ -17,7 +17,7 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until};
 
 use crate::failure::Failure;
-use crate::signals::exit_code;
+use crate::signals::{exit_code, is_of_key};
 use crate::start;
 
 /// How often it is looked whether a group has ended: some of it may be nobody's child here, whose end is not seen.
@@ -45,8 +45,10 @@ pub(crate) struct Group {
 pub(crate) struct End {
     /// As a shell says it.
     pub(crate) code: u8,
-    /// The signal, if it was one that a key of the terminal sends, and the command had the terminal.
+    /// The signal, if it was one that a key of the terminal sends.
     pub(crate) by_key: Option<Signal>,
+    /// Whether the command was in the foreground then, and so got it rather than glock.
+    pub(crate) had_terminal: bool,
 }
 
 /// All that are in the group.
@@ -115,15 +117,17 @@ impl Group {
                     self.stopped(signal);
                 }
             } else if let Some(signal) = status.terminating_signal() {
-                let mut keys = [Signal::SIGINT, Signal::SIGQUIT].into_iter();
+                let by_key = Signal::try_from(signal).ok();
                 self.ended = Some(End {
                     code: exit_code(signal),
-                    by_key: keys.find(|key| *key as i32 == signal && self.has_terminal()),
+                    by_key: by_key.filter(|signal| is_of_key(*signal)),
+                    had_terminal: self.has_terminal(),
                 });
             } else if let Some(code) = status.exit_status() {
                 self.ended = Some(End {
                     code: code.to_le_bytes()[0],
                     by_key: None,
+                    had_terminal: self.has_terminal(),
                 });
             }
         }

@@ -5,20 +5,20 @@ use std::thread;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::args::{Get, bytes};
 use crate::failure::{Failure, LOST};
+use crate::lock::{acquire, release};
 use crate::queries::kind;
-use crate::run::{RELEASED_WITHIN, acquire};
 use crate::show::{put, tell, text, token};
-use crate::signals::{Signals, exit_code};
+use crate::signals::Signals;
+use crate::start::end_as_asked;
 
 pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let guard = tokio::select! {
         guard = acquire(server, &args.lock, bytes(&args.lock_name)) => guard?,
-        signal = signals.next() => return Ok(exit_code(signal as i32)),
+        signal = signals.next() => return Ok(end_as_asked(signal)),
     };
     if args.output.json {
         let mut object = Map::new();
@@ -37,18 +37,15 @@ pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
     tokio::select! {
         () = end_of_input() => {}
         signal = signals.next() => {
-            let _ = timeout(RELEASED_WITHIN, guard.release()).await;
-            return Ok(exit_code(signal as i32));
+            release(&args.lock, guard).await?;
+            return Ok(end_as_asked(signal));
         }
         lost = lost => {
             let message = format!("the lock {} is lost: {lost}", text(guard.name()));
             return Err(Failure::new(LOST, message));
         }
     }
-    // If that takes longer, the end of the connection does it.
-    timeout(RELEASED_WITHIN, guard.release())
-        .await
-        .unwrap_or(Ok(()))?;
+    release(&args.lock, guard).await?;
     Ok(0)
 }
 

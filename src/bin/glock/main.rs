@@ -1,8 +1,8 @@
 //! glock, the command for people, shells and cron: runs commands under a lock, and shows who has which.
 //!
-//! [`args`] is what it can be told, and teaches it by example. [`run`] holds a lock around a command, whose processes
-//! are a [`group`](mod@group); [`hold`] holds one around nothing. [`queries`] ask about others' locks, [`watch`] again
-//! and again, and [`show`] says it to people and to programs. [`mod@bench`] makes load.
+//! [`args`] is what it can be told, and teaches it by example. [`run`] holds a [`lock`] around a command, whose
+//! processes are a [`group`](mod@group); [`hold`] holds one around nothing. [`queries`] ask about others' locks,
+//! [`watch`] again and again, and [`show`] says it to people and to programs. [`mod@bench`] makes load.
 //!
 //! It is made of `glockd-client`, and knows no words of the protocol but those of the load.
 
@@ -11,6 +11,7 @@ mod bench;
 mod failure;
 mod group;
 mod hold;
+mod lock;
 mod queries;
 mod run;
 mod show;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use glockd_client::Client;
 
-use crate::args::{Args, Verb};
+use crate::args::{Action, Args};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -51,17 +52,17 @@ fn obey(args: Args) -> Result<u8, Failure> {
         .build()
         .map_err(Failure::of_system)?;
     runtime.block_on(async {
-        match args.verb {
-            Verb::Run(run) => run::run(&server, run).await,
-            Verb::Get(get) => hold::hold(&server, get).await,
-            Verb::Inspect(inspect) => queries::inspect(&connect(&server).await?, &inspect).await,
-            Verb::Ls(ls) => queries::ls(&connect(&server).await?, &ls).await,
-            Verb::Own(own) => queries::own(&connect(&server).await?, &own).await,
-            Verb::Who(who) => queries::who(&connect(&server).await?, &who).await,
-            Verb::Stats(stats) => queries::stats(&connect(&server).await?, &stats).await,
-            Verb::Ping(ping) => queries::ping(&connect(&server).await?, &ping).await,
-            Verb::Watch(watch) => watch::watch(&connect(&server).await?, &watch).await,
-            Verb::Bench(bench) => bench::bench(&server, &bench).await,
+        match args.action {
+            Action::Run(run) => run::run(&server, run).await,
+            Action::Get(get) => hold::hold(&server, get).await,
+            Action::Inspect(inspect) => queries::inspect(&connect(&server).await?, &inspect).await,
+            Action::Ls(ls) => queries::ls(&connect(&server).await?, &ls).await,
+            Action::Own(own) => queries::own(&connect(&server).await?, &own).await,
+            Action::Who(who) => queries::who(&connect(&server).await?, &who).await,
+            Action::Stats(stats) => queries::stats(&connect(&server).await?, &stats).await,
+            Action::Ping(ping) => queries::ping(&connect(&server).await?, &ping).await,
+            Action::Watch(watch) => watch::watch(&connect(&server).await?, &watch).await,
+            Action::Bench(bench) => bench::bench(&server, &bench).await,
         }
     })
 }

@@ -61,6 +61,11 @@ impl Signals {
     }
 }
 
+/// Whether a key of the terminal sends it, to whom it is to end.
+pub(crate) fn is_of_key(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGINT | Signal::SIGQUIT)
+}
+
 /// How a shell says that a signal ended something.
 pub(crate) fn exit_code(signal: i32) -> u8 {
     128 | signal.to_le_bytes()[0]

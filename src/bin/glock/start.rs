@@ -1,5 +1,5 @@
-//! How a command is started. What has to be done in the child between fork and exec is done by another glock there,
-//! which then becomes the command: so it takes no `unsafe`.
+//! What takes another glock, in the child or in the place of this one: to start a command, for which something has to
+//! be done between fork and exec, and to end by a signal that this one catches. So neither takes `unsafe`.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -7,18 +7,28 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, id};
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getpgrp, getppid};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgrp, getpid, getppid};
 
 use crate::group::Terminal;
 use crate::show::{complain, text};
-use crate::signals::exit_code;
+use crate::signals::{exit_code, is_of_key};
 
 /// What says that this process is to become a command. Nobody types that by accident.
 const BECOME: &str = "--become-the-command-of";
 
 /// What says that this process is to end by a signal.
-const END: &str = "--end-all-by";
+const END: &str = "--end-by";
+const JOB: &str = "job";
+
+/// Whom a signal is to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// This process.
+    This,
+    /// All that the shell has started together with it.
+    Job,
+}
 
 /// The program, as whoever started it has it, even if its file has been replaced.
 const SELF: &str = "/proc/self/exe";
@@ -46,7 +56,11 @@ pub(crate) fn in_child() -> Option<u8> {
     let what = arguments.next()?;
     if what == END {
         let signal = arguments.next()?.to_str()?.parse().ok()?;
-        let _ = killpg(getpgrp(), Signal::try_from(signal).ok()?);
+        let end = Signal::try_from(signal).ok()?;
+        let _ = match arguments.next()? == JOB {
+            true => killpg(getpgrp(), end),
+            false => kill(getpid(), end),
+        };
         return Some(exit_code(signal));
     }
     if what != BECOME {
@@ -74,12 +88,24 @@ pub(crate) fn in_child() -> Option<u8> {
     Some(not_run(&program, &error))
 }
 
-/// Ends this process by a signal, and tells all that the shell has started together with it: the key that ended the
-/// command was meant for them, too, or a loop of commands could not be interrupted. Another glock does that in the place
-/// of this one, because that catches no signals. Returns if it cannot be done.
-pub(crate) fn end_all_by(signal: Signal) {
+/// Ends this process by a signal, as its shell is to see: a key that ended what this did was meant for a loop around it,
+/// too. If only the command got that key, the rest of the job is told. Another glock does it in the place of this one,
+/// because that catches no signals. Returns if it cannot be done.
+pub(crate) fn end_by(signal: Signal, whom: Whom) {
     let signal = (signal as i32).to_string();
-    let _ = Command::new(SELF).args([END, &signal]).exec();
+    let whom = match whom {
+        Whom::This => "this",
+        Whom::Job => JOB,
+    };
+    let _ = Command::new(SELF).args([END, &signal, whom]).exec();
+}
+
+/// How this process ends when a signal asks it to: by that, if it comes from a key; else by this code.
+pub(crate) fn end_as_asked(signal: Signal) -> u8 {
+    if is_of_key(signal) {
+        end_by(signal, Whom::This);
+    }
+    exit_code(signal as i32)
 }
 
 fn not_run(program: &OsStr, error: &io::Error) -> u8 {
