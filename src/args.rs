@@ -252,11 +252,12 @@ fn integers(
     Ok(last(values).and_then(|value| value.try_into().ok()))
 }
 
-/// All addresses of all `-bind`, each once. An empty one, or `all`, stands for no particular one.
+/// All addresses of all `-bind`, each once. `all` stands for no particular one; to say nothing may be a mistake, and
+/// must not open what was to be closed.
 fn addresses(values: &[String]) -> Result<Vec<IpAddr>, String> {
     let mut addresses = Vec::new();
     for value in values {
-        if value.is_empty() || value == "all" {
+        if value == "all" {
             addresses.clear();
             continue;
         }
@@ -499,6 +500,10 @@ mod tests {
         check(
             "-bind ::1,localhost",
             "invalid value \"::1,localhost\" for flag -bind: \"localhost\" is no IP address",
+        );
+        check(
+            "-bind 127.0.0.1 -bind=",
+            "invalid value \"\" for flag -bind: \"\" is no IP address",
         );
         for (list, part) in [
             ("", ""),

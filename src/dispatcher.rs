@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::hint::cold_path;
-
 use std::task::{Context, Poll};
 
 use byteview::ByteView;

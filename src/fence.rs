@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
@@ -40,6 +39,9 @@ const FILE: &str = "fence";
 /// What is to become that file.
 const NEW_FILE: &str = "fence.new";
 
+/// What is locked, and stays empty. Not the directory, which is locked by whoever makes a socket in it.
+const LOCK_FILE: &str = "lock";
+
 /// How far ahead the mark is written, in milliseconds of stamps: a quarter of an hour.
 const AHEAD: u64 = 1 << 20;
 
@@ -59,9 +61,10 @@ pub struct Fence {
 /// A high-water mark on a disk.
 #[derive(Debug)]
 struct Kept {
-    directory: PathBuf,
+    path: PathBuf,
+    directory: File,
     /// Keeps other daemons out.
-    lock: File,
+    _lock: File,
     /// Beyond the table's first moment, or not before it.
     opened: Instant,
     start: u64,
@@ -89,8 +92,8 @@ pub enum FenceError {
     },
     /// The file does not say where tokens are to start. It was left alone.
     #[error(
-        "{} does not hold a fencing token below 2^63; put a number there that is larger than all tokens that \
-         were given, or remove it if the clock was never set back",
+        "{} does not hold a fencing token below 2^63 and the end of its line; put a number there that is larger \
+         than all tokens that were given, or remove it if the clock was never set back",
         path.display()
     )]
     Damaged {
@@ -117,36 +120,34 @@ impl Fence {
     ///
     /// If the mark cannot be read or written, or another process uses the directory. A file that holds no mark
     /// is never taken for one that is not there.
-    pub fn open(directory: &Path) -> Result<Fence, FenceError> {
+    pub fn open(path: &Path) -> Result<Fence, FenceError> {
         let unusable = |path: &Path, source| FenceError::Unusable {
             path: path.to_owned(),
             source,
         };
-        let lock = File::open(directory).map_err(|error| unusable(directory, error))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(FenceError::InUse {
-                    directory: directory.to_owned(),
-                });
-            }
-            Err(errno) => return Err(unusable(directory, errno.into())),
-        }
-        let path = directory.join(FILE);
-        let mark = match fs::read(&path) {
-            Ok(bytes) => read(&bytes).ok_or(FenceError::Damaged { path })?,
+        let directory = File::open(path).map_err(|error| unusable(path, error))?;
+        let lock = lock(path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => FenceError::InUse {
+                directory: path.to_owned(),
+            },
+            _ => unusable(&path.join(LOCK_FILE), error),
+        })?;
+        let file = path.join(FILE);
+        let mark = match read_file(&file) {
+            Ok(bytes) => read(&bytes).ok_or(FenceError::Damaged { path: file })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(unusable(&path, error)),
+            Err(error) => return Err(unusable(&file, error)),
         };
         let start = mark.max(clock());
         let kept = Kept {
-            directory: directory.to_owned(),
-            lock,
+            path: path.to_owned(),
+            directory,
+            _lock: lock,
             opened: Instant::now(),
             start,
             mark: AtomicU64::new(0),
         };
-        kept.renew().map_err(|error| unusable(directory, error))?;
+        kept.renew().map_err(|error| unusable(path, error))?;
         Ok(Fence {
             start,
             kept: Some(Arc::new(kept)),
@@ -173,7 +174,7 @@ impl Fence {
             due = match renewed.unwrap_or_else(|panic| Err(panic.into())) {
                 Ok(()) => Instant::now() + RENEWAL,
                 Err(error) => {
-                    let directory = kept.directory.display();
+                    let directory = kept.path.display();
                     warn!(%directory, %error, "cannot write the high-water mark of fencing tokens");
                     Instant::now() + RETRY
                 }
@@ -188,12 +189,12 @@ impl Kept {
         let age = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         let ahead = Stamp::at(age.saturating_add(AHEAD)).number();
         let mark = self.start.saturating_add(ahead).min(END);
-        let new = self.directory.join(NEW_FILE);
+        let new = self.path.join(NEW_FILE);
         let mut file = File::create(&new)?;
         writeln!(file, "{mark}")?;
         file.sync_all()?;
-        fs::rename(new, self.directory.join(FILE))?;
-        self.lock.sync_all()?;
+        fs::rename(new, self.path.join(FILE))?;
+        self.directory.sync_all()?;
         self.mark.store(mark, SeqCst);
         Ok(())
     }
@@ -207,6 +208,26 @@ fn clock() -> u64 {
     ms.min(LAST_START >> SHIFT) << SHIFT
 }
 
+/// Locks a directory against other daemons.
+fn lock(directory: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(directory.join(LOCK_FILE))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+/// What a file holds. Of anything else that is there the end may never come.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::metadata(path)?.is_file() {
+        true => fs::read(path),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
 /// The mark in a file: a number, and the end of its line, without which it may be a part of one.
 fn read(bytes: &[u8]) -> Option<u64> {
     let digits = bytes.strip_suffix(b"\n")?;
@@ -217,6 +238,7 @@ fn read(bytes: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
     use tempfile::{TempDir, tempdir};
     use tokio::time::{advance, sleep};
 
@@ -323,6 +345,11 @@ mod tests {
             let start = format!("cannot use {}", path.display());
             assert!(error.starts_with(&start), "{error}");
         }
+        // Nobody writes to it.
+        let pipe = directory.path().join(FILE);
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let error = Fence::open(directory.path()).unwrap_err().to_string();
+        assert!(error.ends_with("fence: it is no regular file"), "{error}");
     }
 
     /// Lets what waits for the time, and then for the disk, go on until that is so.

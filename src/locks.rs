@@ -3,8 +3,9 @@
 //! A shard is found by a keyed hash of the name and holds everything about its names behind one short
 //! mutex: which are locked, by whom, and for each holder a list of what it holds *in this shard*. So no
 //! operation ever needs two mutexes, and what a connection held is found without searching when it
-//! ends. Who waits for a lock stands beside it, and is given it by whoever releases it. The names come from strangers and their order can be listed, so the hash is SipHash with random
-//! keys; a faster hash would let a client put all its names into one bucket.
+//! ends. Who waits for a lock stands beside it, and is given it by whoever releases it. The names come from
+//! strangers and their order can be listed, so the hash is SipHash with random keys; a faster hash would let
+//! a client put all its names into one bucket.
 //!
 //! Turned down: one map with a lock each in it (an allocation a lock, and a second map to find what a
 //! connection holds: four times the memory), and a task that owns the table (a channel round trip a

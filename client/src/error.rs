@@ -96,7 +96,9 @@ fn refused(refusal: Refusal, kind: LockKind, name: &[u8]) -> String {
         Refusal::Held => "is held",
         Refusal::Full => "is held by as many as may",
         Refusal::Timeout => "was not free in time",
-        Refusal::QueueFull => "is waited for by as many as may",
+        Refusal::QueueFull => {
+            "cannot be waited for: as many wait as may, or a limit of the server's is reached"
+        }
         Refusal::Cancelled => "is waited for no more: the server cancelled it",
     };
     format!("the {kind} {} {why}", name.escape_ascii())

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::connection::{Connection, Key, Usage};
 use crate::wire::Wire;
@@ -154,13 +154,16 @@ impl Pool {
             state.lives() && state.features == Features::default()
         };
         let name = self.options.name.as_deref();
-        let opened = timeout(self.options.connect_timeout, async {
-            let wire = Wire::connect(&self.endpoint).await.map_err(failed)?;
-            Connection::open(wire, name, self.options.reply_timeout, is_plain).await
-        });
-        match opened.await {
+        let patience = self.options.connect_timeout;
+        let started = Instant::now();
+        let wire = match timeout(patience, Wire::connect(&self.endpoint)).await {
+            Ok(connected) => connected.map_err(failed)?,
+            Err(_) => return Err(failed(std::io::ErrorKind::TimedOut.into())),
+        };
+        let opened = Connection::open(wire, name, self.options.reply_timeout, is_plain);
+        match timeout(patience.saturating_sub(started.elapsed()), opened).await {
             Ok(connection) => Ok(Arc::new(connection?)),
-            Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
+            Err(_) => Err(Lost::Silent(patience).into()),
         }
     }
 

@@ -188,6 +188,16 @@ fn tokens_grow_from_daemon_to_daemon() {
     }
 }
 
+/// The socket may be in the directory of the state, or the state in that of the socket.
+#[test]
+fn one_directory_is_enough() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -state-dir {{dir}}"));
+    let mut client = Client::unix(&daemon);
+    assert_eq!(client.ask("g x"), "1 Lock Get Success: x");
+    daemon.stop();
+}
+
 /// By the clock alone: a millisecond of it is more than all tokens of a run as short as this.
 #[test]
 fn tokens_grow_without_a_state_too() {
@@ -219,7 +229,7 @@ fn a_state_that_cannot_be_used_is_named() {
     };
     check("cannot use {}: No such file or directory");
     fs::write(&state, "").unwrap();
-    check("cannot use {}/fence: Not a directory");
+    check("cannot use {}/lock: Not a directory");
     fs::remove_file(&state).unwrap();
     fs::create_dir(&state).unwrap();
     fs::write(state.join("fence"), "12").unwrap();

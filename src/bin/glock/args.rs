@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+use glockd::protocol::fold;
+
 use crate::failure::Failure;
 use crate::show::text;
 
@@ -21,14 +23,19 @@ use crate::show::text;
     after_help = "Try `glock run --help` first. Every command has examples.",
     after_long_help = "\
 Examples:
-  glock run -n backup -- /usr/local/bin/backup    Unless it runs already, here or on another host
-  glock run -w 60 --limit 3 gpu -- train --fast   At most three at a time; waits for a minute
-  glock own backup                                Who holds it, and who waits for it
-  glock watch                                     All locks, all the time
-  GLOCKD_SERVER=tcp://db1:9999 glock ls           Another server
+  glock run -n backup -- /usr/local/bin/backup
+      Unless it runs already, here or on another host
+  glock run -w 60 --limit 3 gpu -- train --fast
+      At most three at a time; waits for a minute
+  glock own backup
+      Who holds it, and who waits for it
+  glock watch
+      All locks, all the time
+  GLOCKD_SERVER=tcp://db1:9999 glock ls
+      Another server
 
-Exit codes: 1 held by others (or free, of `inspect`), 2 usage, 3 the lock was lost while the command ran, 69 no
-server, 71 a fault of the system, 126 and 127 the command cannot be run, 128 + n signal n. Otherwise that of the
+Exit codes: 1 held by others (or free, of `inspect`), 2 usage, 3 the lock was lost while the command ran, 69 no \
+server, 71 a fault of the system, 126 and 127 the command cannot be run, 128 + n signal n. Otherwise that of the \
 command."
 )]
 pub(crate) struct Args {
@@ -90,7 +97,7 @@ pub(crate) struct Lock {
     #[arg(short, long, visible_alias = "nb", conflicts_with = "wait")]
     pub(crate) nonblock: bool,
     /// Wait for so long at most; by default, for as long as it takes
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECS", value_parser = seconds)]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) wait: Option<Duration>,
     /// Exit by this code if the lock is not to be had
     #[arg(short = 'E', long, value_name = "N", default_value_t = crate::failure::CONFLICT)]
@@ -106,20 +113,24 @@ pub(crate) struct Lock {
 /// Run a command while holding a lock
 #[derive(clap::Args)]
 #[command(after_help = "\
-Waits for the lock, runs the command, and exits as it does; the lock is free again when the command and all that
+Waits for the lock, runs the command, and exits as it does; the lock is free again when the command and all that \
 it has started in its process group have ended, or the moment this process is killed.
 
 Examples:
-  glock run -n backup -- rsync -a /srv db2:/srv   In a crontab: silently does nothing if it runs already
-  glock run -w 30 deploy ./deploy.sh              Waits for half a minute; exits by 1 if that is not enough
-  glock run --limit 3 gpu -- train                One of three
-  glock run -n -E 75 nightly -- job || ...        75 is EX_TEMPFAIL: try later
+  glock run -n backup -- rsync -a /srv db2:/srv
+      In a crontab: silently does nothing if it runs already
+  glock run -w 30 deploy ./deploy.sh
+      Waits for half a minute; exits by 1 if that is not enough
+  glock run --limit 3 gpu -- train
+      One of three
+  glock run -n -E 75 nightly -- job || ...
+      75 is EX_TEMPFAIL: try later
   glock run leader -- sh -c 'serve --fence $GLOCK_FENCE'
-                                                  A leader, and the next one stands by until it is gone
+      A leader, and the next one stands by until it is gone
 
-The command finds the lock's fencing token in $GLOCK_FENCE. If the connection to the server is lost, so is the lock:
-then the group gets SIGTERM, after --grace SIGKILL, and glock exits by 3. If glock itself is killed by SIGKILL, the
-kernel kills the command, but not what the command has started; nor does it a command that is set-user-ID.
+The command finds the lock's fencing token in $GLOCK_FENCE. If the connection to the server is lost, so is the lock: \
+then the group gets SIGTERM, after --grace SIGKILL, and glock exits by 3. If glock itself is killed by SIGKILL, the \
+kernel kills the command, but not what the command has started; nor does it a command that is set-user-ID. \
 What leaves the group (setsid, or a daemon) is nobody's concern.")]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -157,8 +168,10 @@ impl Run {
 Says when it has the lock, and keeps it until its standard input ends, or a signal ends it.
 
 Examples:
-  glock get backup                                Until Ctrl-D; exits by 3 if the lock is lost
-  glock get --json -n backup < fifo               For programs: {\"name\":\"backup\",\"fence\":\"1834…\",…}")]
+  glock get backup
+      Until Ctrl-D; exits by 3 if the lock is lost
+  glock get --json -n backup < fifo
+      For programs: {\"name\":\"backup\",\"fence\":\"1834…\",…}")]
 pub(crate) struct Get {
     #[command(flatten)]
     pub(crate) lock: Lock,
@@ -173,9 +186,12 @@ pub(crate) struct Get {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  glock inspect backup                            Prints `held` or `free`
-  glock inspect -s gpu                            Prints how many hold it
-  while glock inspect -q deploy; do sleep 1; done Better, but for old servers: glock run deploy -- true")]
+  glock inspect backup
+      Prints `held` or `free`
+  glock inspect -s gpu
+      Prints how many hold it
+  while glock inspect -q deploy; do sleep 1; done
+      Better, but for old servers: glock run deploy -- true")]
 pub(crate) struct Inspect {
     /// The shared lock of this name
     #[arg(short, long)]
@@ -194,8 +210,10 @@ pub(crate) struct Inspect {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  glock ls                                        Exclusive locks and their holders
-  glock ls -s gpu                                 Who shares this one, in the order in which they came
+  glock ls
+      Exclusive locks and their holders
+  glock ls -s gpu
+      Who shares this one, in the order in which they came
   glock ls --json | jq -r '.[].name'")]
 pub(crate) struct Ls {
     /// Shared locks
@@ -211,7 +229,7 @@ pub(crate) struct Ls {
 /// Who holds a lock, and who waits for it?
 #[derive(clap::Args)]
 #[command(after_help = "\
-Shows the exclusive and the shared lock of this name, for how long each has held it or waited, and the fencing
+Shows the exclusive and the shared lock of this name, for how long each has held it or waited, and the fencing \
 tokens.
 
 Examples:
@@ -229,8 +247,10 @@ pub(crate) struct Own {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  glock who                                       All of them
-  glock who 'cron on db1'                         Those of this name")]
+  glock who
+      All of them
+  glock who 'cron on db1'
+      Those of this name")]
 pub(crate) struct Who {
     #[command(flatten)]
     pub(crate) output: Output,
@@ -253,8 +273,10 @@ pub(crate) struct Stats {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  glock ping                                      Once
-  glock ping -c 10 -i 0.2                         Ten times, five a second")]
+  glock ping
+      Once
+  glock ping -c 10 -i 0.2
+      Ten times, five a second")]
 pub(crate) struct Ping {
     /// How often to ask
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -270,9 +292,12 @@ pub(crate) struct Ping {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  glock watch                                     Until Ctrl-C; as many locks as the terminal has lines
-  glock watch -i 0.5 backup                       This lock
-  glock watch --json | jq .rates.gets             A line of JSON each second")]
+  glock watch
+      Until Ctrl-C; as many locks as the terminal has lines
+  glock watch -i 0.5 backup
+      This lock
+  glock watch --json | jq .rates.gets
+      A line of JSON each second")]
 pub(crate) struct Watch {
     /// How long to pause in between
     #[arg(short, long, value_name = "SECS", value_parser = seconds, default_value = "1")]
@@ -290,19 +315,24 @@ pub(crate) struct Watch {
 /// Make load, and measure
 #[derive(clap::Args)]
 #[command(after_help = "\
-Each connection sends a batch of commands in one write, and the next when all are answered. A latency is that of a
-batch, from its write to the last byte of its replies. Every reply is checked; refusals are counted, anything else
+Each connection sends a batch of commands in one write, and the next when all are answered. A latency is that of a \
+batch, from its write to the last byte of its replies. Every reply is checked; refusals are counted, anything else \
 ends the run. Make sure that nobody minds: the load is as much as the server can take.
 
 Examples:
-  glock bench                                     50 connections, one command at a time, 1,000,000 commands
-  glock bench -c 100 -P 16 -t 10                  100 connections, 16 at a time, for 10 seconds
-  glock bench --work inspect --threads 2          Reads only; two threads, if the server leaves a core
-  glock bench -c 8 --keys 1                       All want the same lock, and ask again if they don't get it
-  glock bench -c 8 --keys 1 --work wait           All want the same lock, and stand in line")]
+  glock bench
+      50 connections, one command at a time, 1,000,000 commands
+  glock bench -c 100 -P 16 -t 10
+      100 connections, 16 at a time, for 10 seconds
+  glock bench --work inspect --threads 2
+      Reads only; two threads, if the server leaves a core
+  glock bench -c 8 --keys 1
+      All want the same lock, and ask again if they don't get it
+  glock bench -c 8 --keys 1 --work wait
+      All want the same lock, and stand in line")]
 pub(crate) struct Bench {
     /// How many connections
-    #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) connections: u32,
     /// How many commands in a batch
     #[arg(short = 'P', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -348,13 +378,17 @@ pub(crate) struct Output {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().map_err(|_| "not a number of seconds")?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    let seconds = text.parse::<f64>();
+    let seconds = seconds.map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| match seconds < 0.0 {
+        true => "less than no time".to_owned(),
+        false => "more seconds than can be counted".to_owned(),
+    })
 }
 
 /// The server takes the empty name for a name; but who says that here means some variable that is not set.
 fn lock_name() -> impl TypedValueParser<Value = OsString> {
-    OsStringValueParser::new().try_map(|name| match name.is_empty() {
+    OsStringValueParser::new().try_map(|name| match fold(name.as_bytes()).is_empty() {
         true => Err("the name is empty"),
         false => Ok(name),
     })
@@ -417,6 +451,9 @@ mod tests {
             "glock run a",
             "glock run a --",
             "glock run  b",
+            "glock run \t b",
+            "glock run -w 1e99 a b",
+            "glock bench -c 1000001",
             "glock run -n -w 1 a b",
             "glock run -w -1 a b",
             "glock run -w nan a b",

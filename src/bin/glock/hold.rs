@@ -2,7 +2,10 @@
 
 use std::io::{self, Read};
 use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
@@ -13,6 +16,9 @@ use crate::queries::kind;
 use crate::show::{put, tell, text, token};
 use crate::signals::Signals;
 use crate::start::end_as_asked;
+
+/// How often who is in the background looks whether it still is.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
@@ -54,9 +60,23 @@ pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
 async fn end_of_input() {
     let (sender, ended) = oneshot::channel::<()>();
     thread::spawn(move || {
+        // Who reads a terminal in the background is stopped, and stopped again as soon as it is to go on and end. So it
+        // is told instead that it cannot read.
+        let mut stops = SigSet::empty();
+        stops.add(Signal::SIGTTIN);
+        let _ = stops.thread_block();
         let mut input = [0; 1024];
-        // Who has no input has nothing to end it by.
-        while io::stdin().read(&mut input).is_ok_and(|length| length > 0) {}
+        loop {
+            match io::stdin().read(&mut input) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => {
+                    thread::sleep(LOOK);
+                }
+                // Who has no input has nothing to end it by.
+                Ok(0) | Err(_) => break,
+            }
+        }
         drop(sender);
     });
     let _ = ended.await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use glockd_client::{Client, Error, LockGuard};
+use glockd_client::{Client, Error, LockGuard, Refusal};
 use tokio::time::timeout;
 
 use crate::args::{Lock, bytes};
@@ -32,11 +32,13 @@ pub(crate) async fn acquire(server: &str, lock: &Lock, name: &[u8]) -> Result<Lo
         (false, None) => request.wait_forever(),
     };
     let guard = match request.acquire().await {
-        // As flock(1): the exit code says it all, and a crontab that skips a run sends no mail.
-        Err(error @ Error::Refused { .. }) => {
+        Err(error @ Error::Refused { refusal, .. }) => {
+            // As flock(1): the exit code says it all, and a crontab that skips a run sends no mail. But nobody who was
+            // ready to wait reckons with not being let.
+            let is_said = lock.verbose || refusal == Refusal::QueueFull;
             return Err(Failure {
                 code: lock.conflict_exit_code,
-                message: lock.verbose.then(|| error.to_string()),
+                message: is_said.then(|| error.to_string()),
             });
         }
         acquired => acquired?,
