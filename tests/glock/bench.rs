@@ -62,6 +62,17 @@ fn every_work_is_answered_as_expected() {
     );
 }
 
+/// A batch whose lines fit into no socket, nor its replies: the server takes the rest only while it is read.
+#[test]
+fn it_reads_while_it_writes() {
+    let served = Served::new();
+    for operations in [20_000, 30_001] {
+        let report = report(&served, &format!("-c 1 -P 20000 -n {operations}"));
+        assert_eq!(report["operations"], operations);
+        assert_eq!(report["refused"], 0);
+    }
+}
+
 #[test]
 fn it_says_what_is_wrong() {
     let mut served = Served::new();

@@ -4,27 +4,30 @@
 //! runs its share of them, and counts for itself; the counts are added at the end. The replies that are to be expected
 //! are known as bytes, so that to check them costs little: only what differs is looked into.
 
+mod batch;
+
 use std::io::{self, IsTerminal, stderr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glockd::protocol::{Command, Reply, Verb};
+use glockd::protocol::Verb;
 use glockd_client::{Client, Endpoint, Error};
 use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Builder;
 use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use self::batch::{Batch, WAIT_MS};
 use crate::args::{Bench, Work};
 use crate::failure::Failure;
-use crate::show::{complain_as_is, print, text};
+use crate::show::{complain_as_is, print};
 
 /// What latencies can be told apart: to three digits, up to a minute.
 const HIGHEST: Duration = Duration::from_secs(60);
@@ -37,9 +40,6 @@ const CLEAR: &str = "\r\x1b[K";
 
 /// How long a server may be silent that could answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
-
-/// How long a get waits, where it does.
-const WAIT_MS: u32 = 60_000;
 
 /// Asks the server what it can do, and loads it.
 pub(crate) async fn bench(server: &str, args: &Bench) -> Result<u8, Failure> {
@@ -142,6 +142,15 @@ impl Load {
                 () = failed => {}
             }
         }
+    }
+
+    /// What a connection locks, by its number.
+    fn lock_name(&self, number: u32) -> String {
+        let key = match self.keys {
+            0 => number,
+            keys => number % keys,
+        };
+        format!("bench:{}:{key:06}", self.salt)
     }
 
     fn fail(&self) {
@@ -272,20 +281,16 @@ async fn one_connection(load: &Load, number: u32) -> Result<Tally, Failure> {
     };
     match &load.endpoint {
         Endpoint::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port))
-                .await
-                .map_err(failed);
-            let stream =
-                stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream).map_err(failed));
-            batches(load, number, stream).await
+            let stream = TcpStream::connect((host.as_str(), *port)).await;
+            let mut stream = stream.map_err(failed)?;
+            stream.set_nodelay(true).map_err(failed)?;
+            let (reader, writer) = stream.split();
+            batches(load, number, reader, writer).await
         }
         Endpoint::Unix(path) => {
-            batches(
-                load,
-                number,
-                UnixStream::connect(path).await.map_err(failed),
-            )
-            .await
+            let mut stream = UnixStream::connect(path).await.map_err(failed)?;
+            let (reader, writer) = stream.split();
+            batches(load, number, reader, writer).await
         }
         _ => Err(Failure::usage("bench speaks tcp:// and unix: alone")),
     }
@@ -295,35 +300,29 @@ async fn one_connection(load: &Load, number: u32) -> Result<Tally, Failure> {
 async fn batches(
     load: &Load,
     number: u32,
-    stream: Result<impl AsyncRead + AsyncWrite + Unpin, Error>,
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
 ) -> Result<Tally, Failure> {
     let mut tally = Tally::new()?;
-    let batch = Batch::new(load, number);
-    let mut stream = stream.inspect_err(|_| load.fail())?;
+    let mut batch = Batch::new(load.work, &load.lock_name(number), load.pipeline);
     load.all_ready().await;
-    let mut input = Vec::with_capacity(batch.replies.len() + 1024);
-    // Whether the turn of the second command has come: an odd batch leaves its last lock held.
-    let mut is_odd = false;
     while !load.is_over.load(Relaxed) {
         let commands = take(&load.budget, u64::from(load.pipeline));
         if commands == 0 {
             break;
         }
-        let half = usize::from(is_odd);
-        let (lines, replies) = batch.part(half, commands as usize);
         let start = Instant::now();
-        let exchanged = exchange(&mut stream, lines, replies, commands as usize, &mut input).await;
-        let is_as_expected = exchanged.map_err(|error| {
+        let exchanged = batch.exchange(commands as usize, &mut reader, &mut writer);
+        let is_as_expected = exchanged.await.map_err(|error| {
             Failure::unavailable(format!("the server went away under load: {error}"))
         })?;
         let latency = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         tally.latencies.saturating_record_n(latency, commands);
         tally.answered += commands;
         if !is_as_expected {
-            tally.refused += batch.refused(half, &input)?;
+            tally.refused += batch.refused()?;
         }
         load.done.fetch_add(commands, Relaxed);
-        is_odd ^= commands % 2 == 1;
     }
     Ok(tally)
 }
@@ -337,136 +336,6 @@ fn take(budget: &AtomicU64, most: u64) -> u64 {
         (left > 0).then(|| left.saturating_sub(most))
     });
     taken.map_or(0, |left| left.min(most))
-}
-
-/// Sends lines, and reads as many replies. Whether they are these.
-async fn exchange(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    lines: &[u8],
-    replies: &[u8],
-    commands: usize,
-    input: &mut Vec<u8>,
-) -> io::Result<bool> {
-    input.clear();
-    stream.write_all(lines).await?;
-    let (mut complete, mut seen) = (0, 0);
-    while complete < commands {
-        if stream.read_buf(input).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        // What is as expected is complete when it is as long.
-        if input.len() == replies.len() && input == replies {
-            return Ok(true);
-        }
-        complete += input[seen..].iter().filter(|&&byte| byte == b'\n').count();
-        seen = input.len();
-    }
-    Ok(input == replies)
-}
-
-/// What one connection sends, and what it is answered if nobody gets in its way.
-struct Batch {
-    verbs: [Verb; 2],
-    /// One turn more than a batch, so that one can begin anywhere.
-    lines: Vec<u8>,
-    line_ends: Vec<usize>,
-    replies: Vec<u8>,
-    reply_ends: Vec<usize>,
-}
-
-impl Batch {
-    fn new(load: &Load, number: u32) -> Batch {
-        let key = match load.keys {
-            0 => number,
-            keys => number % keys,
-        };
-        let name = format!("bench:{}:{key:06}", load.salt);
-        let name = name.as_bytes();
-        let get = || Command::Get(name.into());
-        let release = || Command::Release(name.into());
-        let inspect = || Command::Inspect(name.into());
-        let get_or_wait = Command::GetWait {
-            ms: WAIT_MS,
-            name: name.into(),
-        };
-        let shared_get = Command::SharedGet(name.into());
-        let shared_release = Command::SharedRelease(name.into());
-        let got = || Reply::Get {
-            granted: true,
-            name,
-        };
-        let released = || Reply::Release {
-            released: true,
-            name,
-        };
-        let is_free = || Reply::Inspect {
-            locked: false,
-            name,
-        };
-        let shared_got = Reply::SharedGet { holders: 1, name };
-        let shared_released = Reply::SharedRelease {
-            released: true,
-            name,
-        };
-        let (commands, answers) = match load.work {
-            Work::Getrel => ([get(), release()], [got(), released()]),
-            Work::Wait => ([get_or_wait, release()], [got(), released()]),
-            Work::Shared => ([shared_get, shared_release], [shared_got, shared_released]),
-            Work::Reget => ([get(), get()], [got(), got()]),
-            Work::Inspect => ([inspect(), inspect()], [is_free(), is_free()]),
-        };
-        let mut batch = Batch {
-            verbs: [commands[0].verb(), commands[1].verb()],
-            lines: Vec::new(),
-            line_ends: vec![0],
-            replies: Vec::new(),
-            reply_ends: vec![0],
-        };
-        for turn in 0..load.pipeline as usize + 1 {
-            commands[turn % 2].encode(&mut batch.lines);
-            batch.line_ends.push(batch.lines.len());
-            answers[turn % 2].encode(&mut batch.replies);
-            batch.reply_ends.push(batch.replies.len());
-        }
-        batch
-    }
-
-    /// So many commands from this one on, and their answers.
-    fn part(&self, first: usize, commands: usize) -> (&[u8], &[u8]) {
-        let last = first + commands;
-        (
-            &self.lines[self.line_ends[first]..self.line_ends[last]],
-            &self.replies[self.reply_ends[first]..self.reply_ends[last]],
-        )
-    }
-
-    /// How many of these replies say no. All must be replies to what was asked.
-    fn refused(&self, first: usize, input: &[u8]) -> Result<u64, Failure> {
-        let mut refused = 0;
-        for (index, line) in input.split_inclusive(|&byte| byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            match Reply::decode(self.verbs[(first + index) % 2], line) {
-                Some(
-                    Reply::Get { granted: false, .. }
-                    | Reply::GetRefused { .. }
-                    | Reply::Release {
-                        released: false, ..
-                    }
-                    | Reply::SharedGet { holders: 0, .. }
-                    | Reply::SharedRelease {
-                        released: false, ..
-                    },
-                ) => refused += 1,
-                Some(Reply::Disabled | Reply::BadArgument(_) | Reply::LineTooLong { .. })
-                | None => {
-                    let message = format!("that is no answer of glockd's: {}", text(line));
-                    return Err(Failure::unavailable(message));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(refused)
-    }
 }
 
 fn report(args: &Bench, sum: &Tally, elapsed: Duration) -> Result<(), Failure> {
