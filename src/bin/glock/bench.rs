@@ -3,12 +3,17 @@
 //! Each connection is a task that writes a batch of commands, reads all replies, and writes the next batch. A thread
 //! runs its share of them, and counts for itself; the counts are added at the end. The replies that are to be expected
 //! are known as bytes, so that to check them costs little: only what differs is looked into.
+//!
+//! The time runs from when all are connected to when the last batch was answered. Both are taken where it happens, by
+//! the connections: a thread that watched them would be late for one, or early for the other.
 
 mod batch;
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal, stderr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,29 +76,35 @@ fn run(endpoint: Endpoint, args: &Bench) -> Result<u8, Failure> {
         keys: args.keys,
         pipeline: args.pipeline,
         salt: std::process::id(),
-        budget: match args.time {
-            Some(_) => AtomicU64::new(u64::MAX),
-            None => AtomicU64::new(args.operations),
-        },
+        time: args.time,
+        operations: args.operations,
+        taken: AtomicU64::new(0),
         done: AtomicU64::new(0),
-        is_over: AtomicBool::new(false),
-        ready: Barrier::new(args.connections as usize + 1),
+        ready: Barrier::new(args.connections as usize),
+        start: OnceLock::new(),
+        has_failed: AtomicBool::new(false),
         failed: Notify::new(),
     };
     let load = Arc::new(load);
     let threads = args.threads.min(args.connections);
     let of_thread =
         |thread| (0..args.connections).filter(move |connection| connection % threads == thread);
+    // Nothing is ever sent: each thread has a sender, and drops it when it ends.
+    let (alive, ended) = channel::<Infallible>();
     let running: Vec<_> = (0..threads)
         .map(|thread| {
             let (load, numbers) = (Arc::clone(&load), of_thread(thread).collect());
-            thread::spawn(move || one_thread(&load, numbers))
+            let alive = alive.clone();
+            thread::spawn(move || {
+                let _alive = alive;
+                one_thread(&load, numbers)
+            })
         })
         .collect();
-    let watcher = {
-        let (load, time) = (Arc::clone(&load), args.time);
-        thread::spawn(move || watch(&load, time))
-    };
+    drop(alive);
+    if stderr().is_terminal() {
+        watch(&load, &ended);
+    }
     let mut sum = Tally::new()?;
     let mut failure = None;
     for thread in running {
@@ -106,8 +117,12 @@ fn run(endpoint: Endpoint, args: &Bench) -> Result<u8, Failure> {
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let elapsed = watcher.join().ok().flatten().unwrap_or_default();
-    report(args, &sum, elapsed)?;
+    let elapsed = load
+        .start
+        .get()
+        .zip(sum.last)
+        .map(|(start, last)| last - *start);
+    report(args, &sum, elapsed.unwrap_or_default())?;
     Ok(0)
 }
 
@@ -119,29 +134,45 @@ struct Load {
     pipeline: u32,
     /// In the names of the locks, so that two runs at a time do not disturb each other.
     salt: u32,
-    /// How many commands are still to be sent.
-    budget: AtomicU64,
+    /// For how long commands are sent, instead of how many.
+    time: Option<Duration>,
+    operations: u64,
+    /// How many of them were taken to be sent.
+    taken: AtomicU64,
     /// How many were answered.
     done: AtomicU64,
-    /// Whether the time is over, or something has failed.
-    is_over: AtomicBool,
     /// Where all wait until all are connected.
     ready: Barrier,
+    /// When the first left there.
+    start: OnceLock<Instant>,
+    has_failed: AtomicBool,
     /// Tells those who wait there that somebody will not come.
     failed: Notify,
 }
 
 impl Load {
-    /// Waits until all are connected, or somebody has failed.
-    async fn all_ready(&self) {
+    /// Waits until all are connected, or somebody has failed. When the load began, if it did.
+    async fn all_ready(&self) -> Option<Instant> {
         let failed = self.failed.notified();
         // Whoever fails says so first, and tells then.
-        if !self.is_over.load(Relaxed) {
-            tokio::select! {
-                _ = self.ready.wait() => {}
-                () = failed => {}
-            }
+        if self.has_failed.load(Relaxed) {
+            return None;
         }
+        tokio::select! {
+            // Nobody sends anything before this is known.
+            _ = self.ready.wait() => Some(*self.start.get_or_init(Instant::now)),
+            () = failed => None,
+        }
+    }
+
+    /// How many commands are to be sent next.
+    fn take(&self) -> u64 {
+        let most = u64::from(self.pipeline);
+        if self.time.is_some() {
+            return most;
+        }
+        let taken = self.taken.fetch_add(most, Relaxed);
+        self.operations.saturating_sub(taken).min(most)
     }
 
     /// What a connection locks, by its number.
@@ -154,7 +185,7 @@ impl Load {
     }
 
     fn fail(&self) {
-        self.is_over.store(true, Relaxed);
+        self.has_failed.store(true, Relaxed);
         self.failed.notify_waiters();
     }
 }
@@ -163,6 +194,8 @@ impl Load {
 struct Tally {
     answered: u64,
     refused: u64,
+    /// When the last batch was answered.
+    last: Option<Instant>,
     latencies: Histogram<u64>,
 }
 
@@ -172,6 +205,7 @@ impl Tally {
         Ok(Tally {
             answered: 0,
             refused: 0,
+            last: None,
             latencies: latencies.map_err(|error| Failure::of_system(io::Error::other(error)))?,
         })
     }
@@ -179,48 +213,33 @@ impl Tally {
     fn add(&mut self, other: &Tally) -> Result<(), Failure> {
         self.answered += other.answered;
         self.refused += other.refused;
+        self.last = self.last.max(other.last);
         let added = self.latencies.add(&other.latencies);
         added.map_err(|error| Failure::of_system(io::Error::other(error)))
     }
 }
 
-/// Shows how far it is, and ends it when its time is over. How long it took, once all were connected.
-fn watch(load: &Load, time: Option<Duration>) -> Option<Duration> {
-    let runtime = Builder::new_current_thread().enable_time().build().ok()?;
-    runtime.block_on(async {
-        load.all_ready().await;
-        let start = Instant::now();
-        let is_shown = stderr().is_terminal();
-        let whole = load.budget.load(Relaxed);
-        let (mut before, mut shown) = (0, start);
-        loop {
-            let (now, done) = (Instant::now(), load.done.load(Relaxed));
-            let elapsed = now - start;
-            if time.is_some_and(|time| elapsed >= time) {
-                load.is_over.store(true, Relaxed);
-            }
-            if load.is_over.load(Relaxed) || done >= whole {
-                break;
-            }
-            if is_shown && now - shown >= PROGRESS {
-                let rate = (done - before) as f64 / (now - shown).as_secs_f64();
-                let part = match time {
-                    Some(time) => elapsed.as_secs_f64() / time.as_secs_f64(),
-                    None => done as f64 / whole as f64,
-                };
-                complain_as_is(&format!(
-                    "{CLEAR}{:3.0} %  {rate:.0} a second",
-                    part * 100.0
-                ));
-                (before, shown) = (done, now);
-            }
-            sleep(Duration::from_millis(1)).await;
-        }
-        if is_shown {
-            complain_as_is(CLEAR);
-        }
-        Some(start.elapsed())
-    })
+/// Shows how far it is, until all threads have ended.
+fn watch(load: &Load, ended: &Receiver<Infallible>) {
+    let mut shown = None;
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(PROGRESS) {
+        let Some(&start) = load.start.get() else {
+            continue;
+        };
+        let (now, done) = (Instant::now(), load.done.load(Relaxed));
+        let (then, before) = shown.unwrap_or((start, 0));
+        let rate = (done - before) as f64 / (now - then).as_secs_f64();
+        let part = match load.time {
+            Some(time) => (now - start).as_secs_f64() / time.as_secs_f64(),
+            None => done as f64 / load.operations as f64,
+        };
+        complain_as_is(&format!(
+            "{CLEAR}{:3.0} %  {rate:.0} a second",
+            part.min(1.0) * 100.0
+        ));
+        shown = Some((now, done));
+    }
+    complain_as_is(CLEAR);
 }
 
 /// Runs some of the connections. Whatever goes wrong with them, those of other threads do not wait for them.
@@ -305,37 +324,33 @@ async fn batches(
 ) -> Result<Tally, Failure> {
     let mut tally = Tally::new()?;
     let mut batch = Batch::new(load.work, &load.lock_name(number), load.pipeline);
-    load.all_ready().await;
-    while !load.is_over.load(Relaxed) {
-        let commands = take(&load.budget, u64::from(load.pipeline));
+    let Some(start) = load.all_ready().await else {
+        return Ok(tally);
+    };
+    while !load.has_failed.load(Relaxed) {
+        let commands = load.take();
         if commands == 0 {
             break;
         }
-        let start = Instant::now();
+        let sent = Instant::now();
         let exchanged = batch.exchange(commands as usize, &mut reader, &mut writer);
         let is_as_expected = exchanged.await.map_err(|error| {
             Failure::unavailable(format!("the server went away under load: {error}"))
         })?;
-        let latency = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let answered = Instant::now();
+        let latency = u64::try_from((answered - sent).as_nanos()).unwrap_or(u64::MAX);
         tally.latencies.saturating_record_n(latency, commands);
+        tally.last = Some(answered);
         tally.answered += commands;
         if !is_as_expected {
             tally.refused += batch.refused()?;
         }
         load.done.fetch_add(commands, Relaxed);
+        if load.time.is_some_and(|time| answered - start >= time) {
+            break;
+        }
     }
     Ok(tally)
-}
-
-/// Takes as much of the budget as there is, up to this.
-fn take(budget: &AtomicU64, most: u64) -> u64 {
-    if budget.load(Relaxed) == u64::MAX {
-        return most;
-    }
-    let taken = budget.try_update(Relaxed, Relaxed, |left| {
-        (left > 0).then(|| left.saturating_sub(most))
-    });
-    taken.map_or(0, |left| left.min(most))
 }
 
 fn report(args: &Bench, sum: &Tally, elapsed: Duration) -> Result<(), Failure> {
