@@ -9,8 +9,10 @@
 
 mod batch;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io::{self, IsTerminal, stderr};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
@@ -24,7 +26,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -190,7 +192,8 @@ impl Load {
     }
 }
 
-/// What came of it.
+/// What came of it. A thread's connections share one, for it takes some 200 KiB.
+#[derive(Clone)]
 struct Tally {
     answered: u64,
     refused: u64,
@@ -208,6 +211,15 @@ impl Tally {
             last: None,
             latencies: latencies.map_err(|error| Failure::of_system(io::Error::other(error)))?,
         })
+    }
+
+    /// Counts a batch.
+    fn count(&mut self, sent: Instant, answered: Instant, commands: u64, refused: u64) {
+        let latency = u64::try_from((answered - sent).as_nanos()).unwrap_or(u64::MAX);
+        self.latencies.saturating_record_n(latency, commands);
+        self.last = self.last.max(Some(answered));
+        self.answered += commands;
+        self.refused += refused;
     }
 
     fn add(&mut self, other: &Tally) -> Result<(), Failure> {
@@ -247,7 +259,7 @@ fn one_thread(load: &Arc<Load>, connections: Vec<u32>) -> Result<Tally, Failure>
     let runtime = Builder::new_current_thread()
         .enable_all()
         .event_interval(256)
-        .build()
+        .build_local(LocalOptions::default())
         .map_err(Failure::of_system);
     let outcome = runtime.and_then(|runtime| {
         runtime.block_on(async {
@@ -263,17 +275,17 @@ fn one_thread(load: &Arc<Load>, connections: Vec<u32>) -> Result<Tally, Failure>
 }
 
 async fn all(load: &Arc<Load>, connections: Vec<u32>) -> Result<Tally, Failure> {
+    let tally = Rc::new(RefCell::new(Tally::new()?));
     let mut tasks = JoinSet::new();
     for number in connections {
-        let load = Arc::clone(load);
-        tasks.spawn(async move { one_connection(&load, number).await });
+        let (load, tally) = (Arc::clone(load), Rc::clone(&tally));
+        tasks.spawn_local(async move { one_connection(&load, number, &tally).await });
     }
-    let mut sum = Tally::new()?;
     while let Some(task) = tasks.join_next().await {
-        let tally = task.map_err(|error| Failure::of_system(io::Error::other(error)))?;
-        sum.add(&tally?)?;
+        task.map_err(|error| Failure::of_system(io::Error::other(error)))??;
     }
-    Ok(sum)
+    // All tasks have ended, and nobody shares it any more.
+    Ok(Rc::unwrap_or_clone(tally).into_inner())
 }
 
 /// Resolves when nobody was answered for longer than anybody has to wait: for how long.
@@ -293,7 +305,7 @@ async fn stalled(load: &Load) -> Duration {
     limit
 }
 
-async fn one_connection(load: &Load, number: u32) -> Result<Tally, Failure> {
+async fn one_connection(load: &Load, number: u32, tally: &RefCell<Tally>) -> Result<(), Failure> {
     let failed = |source| Error::Connect {
         endpoint: load.endpoint.clone(),
         source,
@@ -304,12 +316,12 @@ async fn one_connection(load: &Load, number: u32) -> Result<Tally, Failure> {
             let mut stream = stream.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
             let (reader, writer) = stream.split();
-            batches(load, number, reader, writer).await
+            batches(load, number, tally, reader, writer).await
         }
         Endpoint::Unix(path) => {
             let mut stream = UnixStream::connect(path).await.map_err(failed)?;
             let (reader, writer) = stream.split();
-            batches(load, number, reader, writer).await
+            batches(load, number, tally, reader, writer).await
         }
         _ => Err(Failure::usage("bench speaks tcp:// and unix: alone")),
     }
@@ -319,13 +331,13 @@ async fn one_connection(load: &Load, number: u32) -> Result<Tally, Failure> {
 async fn batches(
     load: &Load,
     number: u32,
+    tally: &RefCell<Tally>,
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
-) -> Result<Tally, Failure> {
-    let mut tally = Tally::new()?;
+) -> Result<(), Failure> {
     let mut batch = Batch::new(load.work, &load.lock_name(number), load.pipeline);
     let Some(start) = load.all_ready().await else {
-        return Ok(tally);
+        return Ok(());
     };
     while !load.has_failed.load(Relaxed) {
         let commands = load.take();
@@ -338,19 +350,14 @@ async fn batches(
             Failure::unavailable(format!("the server went away under load: {error}"))
         })?;
         let answered = Instant::now();
-        let latency = u64::try_from((answered - sent).as_nanos()).unwrap_or(u64::MAX);
-        tally.latencies.saturating_record_n(latency, commands);
-        tally.last = Some(answered);
-        tally.answered += commands;
-        if !is_as_expected {
-            tally.refused += batch.refused()?;
-        }
+        let refused = if is_as_expected { 0 } else { batch.refused()? };
+        tally.borrow_mut().count(sent, answered, commands, refused);
         load.done.fetch_add(commands, Relaxed);
         if load.time.is_some_and(|time| answered - start >= time) {
             break;
         }
     }
-    Ok(tally)
+    Ok(())
 }
 
 fn report(args: &Bench, sum: &Tally, elapsed: Duration) -> Result<(), Failure> {
