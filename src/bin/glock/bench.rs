@@ -51,7 +51,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 /// Asks the server what it can do, and loads it.
 pub(crate) async fn bench(server: &str, args: &Bench) -> Result<u8, Failure> {
     let endpoint: Endpoint = server.parse().map_err(Error::from)?;
-    if matches!(endpoint, Endpoint::WebSocket { .. }) {
+    if !matches!(endpoint, Endpoint::Tcp { .. } | Endpoint::Unix(_)) {
         return Err(Failure::usage("bench speaks tcp:// and unix: alone"));
     }
     let features = Client::connect(server).await?.features();
@@ -77,7 +77,7 @@ fn run(endpoint: Endpoint, args: &Bench) -> Result<u8, Failure> {
         work: args.work,
         keys: args.keys,
         pipeline: args.pipeline,
-        salt: std::process::id(),
+        salt: fastrand::u32(..),
         time: args.time,
         operations: args.operations,
         taken: AtomicU64::new(0),
@@ -134,7 +134,8 @@ struct Load {
     work: Work,
     keys: u32,
     pipeline: u32,
-    /// In the names of the locks, so that two runs at a time do not disturb each other.
+    /// In the names of the locks, so that two runs at a time do not disturb each other. Chance, for containers and hosts
+    /// have the same process ids.
     salt: u32,
     /// For how long commands are sent, instead of how many.
     time: Option<Duration>,
@@ -183,7 +184,7 @@ impl Load {
             0 => number,
             keys => number % keys,
         };
-        format!("bench:{}:{key:06}", self.salt)
+        format!("bench:{:08x}:{key:06}", self.salt)
     }
 
     fn fail(&self) {
@@ -323,7 +324,8 @@ async fn one_connection(load: &Load, number: u32, tally: &RefCell<Tally>) -> Res
             let (reader, writer) = stream.split();
             batches(load, number, tally, reader, writer).await
         }
-        _ => Err(Failure::usage("bench speaks tcp:// and unix: alone")),
+        // Refused before.
+        _ => Err(failed(io::ErrorKind::Unsupported.into()).into()),
     }
 }
 
