@@ -13,6 +13,7 @@
 use std::io;
 
 use glockd_client::{Error, Lost};
+use nix::errno::Errno;
 
 use crate::show;
 
@@ -61,6 +62,9 @@ impl From<Error> for Failure {
             | Error::TooLong { .. }
             | Error::Lost(Lost::TooLong)
             | Error::ZeroLimit => Failure::usage(message),
+            Error::Connect { source, .. } if is_out_of_descriptors(&source) => {
+                Failure::new(SYSTEM, source.to_string())
+            }
             Error::Connect { endpoint, source } => Failure::unavailable(format!(
                 "cannot reach the server at {}: {source} (--server or $GLOCKD_SERVER says where it is)",
                 show::text(endpoint.to_string().as_bytes())
@@ -69,6 +73,13 @@ impl From<Error> for Failure {
             _ => Failure::unavailable(message),
         }
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [Errno::EMFILE, Errno::ENFILE]
+        .map(|errno| Some(errno as i32))
+        .contains(&number)
 }
 
 /// What is printed may be read by nobody any more, as under `| head`: then there is nothing more to do, nor to say.

@@ -103,15 +103,19 @@ impl Batch {
         let input = &mut self.input;
         input.clear();
         let (mut complete, mut seen) = (0, 0);
+        // What fits into the socket takes one write, and only then there is something to read.
+        writer.write_buf(&mut unsent).await?;
         while complete < commands {
-            // Writing comes first: what fits into the socket takes one write, and only then there is something to read.
-            let read = tokio::select! {
-                biased;
-                written = writer.write_buf(&mut unsent), if !unsent.is_empty() => match written? {
-                    0 => return Err(io::ErrorKind::WriteZero.into()),
-                    _ => continue,
-                },
-                read = reader.read_buf(input) => read?,
+            let read = if unsent.is_empty() {
+                reader.read_buf(input).await?
+            } else {
+                tokio::select! {
+                    written = writer.write_buf(&mut unsent) => match written? {
+                        0 => return Err(io::ErrorKind::WriteZero.into()),
+                        _ => continue,
+                    },
+                    read = reader.read_buf(input) => read?,
+                }
             };
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
