@@ -45,6 +45,17 @@ fn signals_are_forwarded() {
     running.exited(143);
 }
 
+/// The tests are no worse off for what they were started with: in the background of a shell without job control, say.
+#[test]
+fn tests_may_be_started_deaf() {
+    let served = Served::new();
+    let script = "trap '' HUP INT QUIT TERM USR1 USR2 TSTP; exec \"$0\" --exact groups::signals_are_forwarded";
+    let mut tests = served.shell(script);
+    tests.arg(std::env::current_exe().unwrap());
+    let printed = finish(tests).exited(0).stdout;
+    assert!(printed.contains("1 passed"), "{printed}");
+}
+
 /// As nohup(1) has it.
 #[test]
 fn a_signal_that_was_ignored_stays_so() {

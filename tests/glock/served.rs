@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,11 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use glockd::{Policy, Server, Unix};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// Longer than anything takes on the slowest of machines: to reach it is to fail.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,6 +64,7 @@ impl Served {
     pub(crate) fn with(policy: Policy) -> Served {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::new().unwrap();
+        catch_what_is_ignored(&runtime);
         let unix = Unix::path(dir.path().join("sock"));
         let bound = Server::builder().transport(unix).policy(policy).bind();
         let server = runtime.block_on(bound).unwrap();
@@ -76,7 +81,9 @@ impl Served {
     /// Ends the server, and all its connections.
     pub(crate) fn stop(&mut self) {
         self.stop = None;
-        self.runtime.block_on(self.running.take().unwrap()).unwrap();
+        let running = self.running.take().unwrap();
+        let ended = async { timeout(PATIENCE, running).await };
+        self.runtime.block_on(ended).unwrap().unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -141,6 +148,24 @@ impl Served {
     }
 }
 
+/// Catches each signal that whoever started the tests wants to be ignored: here that is the same, but what the tests
+/// start would inherit it, and hear none of these; what is caught it has as it is by default. (A shell without job
+/// control has Ctrl-C ignored in the background, nohup(1) the end of a terminal.)
+fn catch_what_is_ignored(runtime: &Runtime) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mut lines = status.lines();
+    let set = lines.find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let set = u64::from_str_radix(set.trim(), 16).unwrap();
+    let _entered = runtime.enter();
+    for number in (1..=64).filter(|number| set & (1 << (number - 1)) != 0) {
+        // Rust itself ignores this one, and not for what it starts.
+        if number != Signal::PIPE.as_raw() {
+            // No test sends those that cannot be caught.
+            let _ = signal(SignalKind::from_raw(number));
+        }
+    }
+}
+
 fn ask(stream: &mut UnixStream, line: &str) -> String {
     writeln!(stream, "{line}").unwrap();
     let mut answer = String::new();
@@ -172,7 +197,26 @@ pub(crate) fn finish(command: Command) -> Finished {
 /// A process that runs, and is killed when dropped.
 pub(crate) struct Running {
     child: Child,
-    stdout: BufReader<File>,
+    stdout: BufReader<Output>,
+}
+
+/// What a process prints, for which nobody waits for ever.
+struct Output {
+    pipe: File,
+    deadline: Instant,
+}
+
+impl Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled = [PollFd::new(&self.pipe, PollFlags::IN)];
+        // Who prints without end is not waited for, either.
+        if left.is_zero() || poll(&mut polled, Some(&limit))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.pipe.read(buffer)
+    }
 }
 
 impl Running {
@@ -182,26 +226,34 @@ impl Running {
             command.stderr(File::create(errors).unwrap());
         }
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let stdout = BufReader::new(File::from(std::os::fd::OwnedFd::from(stdout)));
+        let pipe = File::from(OwnedFd::from(child.stdout.take().unwrap()));
+        let deadline = Instant::now();
+        let stdout = BufReader::new(Output { pipe, deadline });
         Running { child, stdout }
+    }
+
+    /// Its output, to be read from now on.
+    fn output(&mut self) -> &mut impl BufRead {
+        self.stdout.get_mut().deadline = Instant::now() + PATIENCE;
+        &mut self.stdout
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for a line of its output. The test's own time limit bounds it: whatever it waits for is bounded.
+    /// Waits for a line of its output.
     #[track_caller]
     pub(crate) fn await_line(&mut self, expect: &str) {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        assert_eq!(line.trim_end(), expect);
+        assert_eq!(self.line(), expect);
     }
 
+    #[track_caller]
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
+        if let Err(error) = self.output().read_line(&mut line) {
+            panic!("{error} after {line:?}");
+        }
         line.trim_end().to_owned()
     }
 
@@ -220,20 +272,25 @@ impl Running {
     }
 
     /// Waits until its output is closed by all who had it.
+    #[track_caller]
     pub(crate) fn rest(&mut self) -> String {
         let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
+        if let Err(error) = self.output().read_to_string(&mut rest) {
+            panic!("{error} after {rest:?}");
+        }
         rest
     }
 
     /// Reads its output up to where this stands.
     #[track_caller]
     pub(crate) fn read_to(&mut self, expect: &str) -> String {
+        let output = self.output();
         let mut read = Vec::new();
-        while !String::from_utf8_lossy(&read).contains(expect) {
+        while !read.ends_with(expect.as_bytes()) {
             let mut byte = [0];
-            let length = self.stdout.read(&mut byte).unwrap_or(0);
-            assert_eq!(length, 1, "no {expect} in {}", read.escape_ascii());
+            if let Err(error) = output.read_exact(&mut byte) {
+                panic!("{error}: no {expect} in {}", read.escape_ascii());
+            }
             read.push(byte[0]);
         }
         String::from_utf8_lossy(&read).into_owned()
