@@ -110,13 +110,19 @@ impl Served {
         command
     }
 
+    /// Has a command started in the folder of the test, with nothing from whoever runs the tests that would change
+    /// what it prints.
     pub(crate) fn prepare(&self, command: &mut Command) {
         let bin = Path::new(BINARY).parent().unwrap();
         let path = std::env::var_os("PATH").unwrap();
         let path = std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path));
+        for variable in ["CLICOLOR", "CLICOLOR_FORCE", "NO_COLOR", "COLUMNS", "LINES"] {
+            command.env_remove(variable);
+        }
         command
             .env("PATH", std::env::join_paths(path).unwrap())
             .env("GLOCKD_SERVER", self.url())
+            .env("LC_ALL", "C")
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
     }

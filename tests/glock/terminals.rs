@@ -23,7 +23,14 @@ fn shell(served: &Served) -> Option<Running> {
     command
         .stdin(Stdio::piped())
         .env("PS1", "")
-        .env("SHELL", "/bin/sh");
+        .env("SHELL", "/bin/sh")
+        // What is typed here is not for whoever runs the tests to find in theirs.
+        .env("HISTFILE", "/dev/null")
+        .env("HOME", served.path(""));
+    // Of these a shell would print something, too, or end.
+    for variable in ["PS0", "PROMPT_COMMAND", "TMOUT"] {
+        command.env_remove(variable);
+    }
     let mut shell = Running::start(command, None);
     // What is typed is not to be found in the output, which would be taken for what it makes.
     shell.input(b"stty -echo; echo shell'' ready\n");
