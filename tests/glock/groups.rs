@@ -186,14 +186,22 @@ fn a_command_that_is_stopped_keeps_the_lock() {
 #[test]
 fn the_lock_may_be_lost_at_the_very_end() {
     let mut served = Served::new();
-    let script = "sh -c 'trap \"\" TERM; trap \"echo heard\" USR1; echo up; touch deaf; while :; do sleep 0.05; done' &
+    let script = "sh -c 'trap \"echo told\" TERM; trap \"echo heard; exit\" USR1; echo up; touch deaf; while :; do sleep 0.05; done' &
         until [ -e deaf ]; do sleep 0.01; done";
-    let mut running = up(&served, "--grace 2 job", script);
-    // It is not known when the command ends; but by then this has been heard by somebody.
+    let mut running = up(&served, "--grace 600 job", script);
+    // Nobody but glock says that, once the command has ended.
+    running.await_line("told");
+    served.stop();
+    // What is left goes on for as long as it likes; glock, which passes this on, has heard of the loss before.
     running.signal(Signal::USR1);
     running.await_line("heard");
-    served.stop();
     running.exited(3);
+    let errors = fs::read_to_string(served.path("errors")).unwrap();
+    let expect = "glock: the lock job is lost, so the command was ended: ";
+    assert!(
+        errors.lines().any(|line| line.starts_with(expect)),
+        "{errors}"
+    );
 }
 
 /// What leaves the group is nobody's concern; but when it ends, somebody has to bury it.
