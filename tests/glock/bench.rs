@@ -3,7 +3,7 @@
 use glockd::Policy;
 use serde_json::Value;
 
-use crate::served::Served;
+use crate::served::{Served, finish};
 
 fn report(served: &Served, arguments: &str) -> Value {
     serde_json::from_str(&served.run(&format!("bench --json {arguments}")).printed()).unwrap()
@@ -87,6 +87,12 @@ fn it_says_what_is_wrong() {
     assert_eq!(
         finished.stderr,
         "glock: bench speaks tcp:// and unix: alone\n"
+    );
+    let few = served.shell("ulimit -n 50; glock bench -c 100 -n 1000");
+    let finished = finish(few).exited(71);
+    assert!(
+        finished.stderr.contains("Too many open files"),
+        "{finished:?}"
     );
     let plain = Served::with(Policy::default().without_extensions());
     let finished = plain.run("bench --work wait").exited(69);

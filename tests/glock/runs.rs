@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use glockd::Policy;
@@ -118,10 +119,12 @@ fn the_next_in_line_runs_when_the_lock_is_free() {
 fn a_signal_ends_the_wait() {
     let served = Served::new();
     let _held = served.asked("g job");
-    for (verb, signal, code) in [
-        ("run", Signal::TERM, 143),
-        ("run", Signal::INT, 130),
-        ("get", Signal::HUP, 129),
+    // A key's ends glock as it would have ended anything else.
+    for (verb, signal, end) in [
+        ("run", Signal::TERM, (Some(143), None)),
+        ("run", Signal::INT, (None, Some(2))),
+        ("get", Signal::QUIT, (None, Some(3))),
+        ("get", Signal::HUP, (Some(129), None)),
     ] {
         let command = served.glock(
             [verb, "job"]
@@ -131,7 +134,8 @@ fn a_signal_ends_the_wait() {
         let mut waiter = Running::start(command, None);
         served.await_answer("own job", "2 Lock Owners: job");
         waiter.signal(signal);
-        waiter.exited(code);
+        let status = waiter.status();
+        assert_eq!((status.code(), status.signal()), end, "{verb}");
         served.await_answer("own job", "1 Lock Owners: job");
     }
 }

@@ -1,6 +1,7 @@
 //! glock on a terminal. `script` makes one, `bash` is the shell with job control; where they are missing, these tests
 //! say so and do nothing, unless `GLOCKD_TERMINALS=required`.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::served::{Running, Served, until};
@@ -84,17 +85,78 @@ fn keys_are_for_the_command() {
     assert!(!shown.contains("went on"), "{shown:?}");
 }
 
+/// Whatever glock does for it, and wherever its output goes.
+#[test]
+fn a_key_ends_a_script() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    let _held = served.asked("g held");
+    for (script, lock, owners) in [
+        ("glock run held -- true", "held", 2),
+        ("glock get held", "held", 2),
+        ("glock run job -- sleep 60 > log", "job", 1),
+        ("glock run job -- sleep 60 < /dev/null", "job", 1),
+        ("glock get job", "job", 1),
+    ] {
+        let owned = |owners| format!("{owners} Lock Owners: {lock}");
+        for sh in ["sh", "bash"] {
+            shell.input(format!("{sh} -c '{script}; echo went on'\n").as_bytes());
+            served.await_answer(&format!("own {lock}"), &owned(owners));
+            shell.input(b"\x03");
+            served.await_answer(&format!("own {lock}"), &owned(owners - 1));
+            shell.input(b"echo code $?\n");
+            let shown = shell.read_to("code 130");
+            assert!(!shown.contains("went on"), "{sh} {script}: {shown:?}");
+        }
+    }
+}
+
+/// Who holds a lock in the background is not stopped for a terminal that it does not need, and ends when it is told to.
+#[test]
+fn get_does_not_read_the_terminal_in_the_background() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    shell.input(b"glock get job &\n");
+    shell.read_to("held: job");
+    shell.input(b"jobs; echo listed\n");
+    let shown = shell.read_to("listed");
+    assert!(shown.contains("Running"), "{shown:?}");
+    shell.input(b"kill %1; wait %1; echo code $?\n");
+    shell.read_to("code 143");
+    served.await_answer("i job", "0 Lock Not Locked: job");
+    // In the foreground its input ends it.
+    shell.input(b"glock get job &\n");
+    shell.read_to("held: job");
+    shell.input(b"fg\n");
+    shell.read_to("glock get job");
+    shell.input(b"\x04");
+    served.await_answer("i job", "0 Lock Not Locked: job");
+    shell.input(b"echo code $?\n");
+    shell.read_to("code 0");
+}
+
 #[test]
 fn a_script_stops_as_a_whole() {
     let served = Served::new();
     let Some(mut shell) = shell(&served) else {
         return;
     };
-    let script = b"sh -c 'glock run job -- sh -c \"echo up; read name; echo hello \\$name\"; echo went on'\n";
+    let script = b"sh -c 'glock run job -- sh -c \"echo up \\$PPID.; read name; echo hello \\$name\"; echo went on'\n";
     shell.input(script);
-    shell.read_to("up");
+    shell.read_to("up ");
+    let glock = shell.read_to(".");
     shell.input(b"\x1a");
     shell.read_to("Stopped");
+    // The shell above it knows of the script alone, and nobody types as fast as this.
+    let stat = format!("/proc/{}/stat", glock.trim_end_matches('.'));
+    until(
+        || fs::read_to_string(&stat).unwrap().contains(") T "),
+        "it runs",
+    );
     shell.input(b"fg\nagain\n");
     shell.read_to("hello again");
     shell.read_to("went on");
