@@ -93,6 +93,9 @@ fn a_key_ends_a_script() {
         return;
     };
     let _held = served.asked("g held");
+    // Said when the shell has the terminal again, and not before: what is typed meanwhile may be read by glock.
+    shell.input(b"PROMPT_COMMAND='echo code $?.'\n");
+    shell.read_to("code 0.");
     for (script, lock, owners) in [
         ("glock run held -- true", "held", 2),
         ("glock get held", "held", 2),
@@ -102,13 +105,13 @@ fn a_key_ends_a_script() {
     ] {
         let owned = |owners| format!("{owners} Lock Owners: {lock}");
         for sh in ["sh", "bash"] {
+            eprintln!("{sh} {script}");
             shell.input(format!("{sh} -c '{script}; echo went on'\n").as_bytes());
             served.await_answer(&format!("own {lock}"), &owned(owners));
             shell.input(b"\x03");
-            served.await_answer(&format!("own {lock}"), &owned(owners - 1));
-            shell.input(b"echo code $?\n");
-            let shown = shell.read_to("code 130");
+            let shown = shell.read_to("code 130.");
             assert!(!shown.contains("went on"), "{sh} {script}: {shown:?}");
+            served.await_answer(&format!("own {lock}"), &owned(owners - 1));
         }
     }
 }
@@ -152,11 +155,7 @@ fn a_script_stops_as_a_whole() {
     shell.input(b"\x1a");
     shell.read_to("Stopped");
     // The shell above it knows of the script alone, and nobody types as fast as this.
-    let stat = format!("/proc/{}/stat", glock.trim_end_matches('.'));
-    until(
-        || fs::read_to_string(&stat).unwrap().contains(") T "),
-        "it runs",
-    );
+    until(|| is_stopped(&glock), "it runs");
     shell.input(b"fg\nagain\n");
     shell.read_to("hello again");
     shell.read_to("went on");
@@ -256,14 +255,18 @@ fn a_wait_ends_by_a_key() {
     shell.input(b"\x1a");
     shell.read_to("Stopped");
     assert_eq!(served.ask("own job"), "2 Lock Owners: job");
-    shell.input(b"echo rea''dy; fg\n");
-    shell.read_to("ready");
-    // It is not said when the shell is done with that.
-    let is_ended = || {
-        shell.input(b"\x03");
-        served.ask("own job") == "1 Lock Owners: job"
-    };
-    until(is_ended, "it waits");
+    shell.input(b"echo pid $(jobs -p).; fg\n");
+    shell.read_to("pid ");
+    let glock = shell.read_to(".");
+    until(|| !is_stopped(&glock), "it is stopped");
+    shell.input(b"\x03");
+    served.await_answer("own job", "1 Lock Owners: job");
+}
+
+/// Whether the process is stopped whose number this is, with a full stop behind it.
+fn is_stopped(process: &str) -> bool {
+    let stat = format!("/proc/{}/stat", process.trim_end_matches('.'));
+    fs::read_to_string(stat).unwrap().contains(") T ")
 }
 
 #[test]

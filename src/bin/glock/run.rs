@@ -3,13 +3,14 @@
 use std::pin::pin;
 
 use nix::sys::signal::Signal;
+use tokio::task::yield_now;
 
 use crate::args::{Run, bytes};
 use crate::failure::{Failure, LOST};
 use crate::group::Group;
 use crate::lock::{acquire, release};
 use crate::show::text;
-use crate::signals::{Signals, is_of_key};
+use crate::signals::Signals;
 use crate::start::{Whom, end_as_asked, end_by};
 
 pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
@@ -21,27 +22,34 @@ pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
     let mut lost = pin!(guard.lost());
     let mut group = Group::start(args.command(), guard.fence())?;
     signals.catch_stops()?;
-    let mut asked = None;
+    // The signals that glock itself got.
+    let mut asked = Vec::new();
     let mut outcome = loop {
         tokio::select! {
             end = group.ended() => break Ok(end),
             signal = signals.next() => {
-                asked = Some(signal).filter(|signal| is_of_key(*signal)).or(asked);
+                asked.push(signal);
                 group.forward(signal);
             }
             lost = &mut lost => break Err(lost),
         }
     };
     let members = group.members();
+    // A command that was about to start got what glock got, and its end may be seen before that.
+    yield_now().await;
     {
         let mut ended = pin!(group.end(args.grace));
         loop {
             tokio::select! {
+                biased;
+                signal = signals.next() => {
+                    asked.push(signal);
+                    // There is no command any more to be stopped together with.
+                    if signal != Signal::SIGTSTP {
+                        members.forward(signal);
+                    }
+                }
                 () = &mut ended => break,
-                // There is no command any more to be stopped together with.
-                signal = signals.next() => if signal != Signal::SIGTSTP {
-                    members.forward(signal);
-                },
                 lost = &mut lost, if outcome.is_ok() => outcome = Err(lost),
             }
         }
@@ -55,7 +63,7 @@ pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
     if let Some(signal) = end.by_key {
         if end.had_terminal {
             end_by(signal, Whom::Job);
-        } else if asked == Some(signal) {
+        } else if asked.contains(&signal) {
             // The others of the job have got it, too, if it came from a key.
             end_by(signal, Whom::This);
         }
