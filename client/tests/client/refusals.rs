@@ -29,6 +29,13 @@ async fn hold_and_be_refused(client: &Client) -> [LockGuard; 2] {
     holding
 }
 
+/// How often the server was asked for an exclusive lock.
+async fn gets(client: &Client) -> u64 {
+    let counters = client.statistics().await.unwrap();
+    let gets = counters.iter().find(|(key, _)| key == "command_g").unwrap();
+    gets.1
+}
+
 #[tokio::test]
 async fn refusals_say_why() {
     let served = serve_with(Policy::default().with_max_waiters(Some(1))).await;
@@ -54,7 +61,10 @@ async fn the_original_is_asked_again() {
         let holding = hold_and_be_refused(&client).await;
         // What was too many was given back.
         assert_eq!(client.holders("full").await.unwrap(), 1);
+        let before = gets(&client).await;
         let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
+        // Once for the wait, and again because that was refused.
+        within(async { while gets(&client).await < before + 2 {} }).await;
         drop(holding);
         drop(within(waiter).await.unwrap().unwrap());
     }
