@@ -284,3 +284,36 @@ fn watch_draws_on_a_screen_of_its_own() {
     shell.read_to("\x1b[?1049l");
     shell.read_to("code 0");
 }
+
+#[test]
+fn watch_makes_way_for_the_shell() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    let _held = served.asked("g wanted");
+    shell.input(b"stty rows 20 cols 60; glock watch -i 0.05; echo code $?\n");
+    shell.read_to("wanted");
+    shell.input(b"\x1a");
+    // The screen, and the cursor.
+    shell.read_to("\x1b[?25h\x1b[?1049l");
+    shell.read_to("Stopped");
+    // In the background it draws nothing, though it goes on.
+    shell.input(b"bg; echo background\n");
+    shell.read_to("background");
+    let asked = || {
+        let counters = served.run("stats --json").printed();
+        let counters: serde_json::Value = serde_json::from_str(&counters).unwrap();
+        counters["command_own"].as_u64().unwrap()
+    };
+    let before = asked();
+    until(|| asked() > before + 2, "it does not go on");
+    shell.input(b"echo quiet; fg; echo code $?\n");
+    let shown = shell.read_to("quiet");
+    assert!(!shown.contains('\x1b'), "{shown:?}");
+    shell.read_to("\x1b[?1049h\x1b[?25l");
+    shell.read_to("wanted");
+    shell.input(b"\x03");
+    shell.read_to("\x1b[?25h\x1b[?1049l");
+    shell.read_to("code 0");
+}

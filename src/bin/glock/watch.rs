@@ -1,14 +1,18 @@
 //! Locks, holders, waiters and rates, as they change.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, stdout};
+use std::io::{self, IsTerminal, stdout};
+use std::mem::take;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use glockd_client::{Client, Error, LockKind, Owner};
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::{getpgrp, tcgetpgrp};
 use serde_json::{Map, Value, json};
 use terminal_size::{Height, Width, terminal_size};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use unicode_width::UnicodeWidthChar;
 
 use crate::args::{Watch, bytes};
 use crate::failure::Failure;
@@ -30,56 +34,130 @@ pub(crate) async fn watch(client: &Client, args: &Watch) -> Result<u8, Failure> 
     let mut signals = Signals::new()?;
     let is_drawn = stdout().is_terminal() && !args.output.json;
     if is_drawn {
-        print(ENTER)?;
+        signals.catch_stops()?;
     }
-    let outcome = tokio::select! {
-        outcome = frames(client, args, is_drawn) => outcome,
-        // Nothing was promised, so to be told to end is no failure.
-        _ = signals.next() => Ok(()),
-    };
-    if is_drawn {
-        print(LEAVE)?;
+    let mut watcher = Watcher::new(client, args, is_drawn.then(Screen::default));
+    loop {
+        let signal = tokio::select! {
+            outcome = watcher.frames() => return outcome.map(|()| 0),
+            signal = signals.next() => signal,
+        };
+        if signal != Signal::SIGTSTP {
+            // Nothing was promised, so to be told to end is no failure.
+            return Ok(0);
+        }
+        watcher.stop();
     }
-    outcome.map(|()| 0)
 }
 
-async fn frames(client: &Client, args: &Watch, is_drawn: bool) -> Result<(), Failure> {
-    let mut ticks = interval(args.interval.max(Duration::from_millis(10)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = None;
-    let mut count = 0;
-    while args.count.is_none_or(|most| count < most) {
-        ticks.tick().await;
-        count += 1;
-        let (width, height) = match terminal_size() {
-            Some((Width(width), Height(height))) if is_drawn => (width.into(), height.into()),
-            _ => (usize::MAX, ROWS + HEAD),
-        };
-        let frame = Frame::take(
+/// What shows one frame after the other.
+struct Watcher<'a> {
+    client: &'a Client,
+    args: &'a Watch,
+    /// What they are drawn on; otherwise they are printed.
+    screen: Option<Screen>,
+    ticks: Interval,
+    count: u64,
+    before: Option<Counted>,
+}
+
+impl<'a> Watcher<'a> {
+    fn new(client: &'a Client, args: &'a Watch, screen: Option<Screen>) -> Watcher<'a> {
+        let mut ticks = interval(args.interval.max(Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Watcher {
             client,
             args,
-            height.saturating_sub(HEAD).max(1),
-            before.as_ref(),
-        )
-        .await?;
-        match (args.output.json, is_drawn) {
-            (true, _) => print(&frame.json().to_string())?,
-            (false, true) => {
-                let lines = frame.text(client);
-                let lines = lines
-                    .lines()
-                    .take(height)
-                    .map(|line| line.chars().take(width).collect());
-                print(&format!(
-                    "{CLEAR}{}",
-                    lines.collect::<Vec<String>>().join("\n")
-                ))?;
-            }
-            (false, false) => print(&frame.text(client))?,
+            screen,
+            ticks,
+            count: 0,
+            before: None,
         }
-        before = Some(frame.counted);
     }
-    Ok(())
+
+    /// Shows all that there are to be. Cancel-safe: a frame that was not shown yet is taken anew.
+    async fn frames(&mut self) -> Result<(), Failure> {
+        while self.args.count.is_none_or(|most| self.count < most) {
+            self.ticks.tick().await;
+            let (width, height) = match terminal_size() {
+                Some((Width(width), Height(height))) if self.screen.is_some() => {
+                    (width.into(), height.into())
+                }
+                _ => (usize::MAX, ROWS + HEAD),
+            };
+            let room = height.saturating_sub(HEAD).max(1);
+            let frame = Frame::take(self.client, self.args, room, self.before.as_ref()).await?;
+            match &mut self.screen {
+                _ if self.args.output.json => print(&frame.json().to_string())?,
+                Some(screen) => screen.draw(&frame.text(self.client), width, height)?,
+                None => print(&frame.text(self.client))?,
+            }
+            self.before = Some(frame.counted);
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    /// Stops this process, as Ctrl-Z would have, had it not been caught; returns when it goes on.
+    fn stop(&mut self) {
+        if let Some(screen) = &mut self.screen {
+            screen.leave();
+        }
+        // One that is not caught, and that the kernel takes for nothing where no shell would let this go on.
+        let _ = raise(Signal::SIGTTIN);
+        // Who puts it back in the foreground wants to see something.
+        self.ticks.reset_immediately();
+    }
+}
+
+/// The other screen of the terminal, which is left when this is dropped.
+#[derive(Default)]
+struct Screen {
+    is_entered: bool,
+}
+
+impl Screen {
+    /// Draws as much of this as there is room for; nothing while the terminal is somebody else's, as after `bg`.
+    fn draw(&mut self, text: &str, width: usize, height: usize) -> io::Result<()> {
+        // Where this cannot be told, nobody else could want it.
+        if tcgetpgrp(stdout()).is_ok_and(|group| group != getpgrp()) {
+            return Ok(());
+        }
+        if !self.is_entered {
+            print(ENTER)?;
+            self.is_entered = true;
+        }
+        let lines = text.lines().take(height).map(|line| cut(line, width));
+        print(&format!("{CLEAR}{}", lines.collect::<Vec<_>>().join("\n")))
+    }
+
+    fn leave(&mut self) {
+        if take(&mut self.is_entered) {
+            // If that fails, there is nothing to be left.
+            let _ = print(LEAVE);
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// As much of the start of a line as there are columns for: some characters take two, and some none.
+fn cut(line: &str, columns: usize) -> &str {
+    let mut taken = 0;
+    let mut chars = line.char_indices();
+    let end = chars.find(|&(_, char)| {
+        taken += match char {
+            // Makes a symbol of the character before it, which then takes one more.
+            '\u{FE0F}' => 1,
+            char => char.width().unwrap_or(0),
+        };
+        taken > columns
+    });
+    end.map_or(line, |(end, _)| &line[..end])
 }
 
 /// The lines above and below the locks, the last of which stays empty.
@@ -265,5 +343,28 @@ impl Counted {
             ("commands", rate(&commands)),
             ("orphans", rate(&["orphans", "shared_orphans"])),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_no_wider_than_the_terminal() {
+        for (line, columns, expect) in [
+            ("abc", 0, ""),
+            ("abc", 2, "ab"),
+            ("abc", 3, "abc"),
+            ("abc", usize::MAX, "abc"),
+            // There is no half of one.
+            ("a倉庫b", 4, "a倉"),
+            ("a倉庫b", 5, "a倉庫"),
+            // What goes with the last one has room.
+            ("e\u{301}e\u{301}", 1, "e\u{301}"),
+            ("a❤\u{FE0F}b", 3, "a❤\u{FE0F}"),
+        ] {
+            assert_eq!(cut(line, columns), expect, "{line:?} in {columns}");
+        }
     }
 }
