@@ -2,6 +2,7 @@
 //! say so and do nothing, unless `GLOCKD_TERMINALS=required`.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::served::{Running, Served, until};
@@ -37,6 +38,24 @@ fn shell(served: &Served) -> Option<Running> {
     shell.input(b"stty -echo; echo shell'' ready\n");
     shell.read_to("shell ready");
     Some(shell)
+}
+
+/// Waits until the test's glock is stopped, or is so no more. Of what is not its child, a shell says neither.
+#[track_caller]
+fn await_stop(served: &Served, is_stopped: bool) {
+    let dir = served.path("").canonicalize().unwrap();
+    // One that ends meanwhile has nothing there any more.
+    let state = |process: PathBuf| {
+        let is_glock = process.join("exe").read_link().ok()?.ends_with("glock");
+        let is_ours = process.join("cwd").read_link().ok()? == dir;
+        let stat = fs::read_to_string(process.join("stat")).ok()?;
+        (is_glock && is_ours).then(|| stat.contains(") T "))
+    };
+    let states = || {
+        let processes = fs::read_dir("/proc").unwrap();
+        processes.filter_map(|process| state(process.unwrap().path()))
+    };
+    until(|| states().eq([is_stopped]), "whether it is stopped");
 }
 
 #[test]
@@ -148,14 +167,13 @@ fn a_script_stops_as_a_whole() {
     let Some(mut shell) = shell(&served) else {
         return;
     };
-    let script = b"sh -c 'glock run job -- sh -c \"echo up \\$PPID.; read name; echo hello \\$name\"; echo went on'\n";
+    let script = b"sh -c 'glock run job -- sh -c \"echo up; read name; echo hello \\$name\"; echo went on'\n";
     shell.input(script);
-    shell.read_to("up ");
-    let glock = shell.read_to(".");
+    shell.read_to("up");
     shell.input(b"\x1a");
     shell.read_to("Stopped");
     // The shell above it knows of the script alone, and nobody types as fast as this.
-    until(|| is_stopped(&glock), "it runs");
+    await_stop(&served, true);
     shell.input(b"fg\nagain\n");
     shell.read_to("hello again");
     shell.read_to("went on");
@@ -231,12 +249,15 @@ fn a_job_in_the_background_stops_when_it_reads() {
 #[test]
 fn a_terminal_that_is_closed_ends_the_command() {
     let served = Served::new();
-    for input in [&b"glock run job -- cat\n"[..], b"glock run job -- cat &\n"] {
+    for (place, is_stopped) in [("", false), ("&", true)] {
         let Some(mut shell) = shell(&served) else {
             return;
         };
-        shell.input(input);
-        served.await_answer("i job", "1 Lock Is Locked: job");
+        let command = format!("glock run job -- sh -c 'echo up; exec cat' {place}\n");
+        shell.input(command.as_bytes());
+        // It has the terminal; or wants it, and so is stopped.
+        shell.read_to("up");
+        await_stop(&served, is_stopped);
         shell.signal(rustix::process::Signal::KILL);
         served.await_answer("i job", "0 Lock Not Locked: job");
     }
@@ -255,18 +276,13 @@ fn a_wait_ends_by_a_key() {
     shell.input(b"\x1a");
     shell.read_to("Stopped");
     assert_eq!(served.ask("own job"), "2 Lock Owners: job");
-    shell.input(b"echo pid $(jobs -p).; fg\n");
-    shell.read_to("pid ");
-    let glock = shell.read_to(".");
-    until(|| !is_stopped(&glock), "it is stopped");
+    shell.input(b"fg\n");
+    // By then it has the terminal, and the key is not the shell's.
+    await_stop(&served, false);
     shell.input(b"\x03");
     served.await_answer("own job", "1 Lock Owners: job");
-}
-
-/// Whether the process is stopped whose number this is, with a full stop behind it.
-fn is_stopped(process: &str) -> bool {
-    let stat = format!("/proc/{}/stat", process.trim_end_matches('.'));
-    fs::read_to_string(stat).unwrap().contains(") T ")
+    shell.input(b"echo code $?\n");
+    shell.read_to("code 130");
 }
 
 #[test]
