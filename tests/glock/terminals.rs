@@ -263,6 +263,21 @@ fn a_terminal_that_is_closed_ends_the_command() {
     }
 }
 
+/// Nobody would let it go on.
+#[test]
+fn who_wants_the_terminal_when_the_shell_is_gone_is_ended() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    let command =
+        "glock run job -- sh -c \"echo up; until [ -e go ]; do sleep 0.05; done; exec cat\"";
+    shell.input(format!("bash --norc -ic '{command} &'\n").as_bytes());
+    shell.read_to("up");
+    shell.input(b"touch go\n");
+    served.await_answer("i job", "0 Lock Not Locked: job");
+}
+
 #[test]
 fn a_wait_ends_by_a_key() {
     let served = Served::new();

@@ -4,14 +4,14 @@
 //! that loses its parent becomes a child of glock's, and so its end is seen.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{IsTerminal, stdin, stdout};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::unistd::{Pid, getpgrp, getpid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, getppid, getsid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until};
@@ -22,9 +22,6 @@ use crate::start;
 
 /// How often it is looked whether a group has ended: some of it may be nobody's child here, whose end is not seen.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// Whoever was stopped and went on has taken longer than this.
-const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// How long what was killed may take to be gone. It is not up to it any more.
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
@@ -146,19 +143,17 @@ impl Group {
         };
         let wanted = [Signal::SIGTTIN, Signal::SIGTTOU];
         match wanted.into_iter().find(|wanted| *wanted as i32 == signal) {
-            // In the background, where this happens to all that a shell has started together. If there is no shell that
-            // would let them go on, the kernel stops nobody by it; then only the command is, until somebody ends it.
+            Some(_) if terminal.is_ours() => {
+                self.has_foreground = true;
+                self.go_on();
+            }
+            // The shell is gone that would have let it go on. As the kernel ends what it finds so.
+            Some(_) if is_orphaned() => self.members().forward(Signal::SIGHUP),
+            // In the background, where this happens to all that a shell has started together.
             Some(wanted) => {
-                let start = Instant::now();
-                if !terminal.is_ours() {
-                    let _ = killpg(getpgrp(), wanted);
-                }
-                if terminal.is_ours() {
-                    self.has_foreground = true;
-                    self.go_on();
-                } else if start.elapsed() > AT_ONCE {
-                    self.go_on();
-                }
+                let _ = killpg(getpgrp(), wanted);
+                self.has_foreground |= terminal.is_ours();
+                self.go_on();
             }
             // To all that the shell has started together with this; and to this, which sees to the rest.
             None if terminal.is(self.leader) => {
@@ -245,6 +240,29 @@ impl Drop for Group {
             terminal.give(getpgrp());
         }
     }
+}
+
+/// Whether there is no shell that would let this process go on if it were stopped: no process above it is of another
+/// group, but of its session.
+fn is_orphaned() -> bool {
+    let mut above = getppid();
+    while getsid(Some(above)) == getsid(None) {
+        if getpgid(Some(above)) != getpgid(None) {
+            return false;
+        }
+        match parent_of(above) {
+            Some(parent) => above = parent,
+            None => break,
+        }
+    }
+    true
+}
+
+/// As proc(5) shows it, behind the name of the program, in which there may be anything.
+fn parent_of(process: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let parent = stat.rsplit(')').next()?.split(' ').nth(2)?.parse();
+    parent.ok().map(Pid::from_raw)
 }
 
 /// The terminal that this process can be stopped from.
