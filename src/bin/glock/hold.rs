@@ -12,8 +12,7 @@ use tokio::sync::oneshot;
 use crate::args::{Get, bytes};
 use crate::failure::{Failure, LOST};
 use crate::lock::{acquire, release};
-use crate::queries::kind;
-use crate::show::{put, tell, text, token};
+use crate::show::{kind, put, tell, text, token};
 use crate::signals::Signals;
 use crate::start::end_as_asked;
 

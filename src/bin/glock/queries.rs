@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::args::{Inspect, Ls, Own, Ping, Stats, Who, bytes};
 use crate::failure::{CONFLICT, Failure};
-use crate::show::{age, print, put, table, tell, text, token};
+use crate::show::{age, kind, print, put, table, tell, text, token};
 
 pub(crate) async fn inspect(client: &Client, args: &Inspect) -> Result<u8, Failure> {
     let name = bytes(&args.name);
@@ -110,13 +110,6 @@ pub(crate) async fn own(client: &Client, args: &Own) -> Result<u8, Failure> {
     let heads = ["KIND", "", "FOR", "ADDRESS", "FENCE", "NAME"];
     print_some(&table(heads, owners.iter().map(row).collect()))?;
     Ok(0)
-}
-
-pub(crate) fn kind(kind: LockKind) -> &'static str {
-    match kind {
-        LockKind::Exclusive => "exclusive",
-        LockKind::Shared => "shared",
-    }
 }
 
 fn owner(owner: &Owner) -> Value {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use glockd_client::LockKind;
 use serde_json::{Map, Value, json};
 
 /// Prints a line, or several.
@@ -34,6 +35,14 @@ pub(crate) fn complain(message: &str) {
 /// The same, with nothing around it.
 pub(crate) fn complain_as_is(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// The kind of a lock.
+pub(crate) fn kind(kind: LockKind) -> &'static str {
+    match kind {
+        LockKind::Exclusive => "exclusive",
+        LockKind::Shared => "shared",
+    }
 }
 
 /// A table with these heads; nothing at all where there are no rows.

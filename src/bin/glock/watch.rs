@@ -16,8 +16,7 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::args::{Watch, bytes};
 use crate::failure::Failure;
-use crate::queries::kind;
-use crate::show::{age, print, put, table, text};
+use crate::show::{age, kind, print, put, table, text};
 use crate::signals::Signals;
 
 /// How many locks are shown where there is no terminal that says how many lines it has.
