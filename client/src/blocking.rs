@@ -1,11 +1,18 @@
 //! For programs that are not asynchronous: the same, and calls block. From within a task they would keep others from
 //! running, so use the asynchronous client there.
 //!
-//! ```no_run
+//! ```
 //! use std::time::Duration;
 //! use glockd_client::blocking::Client;
 //!
-//! let client = Client::connect("unix:/run/glockd.sock")?;
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("sock");
+//! # let runtime = tokio::runtime::Runtime::new()?;
+//! # let server = glockd::Server::builder().transport(glockd::Unix::path(&path));
+//! # let server = runtime.block_on(server.bind())?;
+//! # runtime.spawn(server.run(std::future::pending()));
+//! # let url = format!("unix:{}", path.display());
+//! let client = Client::connect(&url)?;
 //! let guard = client.lock("nightly report").wait(Duration::from_secs(5)).acquire()?;
 //! for chapter in 1..=7 {
 //!     if guard.is_lost() {
@@ -14,7 +21,7 @@
 //!     println!("chapter {chapter}");
 //! }
 //! guard.release()?;
-//! # Ok::<(), glockd_client::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 use std::sync::{Arc, mpsc};

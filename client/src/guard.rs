@@ -19,11 +19,18 @@ use crate::{Error, Lost};
 /// write to can compare it.
 ///
 /// ```
-/// # async fn example(work: impl Future<Output = ()>) -> Result<(), glockd_client::Error> {
-/// let client = glockd_client::Client::connect("tcp://localhost:9999").await?;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("sock");
+/// # let server = glockd::Server::builder().transport(glockd::Unix::path(&path)).bind().await?;
+/// # tokio::spawn(server.run(std::future::pending()));
+/// # let url = format!("unix:{}", path.display());
+/// # async fn work() {}
+/// let client = glockd_client::Client::connect(&url).await?;
 /// let guard = client.lock("nightly report").acquire().await?;
 /// tokio::select! {
-///     () = work => guard.release().await?,
+///     () = work() => guard.release().await?,
 ///     lost = guard.lost() => return Err(lost.into()), // `work` is dropped
 /// }
 /// # Ok(())
