@@ -46,15 +46,19 @@ pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
     let Ok((_, (verb, octets))) = command(white::trim(frame)) else {
         return Err(ParseError::UnknownCommand);
     };
+    // Its numbers stand where they stand: to fold what is behind them is enough.
+    if verb == b"gw" {
+        return numbered(Verb::Gw, octets);
+    }
+    let name = fold(octets);
     Ok(match verb {
         // Most commands, and few enough for a compiler to take none for a rarity.
-        b"g" => Command::Get(fold(octets)),
-        b"r" => Command::Release(fold(octets)),
-        b"i" => Command::Inspect(fold(octets)),
-        b"sg" => Command::SharedGet(fold(octets)),
-        b"sr" => Command::SharedRelease(fold(octets)),
-        b"si" => Command::SharedInspect(fold(octets)),
-        b"gw" => return numbered(Verb::Gw, octets),
+        b"g" => Command::Get(name),
+        b"r" => Command::Release(name),
+        b"i" => Command::Inspect(name),
+        b"sg" => Command::SharedGet(name),
+        b"sr" => Command::SharedRelease(name),
+        b"si" => Command::SharedInspect(name),
         _ => {
             cold_path();
             return other(verb, octets);

@@ -90,17 +90,24 @@ fn trim_ends(mut bytes: &[u8]) -> &[u8] {
 /// `bytes` with each run of white space as one space, and none at the ends.
 ///
 /// Borrows unless something has to be folded.
-#[inline]
+#[inline(always)] // So that where a name is borrowed, its place and its length stay in registers.
 pub fn fold(bytes: &[u8]) -> Cow<'_, [u8]> {
     // Most names.
     if is_plain(bytes) {
         return Cow::Borrowed(bytes);
     }
-    let bytes = trim(bytes);
-    match first_to_fold(bytes) {
-        None => Cow::Borrowed(bytes),
-        Some(position) => Cow::Owned(fold_from(bytes, position)),
+    match fold_words(bytes) {
+        (words, None) => Cow::Borrowed(words),
+        (_, Some(folded)) => Cow::Owned(folded),
     }
+}
+
+/// The bytes without white space at their ends; and folded, if they have to be.
+#[inline(never)]
+fn fold_words(bytes: &[u8]) -> (&[u8], Option<Vec<u8>>) {
+    let bytes = trim(bytes);
+    let folded = first_to_fold(bytes).map(|position| fold_from(bytes, position));
+    (bytes, folded)
 }
 
 /// Whether all bytes are in `0x20..=0x7F`, and no two spaces stand together.
