@@ -8,7 +8,7 @@ use glockd_protocol::listing::{self, Listing};
 use glockd_protocol::{Command, LockKind, Reply, Verb, fold};
 
 use crate::connection::line;
-use crate::pool::{Lease, Options, Pool};
+use crate::pool::{Lease, Options, Pool, Use};
 use crate::{Endpoint, Error, Features, LockRequest, Lost};
 
 /// A client of one server. Clones share its connections, and so may any number of tasks: two of them never hold the
@@ -269,7 +269,7 @@ impl Client {
     ///
     /// Whatever ends a connection.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        let lease = self.lease(&Command::Hello).await?;
+        let lease = self.pool.lease(None, Use::Shared).await?;
         let started = Instant::now();
         let command = match lease.connection.features.ping {
             true => Command::Ping(b"glockd-client"[..].into()),

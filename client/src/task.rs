@@ -54,10 +54,13 @@ const ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// come long ago.
 const LISTENED_TO: Duration = Duration::from_secs(1);
 
-/// The longest line that a server may send: one that has lists that end, and any other. None of ours comes near.
-const LONGEST: (usize, usize) = (1 << 30, 1 << 20);
+/// The longest line that a server may send, in bytes. None of ours comes near.
+const LONGEST: usize = 1 << 30;
 
-/// As much of it is kept.
+/// The same of one that has not said that it is a glockd, and may be anything.
+const LONGEST_OF_UNKNOWN: usize = 1 << 20;
+
+/// As much of a longer one is kept, for the error.
 const SHOWN: usize = 1024;
 
 /// What is sent during a wait, to see whether the server is there. Its answer looks like nothing else that can come.
@@ -208,8 +211,8 @@ impl Task {
         input.drain(..taken);
         self.searched = input.len();
         let longest = match self.is_serial {
-            true => LONGEST.1,
-            false => LONGEST.0,
+            true => LONGEST_OF_UNKNOWN,
+            false => LONGEST,
         };
         if input.len() > longest {
             input.truncate(SHOWN);

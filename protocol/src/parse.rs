@@ -61,7 +61,7 @@ pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
         b"si" => Command::SharedInspect(name),
         _ => {
             cold_path();
-            return other(verb, octets);
+            return other(verb, name, octets);
         }
     })
 }
@@ -91,44 +91,48 @@ fn octets(input: &[u8]) -> Parsed<'_, &[u8]> {
 }
 
 #[inline(always)]
-fn other<'a>(verb: &[u8], octets: &'a [u8]) -> Result<Command<'a>, ParseError> {
+fn other<'a>(
+    verb: &[u8],
+    name: Cow<'a, [u8]>,
+    octets: &'a [u8],
+) -> Result<Command<'a>, ParseError> {
     let verb = Verb::from_bytes(verb).ok_or(ParseError::UnknownCommand)?;
     Ok(match verb {
-        Verb::G => Command::Get(fold(octets)),
-        Verb::R => Command::Release(fold(octets)),
-        Verb::I => Command::Inspect(fold(octets)),
-        Verb::Sg => Command::SharedGet(fold(octets)),
-        Verb::Sr => Command::SharedRelease(fold(octets)),
-        Verb::Si => Command::SharedInspect(fold(octets)),
-        Verb::D => Command::List(filter(octets)),
-        Verb::Sd => Command::SharedList(filter(octets)),
-        Verb::Dump => Command::Dump(kind(octets)),
+        Verb::G => Command::Get(name),
+        Verb::R => Command::Release(name),
+        Verb::I => Command::Inspect(name),
+        Verb::Sg => Command::SharedGet(name),
+        Verb::Sr => Command::SharedRelease(name),
+        Verb::Si => Command::SharedInspect(name),
+        Verb::D => Command::List(filter(name)),
+        Verb::Sd => Command::SharedList(filter(name)),
+        Verb::Dump => Command::Dump(kind(&name)),
         Verb::Me => Command::Me,
-        Verb::Iam => Command::Iam(filter(octets)),
-        Verb::Who => Command::Who(filter(octets)),
+        Verb::Iam => Command::Iam(filter(name)),
+        Verb::Who => Command::Who(filter(name)),
         Verb::Q => Command::Statistics,
         Verb::Hello => Command::Hello,
-        Verb::Ping => Command::Ping(fold(octets)),
-        Verb::Cancel => Command::Cancel(fold(octets)),
-        Verb::F => Command::Fence(fold(octets)),
-        Verb::Sf => Command::SharedFence(fold(octets)),
-        Verb::Own => Command::Owners(fold(octets)),
-        Verb::Ld => Command::CountedList(filter(octets)),
-        Verb::Lsd => Command::CountedSharedList(filter(octets)),
-        Verb::Lwho => Command::CountedWho(filter(octets)),
+        Verb::Ping => Command::Ping(name),
+        Verb::Cancel => Command::Cancel(name),
+        Verb::F => Command::Fence(name),
+        Verb::Sf => Command::SharedFence(name),
+        Verb::Own => Command::Owners(name),
+        Verb::Ld => Command::CountedList(filter(name)),
+        Verb::Lsd => Command::CountedSharedList(filter(name)),
+        Verb::Lwho => Command::CountedWho(filter(name)),
         Verb::Lq => Command::CountedStatistics,
         Verb::Gw | Verb::Iw | Verb::Sgl | Verb::Sgw | Verb::Siw => return numbered(verb, octets),
     })
 }
 
 /// An argument that may be left out: an empty one is none.
-fn filter(octets: &[u8]) -> Option<Cow<'_, [u8]>> {
-    Some(fold(octets)).filter(|name| !name.is_empty())
+fn filter(argument: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
+    Some(argument).filter(|name| !name.is_empty())
 }
 
 /// The argument of `dump`: anything but `shared` is ignored.
-fn kind(octets: &[u8]) -> LockKind {
-    match &*fold(octets) {
+fn kind(argument: &[u8]) -> LockKind {
+    match argument {
         b"shared" => LockKind::Shared,
         _ => LockKind::Exclusive,
     }
@@ -175,6 +179,7 @@ fn numbers<const N: usize>(octets: &[u8]) -> Option<([u32; N], Cow<'_, [u8]>)> {
     Some((numbers, Cow::Owned(name.to_vec())))
 }
 
+/// `N*N number`
 #[inline(always)]
 fn number_each<const N: usize>(mut input: &[u8]) -> Parsed<'_, [u32; N]> {
     let mut numbers = [0; N];

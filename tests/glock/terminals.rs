@@ -124,7 +124,6 @@ fn a_key_ends_a_script() {
     ] {
         let owned = |owners| format!("{owners} Lock Owners: {lock}");
         for sh in ["sh", "bash"] {
-            eprintln!("{sh} {script}");
             shell.input(format!("{sh} -c '{script}; echo went on'\n").as_bytes());
             served.await_answer(&format!("own {lock}"), &owned(owners));
             shell.input(b"\x03");

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-
 use glockd::protocol::fold;
 
 use crate::failure::Failure;
@@ -136,7 +135,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) lock: Lock,
     /// How long what is told to end may take, before it is killed
-    #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "5")]
+    #[arg(long, value_name = "SECS", value_parser = seconds, allow_negative_numbers = true, default_value = "5")]
     pub(crate) grace: Duration,
     /// The lock
     #[arg(value_name = "NAME", value_parser = lock_name())]
@@ -282,7 +281,7 @@ pub(crate) struct Ping {
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,
     /// How long to pause in between
-    #[arg(short, long, value_name = "SECS", value_parser = seconds, default_value = "1")]
+    #[arg(short, long, value_name = "SECS", value_parser = seconds, allow_negative_numbers = true, default_value = "1")]
     pub(crate) interval: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -300,7 +299,7 @@ Examples:
       A line of JSON each second")]
 pub(crate) struct Watch {
     /// How long to pause in between
-    #[arg(short, long, value_name = "SECS", value_parser = seconds, default_value = "1")]
+    #[arg(short, long, value_name = "SECS", value_parser = seconds, allow_negative_numbers = true, default_value = "1")]
     pub(crate) interval: Duration,
     /// How often; by default until it is told to end
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -341,7 +340,7 @@ pub(crate) struct Bench {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) operations: u64,
     /// For how long, instead of how many
-    #[arg(short, long, value_name = "SECS", value_parser = seconds, conflicts_with = "operations")]
+    #[arg(short, long, value_name = "SECS", value_parser = seconds, allow_negative_numbers = true, conflicts_with = "operations")]
     pub(crate) time: Option<Duration>,
     /// What to ask for
     #[arg(long, value_enum, default_value_t = Work::Getrel)]

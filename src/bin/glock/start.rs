@@ -22,7 +22,6 @@ const END: &str = "--end-by";
 const JOB: &str = "job";
 
 /// Whom a signal is to end.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whom {
     /// This process.
     This,
