@@ -115,6 +115,23 @@ fn the_next_in_line_runs_when_the_lock_is_free() {
     next.exited(0);
 }
 
+/// Who was ready to wait, and is not let, is told so without `-v`: it may be what never runs.
+#[test]
+fn who_may_not_wait_is_told() {
+    let served = Served::with(Policy::default().with_max_waiters(Some(1)));
+    let _held = served.asked("g job");
+    let _waiter = Running::start(served.glock(["run", "job", "true"]), None);
+    served.await_answer("own job", "2 Lock Owners: job");
+    for (flags, code) in [("", 1), ("-w 9 -E 75 ", 75)] {
+        let finished = served.run(&format!("run {flags}job true")).exited(code);
+        assert_eq!(
+            finished.stderr,
+            "glock: the lock job cannot be waited for: as many wait as may, or a limit of the server's is reached\n"
+        );
+    }
+    assert_eq!(served.run("run -n job true").exited(1).stderr, "");
+}
+
 #[test]
 fn a_signal_ends_the_wait() {
     let served = Served::new();
