@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::hint::cold_path;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use byteview::ByteView;
 use glockd_protocol::{Command, Counter, LockKind, ParseError, Refusal, Reply, Verb};
@@ -24,6 +25,8 @@ pub struct Dispatcher {
     fence: Fence,
     registry: Registry,
     stats: Stats,
+    /// What `hello` says of it.
+    peer_timeout: Option<Duration>,
 }
 
 /// What a command is answered by.
@@ -166,6 +169,15 @@ impl Dispatcher {
             fence,
             registry: Registry::default(),
             stats: Stats::new(),
+            peer_timeout: None,
+        }
+    }
+
+    /// Sets what `hello` says of how soon a silent client is given up; by default, that it never is.
+    pub fn with_peer_timeout(self, peer_timeout: Option<Duration>) -> Dispatcher {
+        Dispatcher {
+            peer_timeout,
+            ..self
         }
     }
 
@@ -252,7 +264,9 @@ impl Dispatcher {
             }
             Command::Dump(kind) => return list(Cursor::map(*kind)),
             Command::Who(name) => return list(Cursor::who(name.as_deref())),
-            Command::Hello => Reply::Hello,
+            Command::Hello => Reply::Hello {
+                peer_timeout: self.peer_timeout,
+            },
             Command::Ping(text) => Reply::Pong(text),
             Command::SharedGetLimited { limit, name } => {
                 match self.locks.shared_get_or_wait(client, name, *limit, false) {

@@ -141,7 +141,8 @@ impl Server {
     /// Dropping the future ends the server too: connections end soon, but nobody waits for them.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let fence = self.fence.unwrap_or_else(Fence::from_clock);
-        let dispatcher = Arc::new(Dispatcher::with_fence(self.policy, fence));
+        let dispatcher = Dispatcher::with_fence(self.policy, fence);
+        let dispatcher = Arc::new(dispatcher.with_peer_timeout(self.limits.peer_timeout()));
         let (orphans, arrivals) = mpsc::unbounded_channel();
         let hub = Arc::new(Hub::new(
             Arc::clone(&dispatcher),

@@ -9,7 +9,7 @@ use glockd_protocol::{Command, LockKind, Reply, Verb, fold};
 
 use crate::connection::line;
 use crate::pool::{Lease, Options, Pool, Use};
-use crate::{Endpoint, Error, Features, LockRequest, Lost};
+use crate::{Endpoint, Error, Features, LockRequest, Lost, heartbeat};
 
 /// A client of one server. Clones share its connections, and so may any number of tasks: two of them never hold the
 /// same exclusive lock, for a lock belongs to a connection, and each that is held or asked for has one to itself.
@@ -55,6 +55,10 @@ impl Builder {
     /// How long the server may owe an answer and send nothing; by default 30 seconds. After that the connection is
     /// [lost](Lost::Silent), and what is held through it. While it lets a client wait for a lock, it is asked now and
     /// then whether it is there.
+    ///
+    /// Over TCP and WebSocket the client also asks by itself, every 5 seconds, and the connection is lost after 15
+    /// seconds without an answer: half of what a server with default flags gives a silent client; with other flags,
+    /// half of that. See [`Client::time_to_stop`].
     pub fn reply_timeout(mut self, timeout: Duration) -> Builder {
         self.options.reply_timeout = timeout;
         self
@@ -111,6 +115,19 @@ impl Client {
     /// What the server can do beyond the original.
     pub fn features(&self) -> Features {
         self.pool.features()
+    }
+
+    /// Time that is left to stop working when [`LockGuard::lost`](crate::LockGuard::lost) reports that the network has
+    /// failed: the server gives the lock to nobody else any sooner, with two seconds to spare. 12 s of a server with
+    /// default flags.
+    ///
+    /// `None` if there is no such limit: over a Unix socket, or if the server gives no client up
+    /// (`-keepalive 0 -write-timeout 0`); or if the server does not say, as the original.
+    pub fn time_to_stop(&self) -> Option<Duration> {
+        match self.endpoint() {
+            Endpoint::Unix(_) => None,
+            _ => self.features().peer_timeout.map(heartbeat::time_to_stop),
+        }
     }
 
     /// The exclusive lock of this name, to be acquired.
@@ -205,7 +222,7 @@ impl Client {
     pub async fn owners(&self, name: impl AsRef<[u8]>) -> Result<Vec<Owner>, Error> {
         let name = check(name.as_ref())?;
         let command = Command::Owners(name.into());
-        let lease = self.lease(&command).await?;
+        let lease = self.lease_to_list().await?;
         if !lease.connection.features.own {
             return Err(Error::Unsupported(Verb::Own));
         }
@@ -285,6 +302,11 @@ impl Client {
         self.pool.lease(None, how).await
     }
 
+    /// A connection for a listing. It may take long, and no heartbeat goes with it: so no lock may be held there.
+    async fn lease_to_list(&self) -> Result<Lease, Error> {
+        self.pool.lease(None, Use::Alone).await
+    }
+
     async fn ask<T>(
         &self,
         command: &Command<'_>,
@@ -303,7 +325,7 @@ impl Client {
         plain: &Command<'_>,
         listing: Listing,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let lease = self.lease(counted).await?;
+        let lease = self.lease_to_list().await?;
         match lease.connection.features.list {
             true => lease.connection.counted(counted, Some(listing)).await,
             false => lease.connection.listed(plain).await,

@@ -9,7 +9,8 @@ use http::Uri;
 /// Where a server is: `tcp://HOST[:PORT]`, `unix:PATH`, or `ws://HOST[:PORT][/PATH]`.
 ///
 /// Ports are those of a glockd that was told nothing: 9999, and 9998 for WebSockets. IPv6 addresses stand in
-/// brackets, `tcp://[::1]:9999`; `unix:///run/glockd.sock` is as good as `unix:/run/glockd.sock`.
+/// brackets, `tcp://[::1]:9999`; `unix:///run/glockd.sock` is as good as `unix:/run/glockd.sock`. A path that begins with
+/// `@`, as in `unix:@glockd`, names a socket in the abstract namespace of Linux.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Endpoint {
@@ -34,11 +35,17 @@ pub enum Endpoint {
 }
 
 /// Why a text is no [`Endpoint`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no server: {problem} (tcp://HOST[:PORT], unix:PATH or ws://HOST[:PORT]/)")]
 pub struct EndpointError {
     text: String,
     problem: &'static str,
+}
+
+impl fmt::Debug for EndpointError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
 }
 
 impl FromStr for Endpoint {
@@ -138,6 +145,7 @@ mod tests {
             ("unix:/run/g.sock", "unix:/run/g.sock"),
             ("unix:///run/g.sock", "unix:/run/g.sock"),
             ("unix:g.sock", "unix:g.sock"),
+            ("unix:@glockd", "unix:@glockd"),
             ("ws://host", "ws://host:9998/"),
             ("ws://[::1]/a?b=c", "ws://[::1]:9998/a?b=c"),
         ] {

@@ -1,5 +1,6 @@
 //! What can go wrong.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use crate::Endpoint;
 use crate::endpoint::EndpointError;
 
 /// Why something could not be done.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints what `Display` does, so that a `main` that returns this error says it in plain words.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// What was to be connected to is no [`Endpoint`].
@@ -112,7 +115,9 @@ impl Error {
 }
 
 /// Why a connection, and each lock that was held through it, is gone.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// `Debug` prints what `Display` does.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
     /// The server closed it.
@@ -121,7 +126,8 @@ pub enum Lost {
     /// The network failed.
     #[error("the connection broke: {0}")]
     Io(Arc<io::Error>),
-    /// The server did not answer for so long (see [`Builder::reply_timeout`](crate::Builder::reply_timeout)).
+    /// The server did not answer for so long: see [`Builder::reply_timeout`](crate::Builder::reply_timeout) and
+    /// [`LockRequest::wait`](crate::LockRequest::wait).
     #[error("the server has not answered for {0:?}")]
     Silent(Duration),
     /// What came is no answer of glockd's.
@@ -134,6 +140,18 @@ pub enum Lost {
     /// It was closed here: somebody waited for a lock on it and does no more, or nobody wanted it any more.
     #[error("the connection was closed here")]
     Abandoned,
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl fmt::Debug for Lost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
 }
 
 /// As much of a line as helps.

@@ -91,6 +91,15 @@ impl Unended {
 }
 
 impl Expect {
+    /// Whether this is a listing, of which anything may be part, and which may take long.
+    pub(crate) fn is_listing(&self) -> bool {
+        match self {
+            Expect::Counted { .. } => true,
+            Expect::Unended(unended) => !unended.is_one,
+            Expect::Line { .. } | Expect::Get(_) => false,
+        }
+    }
+
     pub(crate) fn counted(listing: Option<Listing>, reply: oneshot::Sender<Counted>) -> Expect {
         Expect::Counted {
             listing,

@@ -1,5 +1,7 @@
 //! What a server can do beyond the original.
 
+use std::time::Duration;
+
 use glockd_protocol::features;
 
 /// What a server can do beyond the documented commands, by its answer to `hello`. The original can do none of it,
@@ -19,6 +21,9 @@ pub struct Features {
     pub own: bool,
     /// It says that it is there.
     pub ping: bool,
+    /// Shortest time after which it gives up a client over TCP or WebSocket that it hears nothing of, and frees its
+    /// locks. `None` if it does not say, or never does.
+    pub peer_timeout: Option<Duration>,
 }
 
 impl Features {
@@ -33,9 +38,19 @@ impl Features {
                 b"list" => found.list = true,
                 b"own" => found.own = true,
                 b"ping" => found.ping = true,
-                _ => {}
+                _ => {
+                    if let Some(ms) = word.strip_prefix(b"timeout=") {
+                        found.peer_timeout = milliseconds(ms);
+                    }
+                }
             }
         }
         found
     }
+}
+
+/// Reads a number of milliseconds, of which 0 means never.
+fn milliseconds(digits: &[u8]) -> Option<Duration> {
+    let ms = str::from_utf8(digits).ok()?.parse().ok()?;
+    (ms > 0).then(|| Duration::from_millis(ms))
 }

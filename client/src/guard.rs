@@ -137,8 +137,10 @@ impl LockGuard {
     ///
     /// The future is independent of the guard, and any number of tasks can have one. Cancel-safe.
     ///
-    /// A server that is gone without a word is noticed within 20 seconds, by TCP's questions: sooner than the server
-    /// gives up a client, but not before somebody else can have the lock from one that was started anew.
+    /// A network that fails without a word, in one direction or both, is noticed within 15 seconds, and at least
+    /// [`Client::time_to_stop`](crate::Client::time_to_stop) before the server gives the lock to somebody else. The
+    /// connection stays open until the guard is dropped: so stop what you do under the lock first, and then drop the
+    /// guard. A server that was started anew knows of no lock, and gives it to anybody at once.
     pub fn lost(&self) -> impl Future<Output = Lost> + Send + 'static {
         let lost = self.held.lease.connection.when_lost();
         let is_released = Arc::clone(&self.held.is_released);

@@ -68,6 +68,7 @@ mod error;
 mod expect;
 mod features;
 mod guard;
+mod heartbeat;
 mod lock;
 mod pool;
 mod task;

@@ -18,6 +18,9 @@ use crate::{Error, LockGuard, Lost, Refusal};
 /// all of that, at random, so that not all who wait ask at once.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// Time that a server has to say that a wait is over, beyond its end.
+const OVERTIME: Duration = Duration::from_millis(700);
+
 /// A lock to be acquired: by [`Client::lock`](crate::Client::lock) or [`Client::shared`](crate::Client::shared).
 #[derive(Clone)]
 #[must_use = "a lock is held only once it is acquired"]
@@ -59,6 +62,8 @@ impl LockRequest {
 
     /// Waits for the lock, so long at most, in a line that is first come, first served. By default it is only tried.
     ///
+    /// The limit holds whatever the server does: [`acquire`](LockRequest::acquire) returns within a second of it.
+    ///
     /// A server that lets nobody wait (the original) is asked again and again, which knows of no line.
     pub fn wait(mut self, at_most: Duration) -> LockRequest {
         self.wait = match at_most.is_zero() {
@@ -81,7 +86,8 @@ impl LockRequest {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if others have it; [`Error::BadName`], [`Error::TooLong`], [`Error::ZeroLimit`]; and whatever
+    /// [`Error::Refused`] if others have it; [`Lost::Silent`] if the server has not even said that by the end of a
+    /// [`wait`](LockRequest::wait); [`Error::BadName`], [`Error::TooLong`], [`Error::ZeroLimit`]; and whatever
     /// ends a connection.
     pub async fn acquire(self) -> Result<LockGuard, Error> {
         let key = (self.kind, check(&self.name)?);
@@ -95,18 +101,36 @@ impl LockRequest {
             // What is too far off to be told is never.
             Wait::For(duration) => Instant::now().checked_add(duration),
         };
+        let (started, has_limit) = (Instant::now(), matches!(self.wait, Wait::For(_)));
+        let overdue = deadline.and_then(|deadline| deadline.checked_add(OVERTIME));
+        let acquired = self.acquire_by(&key, limit, deadline);
+        match overdue.filter(|_| has_limit) {
+            None => acquired.await,
+            Some(overdue) => match timeout_at(overdue, acquired).await {
+                Ok(acquired) => acquired,
+                Err(_) => Err(Lost::Silent(started.elapsed()).into()),
+            },
+        }
+    }
+
+    async fn acquire_by(
+        &self,
+        key: &Key,
+        limit: Option<u32>,
+        deadline: Option<Instant>,
+    ) -> Result<LockGuard, Error> {
         let waits = !matches!(self.wait, Wait::Not);
         let how = match waits && self.pool.features().wait {
             true => Use::Alone,
             false => self.pool.use_for(self.name.len()),
         };
-        let lease = self.pool.lease(Some(&key), how).await?;
+        let lease = self.pool.lease(Some(key), how).await?;
         let mut held = match waits && lease.is_alone() && lease.connection.features.wait {
-            true => wait(lease, &key, limit, deadline).await?,
-            false if waits => poll(&self.pool, lease, &key, limit, deadline).await?,
-            false => match attempt(&self.pool, lease, &key, limit).await? {
+            true => wait(lease, key, limit, deadline).await?,
+            false if waits => poll(&self.pool, lease, key, limit, deadline).await?,
+            false => match attempt(&self.pool, lease, key, limit).await? {
                 Ok(held) => held,
-                Err((refusal, _)) => return Err(refused(&key, refusal)),
+                Err((refusal, _)) => return Err(refused(key, refusal)),
             },
         };
         held.lease.share();

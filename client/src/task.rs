@@ -5,14 +5,15 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use glockd_protocol::{Command, Reply, features};
+use glockd_protocol::{Command, Reply};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::Lost;
 use crate::connection::line;
 use crate::expect::{Expect, Step, Unended};
+use crate::heartbeat::{Due, Heartbeat};
 use crate::wire::{Outgoing, Received, Wire};
+use crate::{Features, Lost};
 
 /// Something to send, and what is expected in answer.
 pub(crate) struct Request {
@@ -26,8 +27,8 @@ pub(crate) struct Task {
     requests: mpsc::UnboundedReceiver<Request>,
     /// What was asked for and is not sent yet, because one command is sent at a time.
     queue: VecDeque<Request>,
-    /// What is expected in answer to what was sent, in order.
-    expected: VecDeque<Expect>,
+    /// What is expected in answer to what was sent, in order, and when that was sent.
+    expected: VecDeque<(Instant, Expect)>,
     outgoing: Outgoing,
     input: Vec<u8>,
     /// How much of the input is known to hold no line end.
@@ -37,8 +38,11 @@ pub(crate) struct Task {
     nonce: u64,
     /// An answer to that which may come once more.
     late: Option<Vec<u8>>,
-    /// How many pongs are to come that no other reply waits for.
-    pings: usize,
+    /// When the pings were sent that are not answered yet.
+    pings: VecDeque<Instant>,
+    /// Watches a server that may give this client up. There once the server has said that it answers `ping`, unless
+    /// it is on this host: a Unix socket cannot be cut.
+    heartbeat: Option<Heartbeat>,
     /// When something last came, or was asked of a server that owed nothing.
     heard: Instant,
     /// Until when the server may yet answer, if it has been silent for too long.
@@ -63,9 +67,10 @@ const LONGEST_OF_UNKNOWN: usize = 1 << 20;
 /// As much of a longer one is kept, for the error.
 const SHOWN: usize = 1024;
 
-/// What is sent during a wait, to see whether the server is there. Its answer looks like nothing else that can come.
-const PING: &[u8] = b"ping glockd-client waits\n";
-const PONG: &[u8] = b"1 pong: glockd-client waits";
+/// Asks whether the server is there. No other reply looks like its answer, save a line of a listing: so it is not sent
+/// while a listing is expected.
+const PING: &[u8] = b"ping glockd-client is here\n";
+const PONG: &[u8] = b"1 pong: glockd-client is here";
 
 impl Task {
     pub(crate) fn new(
@@ -84,7 +89,8 @@ impl Task {
             is_serial: true,
             nonce: fastrand::u64(..),
             late: None,
-            pings: 0,
+            pings: VecDeque::new(),
+            heartbeat: None,
             heard: Instant::now(),
             overdue: None,
             reply_timeout,
@@ -97,12 +103,21 @@ impl Task {
             lost = self.serve() => lost,
             () = abandoned.notified() => Lost::Abandoned,
         };
+        let is_closed = matches!(lost, Lost::Abandoned | Lost::Closed);
         // Who asks why nobody answers must find the reason: so that comes first.
         loser.send_replace(Some(lost));
-        drop((self.wire, self.queue, self.expected));
-        // What is being sent in this moment would otherwise stay in the channel, which it keeps open itself.
-        self.requests.close();
-        while self.requests.recv().await.is_some() {}
+        drop((self.queue, self.expected));
+        if is_closed {
+            drop(self.wire);
+            // What is being sent in this moment would otherwise stay in the channel, which it keeps open itself.
+            self.requests.close();
+            while self.requests.recv().await.is_some() {}
+        } else {
+            // The server may believe that all is well. To close the connection now would free its locks, while somebody
+            // still works under them. So it stays open until nobody uses it any more.
+            while self.requests.recv().await.is_some() {}
+            drop(self.wire);
+        }
     }
 
     /// Serves until it can no more, or nobody wants it to.
@@ -117,16 +132,9 @@ impl Task {
             if !is_wanted && self.queue.is_empty() && self.outgoing.is_empty() {
                 return Lost::Abandoned;
             }
+            let deadline = self.deadline();
+            let beat = self.next_beat();
             let (wire, outgoing, input) = (&mut self.wire, &mut self.outgoing, &mut self.input);
-            let within = match self.expected.front() {
-                _ if self.queue.is_empty() && self.expected.is_empty() => None,
-                Some(Expect::Unended(unended)) if unended.end.is_none() => Some(unended.silence),
-                Some(Expect::Unended(_)) => Some(ASKED_AGAIN.min(self.reply_timeout)),
-                _ => Some(self.reply_timeout),
-            };
-            // What is too far off is never.
-            let deadline = within.and_then(|within| self.heard.checked_add(within));
-            let deadline = deadline.map(|deadline| self.overdue.unwrap_or(deadline));
             tokio::select! {
                 biased;
                 received = poll_fn(|context| wire.poll(context, outgoing, input)) => match received {
@@ -147,23 +155,77 @@ impl Task {
                         return lost;
                     }
                 }
+                () = sleep_until(beat.unwrap_or(self.heard)), if beat.is_some() => {
+                    if let Err(lost) = self.beat() {
+                        return lost;
+                    }
+                }
             }
         }
     }
 
+    /// Returns until when the server must send something that it owes, if it owes anything.
+    fn deadline(&self) -> Option<Instant> {
+        let within = match self.expected.front() {
+            _ if self.queue.is_empty() && self.expected.is_empty() => return None,
+            Some((_, Expect::Unended(unended))) if unended.end.is_none() => unended.silence,
+            Some((_, Expect::Unended(_))) => ASKED_AGAIN.min(self.reply_timeout),
+            Some((_, Expect::Get(get))) if get.is_waiting() && self.heartbeat.is_some() => {
+                return None;
+            }
+            _ => self.reply_timeout,
+        };
+        // What is too far off is never.
+        let deadline = self.heard.checked_add(within)?;
+        Some(self.overdue.unwrap_or(deadline))
+    }
+
+    /// Returns when the heartbeat is due next. A listing needs none: no lock is held on its connection, and what comes
+    /// of it shows that the server is there.
+    fn next_beat(&self) -> Option<Instant> {
+        let heartbeat = self.heartbeat.as_ref()?;
+        let is_listed = |(_, expect): &(Instant, Expect)| expect.is_listing();
+        match self.expected.iter().any(is_listed) {
+            true => None,
+            false => Some(heartbeat.next()),
+        }
+    }
+
+    fn beat(&mut self) -> Result<(), Lost> {
+        let Some(heartbeat) = &mut self.heartbeat else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        match heartbeat.due(now) {
+            Due::Nothing => {}
+            Due::Ping => {
+                heartbeat.pinged();
+                self.ping(now);
+            }
+            Due::Lost => return Err(Lost::Silent(heartbeat.patience())),
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, now: Instant) {
+        self.pings.push_back(now);
+        self.outgoing.push(PING);
+    }
+
     fn start(&mut self, request: Request) {
         self.nonce = self.nonce.wrapping_add(1);
+        let now = Instant::now();
         if self.expected.is_empty() {
-            self.heard = Instant::now();
+            self.heard = now;
             self.overdue = None;
         }
         self.outgoing.push(&request.lines);
-        self.expected.push_back(request.expect);
+        self.expected.push_back((now, request.expect));
     }
 
     /// Nothing has come for as long as there should have.
     fn miss(&mut self) -> Result<(), Lost> {
-        let question = match self.expected.front_mut() {
+        let question = match self.expected.front_mut().map(|(_, expect)| expect) {
             Some(Expect::Unended(unended)) if ASKED_AGAIN * unended.asked <= self.reply_timeout => {
                 unended.asked += 1;
                 let name = format!("glockd-client {:016x}", self.nonce);
@@ -178,14 +240,11 @@ impl Task {
                 line(&Command::Inspect(name.as_bytes().into()))
             }
             // It may be silent, but not dead.
-            Some(Expect::Get(get)) if get.is_waiting() && self.pings == 0 => {
-                match get.has_pings() {
-                    true => {
-                        self.pings += 1;
-                        PING.to_vec()
-                    }
-                    false => Vec::new(),
+            Some(Expect::Get(get)) if get.is_waiting() && self.pings.is_empty() => {
+                if get.has_pings() {
+                    self.ping(Instant::now());
                 }
+                Vec::new()
             }
             _ if self.overdue.is_none() => {
                 self.overdue = Some(Instant::now() + LISTENED_TO);
@@ -203,9 +262,14 @@ impl Task {
         self.overdue = None;
         let mut input = std::mem::take(&mut self.input);
         let (mut taken, mut searched) = (0, self.searched);
+        let mut is_pong = false;
         while let Some(length) = input[searched..].iter().position(|&byte| byte == b'\n') {
             let line = &input[taken..searched + length];
-            self.take(line.strip_suffix(b"\r").unwrap_or(line))?;
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            is_pong = self.take_pong(line);
+            if !is_pong {
+                self.take(line)?;
+            }
             (taken, searched) = (searched + length + 1, searched + length + 1);
         }
         input.drain(..taken);
@@ -221,31 +285,38 @@ impl Task {
         self.input = input;
         // A message is a whole reply, so nothing has to be asked to find its end. If something was, as the reply was
         // late, that has an answer of its own, which is to be awaited.
-        let is_whole = |expect: &mut Expect| matches!(expect, Expect::Unended(unended) if unended.end.is_none());
+        let is_whole = |(_, expect): &mut (Instant, Expect)| matches!(expect, Expect::Unended(unended) if unended.end.is_none());
         if received == Received::Message
-            && let Some(Expect::Unended(unended)) = self.expected.pop_front_if(is_whole)
+            && !is_pong
+            && let Some((_, Expect::Unended(unended))) = self.expected.pop_front_if(is_whole)
         {
             let _ = unended.reply.send(unended.lines);
         }
         Ok(())
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<(), Lost> {
-        if self.pings > 0 && line == PONG {
-            self.pings -= 1;
-            return Ok(());
+    /// Takes the answer to a ping, if this is one. Returns whether it is.
+    fn take_pong(&mut self, line: &[u8]) -> bool {
+        let Some(sent) = self.pings.pop_front_if(|_| line == PONG) else {
+            return false;
+        };
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.ponged(sent);
         }
+        true
+    }
+
+    fn take(&mut self, line: &[u8]) -> Result<(), Lost> {
         if self.late.as_deref() == Some(line) {
             return Ok(());
         }
-        let Some(expect) = self.expected.pop_front() else {
+        let Some((sent, expect)) = self.expected.pop_front() else {
             // Nothing is ever sent unasked.
             return Err(Lost::Unexpected(line.to_vec()));
         };
-        if let Expect::Unended(Unended { is_one: true, .. }) = expect
-            && features(line).is_some_and(|mut words| words.any(|word| word == b"list"))
-        {
-            self.is_serial = false;
+        if let Expect::Unended(Unended { is_one: true, .. }) = expect {
+            self.take_features(Features::read(line), sent)
+                .map_err(|error| Lost::Io(error.into()))?;
         }
         if let Expect::Unended(Unended {
             end: Some(end),
@@ -257,9 +328,31 @@ impl Task {
             // It will be answered as often as it was asked, or not.
             self.late = Some(end.clone());
         }
+        let confirmed = match &expect {
+            // It may have been sent hours ago, and says nothing of how things stand since.
+            Expect::Get(get) if get.is_waiting() => None,
+            // Nobody holds a lock on this connection, and so there is nothing to be lost by some delay.
+            expect if expect.is_listing() => Some(Instant::now()),
+            _ => Some(sent),
+        };
+        if let (Some(heartbeat), Some(confirmed)) = (&mut self.heartbeat, confirmed) {
+            heartbeat.confirm(confirmed);
+        }
         match expect.step(line)? {
-            Step::More(expect) => self.expected.push_front(expect),
+            Step::More(expect) => self.expected.push_front((sent, expect)),
             Step::Done => {}
+        }
+        Ok(())
+    }
+
+    /// Takes what a server can do, by its answer to a `hello` that was sent at `sent`.
+    fn take_features(&mut self, features: Features, sent: Instant) -> std::io::Result<()> {
+        if features.list {
+            self.is_serial = false;
+        }
+        if features.ping && self.wire.may_be_cut() {
+            self.heartbeat = Some(Heartbeat::new(features.peer_timeout, sent));
+            self.wire.leave_to_heartbeat()?;
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! Bytes to a server and back, over whatever leads there.
 
+use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,7 +13,9 @@ use std::time::Duration;
 use futures_util::{Sink, Stream};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 #[cfg(feature = "websocket")]
 use tokio_tungstenite::{
     WebSocketStream,
@@ -18,13 +24,15 @@ use tokio_tungstenite::{
 
 use crate::{Endpoint, Lost};
 
-/// How long a connection is silent before TCP asks whether the server is there, how long after each question it
-/// asks again, and how often. All in all shorter than what a server takes to give up a client that is gone, so that
-/// whoever lost the network knows before the locks are anybody else's.
+/// Keepalive of TCP, for servers that answer no `ping` and so have no heartbeat: time of silence before the first
+/// probe, time between probes, and number of probes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(5), 2);
 
-/// How long what was sent may go unacknowledged: the sum of the above.
+/// How long what was sent to such a server may go unacknowledged: the sum of the above.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long an address may be silent before the next one is tried, too (RFC 8305, section 8).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// What is read at a time.
 const READ: usize = 16 * 1024;
@@ -80,7 +88,7 @@ impl Wire {
     pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Wire> {
         match endpoint {
             Endpoint::Tcp { host, port } => Ok(Wire::Tcp(tcp(host, *port).await?)),
-            Endpoint::Unix(path) => Ok(Wire::Unix(UnixStream::connect(path).await?)),
+            Endpoint::Unix(path) => Ok(Wire::Unix(UnixStream::connect(address(path)).await?)),
             #[cfg(feature = "websocket")]
             Endpoint::WebSocket { host, port, .. } => {
                 let stream = tcp(host, *port).await?;
@@ -101,6 +109,27 @@ impl Wire {
                 "glockd-client was built without its feature `websocket`",
             )),
         }
+    }
+
+    /// Whether a network lies between, which can fail without a word.
+    pub(crate) fn may_be_cut(&self) -> bool {
+        !matches!(self, Wire::Unix(_))
+    }
+
+    /// Keeps the kernel from ending the connection because the server is silent. It would do so by a reset, which frees
+    /// the locks at once; the heartbeat gives whoever works under them time to stop.
+    pub(crate) fn leave_to_heartbeat(&self) -> io::Result<()> {
+        let stream = match self {
+            Wire::Unix(_) => return Ok(()),
+            Wire::Tcp(stream) => stream,
+            #[cfg(feature = "websocket")]
+            Wire::WebSocket(session) => session.get_ref(),
+        };
+        let socket = SockRef::from(stream);
+        socket.set_keepalive(false)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(None)?;
+        Ok(())
     }
 
     /// Sends what there is to send, and appends what comes to `input`.
@@ -229,8 +258,20 @@ fn read(
     Poll::Ready(Ok(Received::Bytes))
 }
 
+/// Returns the path to connect to. One that begins with `@` is in the abstract namespace of Linux.
+fn address(path: &Path) -> PathBuf {
+    match path.as_os_str().as_bytes() {
+        [b'@', name @ ..] if cfg!(target_os = "linux") => {
+            OsString::from_vec([b"\0", name].concat()).into()
+        }
+        _ => path.to_owned(),
+    }
+}
+
+/// Connects to a host by whichever of its addresses answers first, without waiting for one that is silent (RFC 8305).
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
+    let found: Vec<_> = lookup_host((host, port)).await?.collect();
+    let stream = first_of(by_turns(found)).await?;
     stream.set_nodelay(true)?;
     let (time, interval, retries) = KEEPALIVE;
     let keepalive = TcpKeepalive::new()
@@ -242,6 +283,47 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN))?;
     Ok(stream)
+}
+
+/// Orders addresses so that the families take turns, beginning with that of the first: if one family is dead, it is
+/// not tried many times in a row.
+fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first() else {
+        return addresses;
+    };
+    let is_first = first.is_ipv6();
+    let (one, other): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv6() == is_first);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let pairs = std::iter::from_fn(|| match (one.next(), other.next()) {
+        (None, None) => None,
+        (one, other) => Some([one, other]),
+    });
+    pairs.flatten().flatten().collect()
+}
+
+/// Connects to the first address that answers. The next one is tried when one fails, or has been silent for a moment,
+/// beside those that are still being tried.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    let mut left = addresses.into_iter();
+    let mut attempts = JoinSet::new();
+    loop {
+        if let Some(address) = left.next() {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        let next = sleep(ATTEMPT_DELAY);
+        tokio::select! {
+            ended = attempts.join_next() => match ended {
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(error))) => failure = error,
+                Some(Err(error)) => failure = io::Error::other(error),
+                None => return Err(failure),
+            },
+            () = next, if left.len() > 0 => {}
+        }
+    }
 }
 
 #[cfg(feature = "websocket")]
@@ -260,6 +342,7 @@ fn broken(error: tungstenite::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use socket2::{Domain, Socket, Type};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -278,5 +361,92 @@ mod tests {
             socket.tcp_keepalive_time().unwrap() + asked,
             ACKNOWLEDGED_WITHIN
         );
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let check = |addresses: &[&str], expect: &[&str]| {
+            let parse = |addresses: &[&str]| -> Vec<SocketAddr> {
+                let parsed = addresses.iter().map(|address| address.parse().unwrap());
+                parsed.collect()
+            };
+            assert_eq!(by_turns(parse(addresses)), parse(expect));
+        };
+        check(&[], &[]);
+        check(&["10.0.0.1:1"], &["10.0.0.1:1"]);
+        check(
+            &["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"],
+            &["[::1]:1", "10.0.0.1:1", "[::2]:1", "10.0.0.2:1", "[::3]:1"],
+        );
+        check(
+            &["10.0.0.1:1", "10.0.0.2:1", "[::1]:1"],
+            &["10.0.0.1:1", "[::1]:1", "10.0.0.2:1"],
+        );
+    }
+
+    /// An address where nobody answers: its queue is full. It is silent as long as what comes with it lives.
+    fn silent() -> (SocketAddr, impl Drop) {
+        struct Silence(
+            #[expect(dead_code)] Socket,
+            #[expect(dead_code)] Vec<Socket>,
+        );
+        impl Drop for Silence {
+            fn drop(&mut self) {}
+        }
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+        let listener = socket();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let waiting = (0..8).map(|_| {
+            let client = socket();
+            let _ = client.connect(&address.into());
+            client
+        });
+        let waiting = waiting.collect();
+        (address, Silence(listener, waiting))
+    }
+
+    #[tokio::test]
+    async fn first_address_that_answers_is_taken() {
+        let (silent, _silence) = silent();
+        let refused = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listener.local_addr().unwrap()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let live = listener.local_addr().unwrap();
+        for addresses in [
+            vec![live],
+            vec![refused, live],
+            vec![silent, live],
+            vec![silent, refused, silent, refused, live],
+            vec![live, silent],
+        ] {
+            let connected = first_of(addresses.clone());
+            // Far below the minutes that the kernel tries a silent address for.
+            let connected = tokio::time::timeout(Duration::from_secs(10), connected).await;
+            let stream = connected.unwrap().unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), live, "{addresses:?}");
+        }
+        let error = first_of(vec![refused, refused]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let error = first_of(Vec::new()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the host has no address");
+        // A silent one is neither passed over nor waited for here: that is up to whoever connects.
+        let only = tokio::time::timeout(Duration::from_millis(50), first_of(vec![silent, refused]));
+        assert!(only.await.is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn abstract_socket_is_connected_to() {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("glockd-client-test-{}", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        let endpoint = format!("unix:@{name}").parse().unwrap();
+        assert!(Wire::connect(&endpoint).await.is_ok());
     }
 }

@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn hello_is_words() {
         let mut line = Vec::new();
-        Reply::Hello.encode(&mut line);
+        Reply::Hello { peer_timeout: None }.encode(&mut line);
         let words: Vec<&[u8]> = features(&line).into_iter().flatten().collect();
         let expect = ["wait", "limit", "fence", "list", "own", "ping"];
         assert_eq!(words, expect.map(str::as_bytes));

@@ -1,6 +1,7 @@
 //! What a client is told. No reply text stands anywhere but here and in [`listing`](crate::listing).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::Verb;
 use crate::listing::{self, Listing};
@@ -73,7 +74,11 @@ pub enum Reply<'a> {
     /// To `lq`: the same, counted.
     CountedStatistics(Vec<(Counter, u64)>),
     /// To `hello`.
-    Hello,
+    Hello {
+        /// Shortest time after which the server gives up a client over TCP or WebSocket that it hears nothing of;
+        /// `None` if it never does.
+        peer_timeout: Option<Duration>,
+    },
     /// To `ping`.
     Pong(&'a [u8]),
     /// To `gw` that does not get the lock. One that does is answered as `g`.
@@ -164,7 +169,7 @@ impl<'a> Reply<'a> {
             | Reply::LineTooLong { .. }
             | Reply::Statistics(_)
             | Reply::CountedStatistics(_)
-            | Reply::Hello
+            | Reply::Hello { .. }
             | Reply::Pong(_)
             | Reply::BadArgument(_) => None,
         }
@@ -234,7 +239,12 @@ impl<'a> Reply<'a> {
                 statistics(out, counters);
                 listing::header(out, 0, Listing::Statistics, b"");
             }
-            Reply::Hello => line(out, "1 hello: wait limit fence list own ping", b""),
+            Reply::Hello { peer_timeout } => {
+                out.extend_from_slice(b"1 hello: wait limit fence list own ping timeout=");
+                let ms = peer_timeout.unwrap_or_default().as_millis();
+                number(out, u64::try_from(ms).unwrap_or(u64::MAX));
+                out.push(b'\n');
+            }
             Reply::Pong(text) => line(out, "1 pong: ", text),
             Reply::GetRefused { refusal, name } => {
                 out.extend_from_slice(b"0 Lock Get ");
@@ -447,7 +457,15 @@ mod tests {
     #[test]
     fn the_texts_beyond_it() {
         let name = b"foo";
-        check(Reply::Hello, "1 hello: wait limit fence list own ping\n");
+        let hello = |peer_timeout| Reply::Hello { peer_timeout };
+        check(
+            hello(Some(Duration::from_millis(30_500))),
+            "1 hello: wait limit fence list own ping timeout=30500\n",
+        );
+        check(
+            hello(None),
+            "1 hello: wait limit fence list own ping timeout=0\n",
+        );
         check(Reply::Pong(b""), "1 pong: \n");
         check(Reply::Pong(b"a b"), "1 pong: a b\n");
         for (refusal, text) in [

@@ -29,7 +29,7 @@ pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the kernel can be told, in whole seconds.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
-const LONGEST_IDLE: Duration = Duration::from_secs(32767);
+pub(crate) const LONGEST_IDLE: Duration = Duration::from_secs(32767);
 
 /// What it can be told here, in milliseconds.
 const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use tokio_stream::Stream;
 
 use crate::Frames;
+use crate::tcp::{LONGEST_IDLE, PROBE_INTERVAL, PROBES};
 
 /// A way in: listens, and gives a stream of connections that are about to be sessions.
 ///
@@ -222,6 +223,20 @@ impl Limits {
     /// The largest [`max_line`](Limits::max_line): positions in a batch are 32-bit.
     pub const MAX_LINE_CEILING: usize = 1 << 30;
 
+    /// Shortest time after which a client over TCP or WebSocket is given up that is not heard of: at the end of the
+    /// probes that follow [`keepalive`](Limits::keepalive); without these, at the end of
+    /// [`write_timeout`](Limits::write_timeout), if there is something that it does not take. `None`: never.
+    ///
+    /// A client that knows this can stop in time to work under locks that may be another's.
+    pub fn peer_timeout(&self) -> Option<Duration> {
+        let probed = self.keepalive.map(|keepalive| {
+            // The kernel takes whole seconds, and not any number of them.
+            let seconds = keepalive.as_secs().min(LONGEST_IDLE.as_secs());
+            Duration::from_secs(seconds) + PROBES * PROBE_INTERVAL
+        });
+        probed.or(self.write_timeout)
+    }
+
     /// These limits with another [`max_line`](Limits::max_line), brought into `1..=2³⁰`.
     pub fn with_max_line(self, bytes: usize) -> Limits {
         let max_line = bytes.clamp(1, Self::MAX_LINE_CEILING);
@@ -305,6 +320,23 @@ mod tests {
         check("[::1]:57871", "[::1]:57871");
         check("[::ffff:10.1.2.3]:80", "10.1.2.3:80");
         check("[fe80::1%2]:80", "[fe80::1%2]:80");
+    }
+
+    #[test]
+    fn peer_timeout_is_the_soonest_that_a_client_is_given_up() {
+        let check = |keepalive: Option<u64>, write: Option<u64>, expect: Option<u64>| {
+            let limits = Limits::default()
+                .with_keepalive(keepalive.map(Duration::from_millis))
+                .with_write_timeout(write.map(Duration::from_millis));
+            assert_eq!(limits.peer_timeout(), expect.map(Duration::from_millis));
+        };
+        check(Some(15_000), Some(30_000), Some(30_000));
+        check(Some(60_000), Some(30_000), Some(75_000));
+        check(Some(1_900), None, Some(16_000));
+        check(Some(1), Some(1), Some(15_000));
+        check(Some(u64::MAX), None, Some(32_782_000));
+        check(None, Some(2_000), Some(2_000));
+        check(None, None, None);
     }
 
     #[test]

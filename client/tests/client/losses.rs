@@ -399,3 +399,197 @@ async fn a_long_wait_is_no_silence() {
         drop(within(waiter).await.unwrap().unwrap());
     }
 }
+
+/// What a server of the tests below was told, and when it ends.
+struct Half {
+    url: String,
+    /// Ends when the client has closed its connection.
+    closed: tokio::sync::mpsc::UnboundedReceiver<()>,
+}
+
+/// A server over TCP that says `hello` as given, answers each line by what `answer` makes of it, and reads on.
+async fn half(
+    hello: &'static str,
+    answer: impl Fn(&str) -> Option<String> + Clone + Send + 'static,
+) -> Half {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    let (sender, closed) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (answer, sender) = (answer.clone(), sender.clone());
+            // Time that is paused would not wait for an acknowledgement.
+            stream.set_nodelay(true).unwrap();
+            tokio::spawn(async move {
+                let (input, mut output) = stream.into_split();
+                let mut lines = BufReader::new(input).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    let answer = match &*line {
+                        "hello" => Some(format!("{hello}\n")),
+                        line => answer(line),
+                    };
+                    if let Some(answer) = answer {
+                        output.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                }
+                let _ = sender.send(());
+            });
+        }
+    });
+    Half { url, closed }
+}
+
+/// Grants all locks, and gives no other answer.
+fn grants(line: &str) -> Option<String> {
+    let name = line.strip_prefix("g ")?;
+    Some(format!("1 Lock Get Success: {name}\n"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn lock_is_lost_when_the_server_is_not_heard_for_half_its_peer_timeout() {
+    for (hello, seconds) in [
+        ("1 hello: wait limit list own ping timeout=30000", 15),
+        ("1 hello: wait limit list own ping timeout=16000", 8),
+        ("1 hello: wait limit list own ping timeout=0", 15),
+        (
+            "1 hello: wait limit list own ping timeout=18446744073709551615",
+            3600,
+        ),
+        ("1 hello: wait limit list own ping", 15),
+    ] {
+        let mut server = half(hello, grants).await;
+        let client = connect(&server.url).await;
+        let started = tokio::time::Instant::now();
+        let guard = client.lock("held").acquire().await.unwrap();
+        let lost = guard.lost().await;
+        let after = started.elapsed();
+        assert!(matches!(lost, Lost::Silent(_)), "{hello}: {lost}");
+        let limit = Duration::from_secs(seconds);
+        assert!(
+            limit <= after && after < limit + Duration::from_secs(1),
+            "{hello}: {after:?}"
+        );
+        // Closed now, the connection would free the lock while somebody still works under it.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(server.closed.try_recv().is_err(), "{hello}");
+        drop(guard);
+        server.closed.recv().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_answers_pings_is_not_given_up() {
+    let server = half(
+        "1 hello: wait limit list own ping timeout=30000",
+        |line| match line.split_once(' ') {
+            Some(("ping", text)) => Some(format!("1 pong: {text}\n")),
+            // A wait is never over.
+            Some(("gw", _)) => None,
+            _ => grants(line),
+        },
+    )
+    .await;
+    let client = connect(&server.url).await;
+    let guard = client.lock("held").acquire().await.unwrap();
+    let waiter = tokio::spawn(client.lock("wanted").wait_forever().acquire());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!guard.is_lost());
+    assert!(!waiter.is_finished());
+    waiter.abort();
+}
+
+/// It is what comes that shows that the server is there, even if it comes slowly.
+#[tokio::test(start_paused = true)]
+async fn slow_listing_is_no_silence() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        // Time that is paused would not wait for an acknowledgement.
+        stream.set_nodelay(true).unwrap();
+        let (input, mut output) = stream.into_split();
+        let mut lines = BufReader::new(input).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let answer = match &*line {
+                "hello" => "1 hello: wait limit fence list own ping timeout=30000\n".to_owned(),
+                "ld" => {
+                    output.write_all(b"5 Lock List: \n").await.unwrap();
+                    for number in 0..5 {
+                        tokio::time::sleep(Duration::from_secs(20)).await;
+                        let row = format!("lock{number}: 192.0.2.1:{number}\n");
+                        output.write_all(row.as_bytes()).await.unwrap();
+                    }
+                    "0 Lock List: \n".to_owned()
+                }
+                line => format!("1 pong: {}\n", line.strip_prefix("ping ").unwrap()),
+            };
+            output.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let client = connect(&url).await;
+    let locks = client.locks(LockKind::Exclusive, None).await.unwrap();
+    assert_eq!(locks.len(), 5);
+    assert!(client.ping().await.is_ok());
+}
+
+/// Whatever the server does, and wherever it stops doing anything.
+#[tokio::test(start_paused = true)]
+async fn wait_ends_within_a_second_of_its_limit() {
+    let limit = Duration::from_secs(2);
+    for hello in [
+        "1 hello: wait limit fence list own ping timeout=30000",
+        // It lets nobody wait, so it is asked again and again.
+        "1 hello: list",
+    ] {
+        for over_tcp in [true, false] {
+            let (_dir, url) = match over_tcp {
+                true => (None, half(hello, |_| None).await.url),
+                false => {
+                    let (dir, url) = served_by(move |mut stream| async move {
+                        assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
+                        stream
+                            .write_all(format!("{hello}\n").as_bytes())
+                            .await
+                            .unwrap();
+                        std::future::pending().await
+                    })
+                    .await;
+                    (Some(dir), url)
+                }
+            };
+            let client = connect(&url).await;
+            let started = tokio::time::Instant::now();
+            let waited = client.lock("wanted").wait(limit).acquire().await;
+            let elapsed = started.elapsed();
+            let error = waited.unwrap_err();
+            // Not a refusal: nobody has said that the lock is held.
+            assert!(matches!(error, Error::Lost(Lost::Silent(_))), "{error}");
+            assert!(elapsed >= limit, "{elapsed:?}");
+            assert!(elapsed <= limit + Duration::from_secs(1), "{elapsed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn wait_for_a_held_lock_ends_as_a_refusal() {
+    let served = serve().await;
+    for url in served.modern().into_iter().chain([served.plain()]) {
+        let client = connect(&url).await;
+        let _held = client.lock(&url).acquire().await.unwrap();
+        let waited = client.lock(&url).wait(Duration::from_millis(50)).acquire();
+        let error = within(waited).await.unwrap_err();
+        assert!(error.is_refusal(), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn errors_read_the_same_as_debug() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = format!("unix:{}", dir.path().join("none").display());
+    for place in [&*nowhere, "nowhere"] {
+        let error = Client::connect(place).await.unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
+    }
+    let lost = Lost::Silent(Duration::from_secs(1));
+    assert_eq!(format!("{lost:?}"), lost.to_string());
+}

@@ -109,6 +109,18 @@ pub(crate) struct Lock {
     pub(crate) verbose: bool,
 }
 
+impl Lock {
+    /// Whether to wait for the lock.
+    pub(crate) fn waits(&self) -> bool {
+        !self.nonblock && self.wait != Some(Duration::ZERO)
+    }
+
+    /// How long to wait for the lock, if not for as long as it takes.
+    pub(crate) fn limited_wait(&self) -> Option<Duration> {
+        self.wait.filter(|_| self.waits())
+    }
+}
+
 /// Run a command while holding a lock
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let guard = tokio::select! {
-        guard = acquire(server, &args.lock, bytes(&args.lock_name)) => guard?,
+        guard = acquire(server, &args.lock, bytes(&args.lock_name), None) => guard?,
         signal = signals.next() => return Ok(end_as_asked(signal)),
     };
     if args.output.json {

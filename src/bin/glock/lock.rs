@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use glockd_client::{Client, Error, LockGuard, Refusal};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::args::{Lock, bytes};
 use crate::failure::{Failure, LOST};
@@ -13,23 +13,66 @@ use crate::show::{complain, text};
 /// connection releases it.
 const RELEASED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Gets the lock as the flags say.
-pub(crate) async fn acquire(server: &str, lock: &Lock, name: &[u8]) -> Result<LockGuard, Failure> {
+/// Time that it may take to connect, unless the wait for the lock ends earlier.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Time that it may always take to connect: of the original it takes a second to know that it is the original.
+const CONNECTED_AT_LEAST_WITHIN: Duration = Duration::from_millis(1500);
+
+/// Time by which a server that is silent may exceed the limit of a wait.
+const OVERTIME: Duration = Duration::from_millis(700);
+
+/// What is left of a wait once it has taken all of its time to connect: then the lock is tried once.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+fn connect_timeout(wait: Duration) -> Duration {
+    let limit = wait.saturating_add(OVERTIME).min(CONNECTED_WITHIN);
+    limit.max(CONNECTED_AT_LEAST_WITHIN)
+}
+
+fn late(grace: Duration, left: Duration) -> String {
+    format!(
+        "warning: --grace {} is too long: if the network fails, the server may give the lock to somebody else {} s \
+         after glock has noticed, and the command may still be running; shorten --grace, or give the server a longer \
+         -keepalive",
+        grace.as_secs_f64(),
+        left.as_secs_f64()
+    )
+}
+
+/// Gets the lock as the flags say. Warns if a command that is given `grace` to end may outlive the lock.
+pub(crate) async fn acquire(
+    server: &str,
+    lock: &Lock,
+    name: &[u8],
+    grace: Option<Duration>,
+) -> Result<LockGuard, Failure> {
     let builder = Client::builder(server);
     let builder = match &lock.me {
         Some(me) => builder.name(bytes(me)),
         None => builder,
     };
+    let started = Instant::now();
+    let builder = match lock.limited_wait() {
+        Some(wait) => builder.connect_timeout(connect_timeout(wait)),
+        None => builder,
+    };
     let client = builder.connect().await?;
+    if let (Some(grace), Some(left)) = (grace, client.time_to_stop())
+        && grace > left
+    {
+        complain(&late(grace, left));
+    }
     let request = match (lock.shared, lock.limit) {
         (false, None) => client.lock(name),
         (true, None) => client.shared(name),
         (_, Some(limit)) => client.shared(name).limit(limit),
     };
-    let request = match (lock.nonblock, lock.wait) {
-        (true, _) => request,
-        (false, Some(wait)) => request.wait(wait),
-        (false, None) => request.wait_forever(),
+    let request = match (lock.limited_wait(), lock.waits()) {
+        // To connect was part of the wait.
+        (Some(wait), _) => request.wait(wait.saturating_sub(started.elapsed()).max(SHORTEST_WAIT)),
+        (None, true) => request.wait_forever(),
+        (None, false) => request,
     };
     let guard = match request.acquire().await {
         Err(error @ Error::Refused { refusal, .. }) => {

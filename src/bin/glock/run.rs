@@ -16,7 +16,7 @@ use crate::start::{Whom, end_as_asked, end_by};
 pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let guard = tokio::select! {
-        guard = acquire(server, &args.lock, bytes(&args.lock_name)) => guard?,
+        guard = acquire(server, &args.lock, bytes(&args.lock_name), Some(args.grace)) => guard?,
         signal = signals.next() => return Ok(end_as_asked(signal)),
     };
     let mut lost = pin!(guard.lost());

@@ -1,0 +1,246 @@
+//! Notices that the server cannot be reached, well before the server gives the client's locks away.
+//!
+//! The server gives a client up no sooner than its *peer timeout* after it last heard from it; its answer to `hello`
+//! says how long that is. Whatever the server has answered, it has heard. So if the client sent a request at `t`, and
+//! that was answered, no lock of this connection is another's before `t` plus the peer timeout, whichever direction of
+//! the network fails after that. The client therefore asks whenever nothing else was answered for a while, and calls
+//! the connection lost once its last answered request is half a peer timeout old. The other half is for whoever has to
+//! stop working.
+//!
+//! Turned down: the keepalive of TCP. A probe of the client's does not restart the server's clock, and the kernel
+//! resets a connection that it gives up, which frees the lock before anybody has stopped working.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Peer timeout of a server that says none: that of a glockd with default flags.
+const USUAL_PEER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Shortest time after which a connection is called lost: an ordinary pause of a busy host is shorter.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Longest such time: a server may say any number.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Requests that may go unanswered within the patience, so that a lost packet does not end a connection.
+const TRIES: u32 = 3;
+
+/// Longest time between two requests: routers forget connections that are idle for longer.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Extra time for a server whose answer was due while this process stood still.
+const EXTRA: Duration = Duration::from_secs(1);
+
+/// Time that must be left, when all is stopped, before the server may give a lock away.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Time without an answered request after which a connection is lost.
+fn patience(peer_timeout: Option<Duration>) -> Duration {
+    let half = peer_timeout.unwrap_or(USUAL_PEER_TIMEOUT) / 2;
+    half.clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE)
+}
+
+/// Time that is left to stop working, from the moment at which a lock is reported lost.
+pub(crate) fn time_to_stop(peer_timeout: Duration) -> Duration {
+    let reported = patience(Some(peer_timeout)) + EXTRA;
+    peer_timeout.saturating_sub(reported + MARGIN)
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing: it is too early.
+    Nothing,
+    /// Ask the server for an answer.
+    Ping,
+    /// Give the connection up.
+    Lost,
+}
+
+/// The clock of one connection.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    patience: Duration,
+    interval: Duration,
+    /// When the last request that was answered had been sent.
+    confirmed: Instant,
+    /// Until when a server is listened to whose time is over, because this process stood still.
+    extended: Option<Instant>,
+    /// Whether a ping is unanswered.
+    is_asking: bool,
+}
+
+impl Heartbeat {
+    /// Starts the clock of a server that has answered a request sent at `confirmed`.
+    pub(crate) fn new(peer_timeout: Option<Duration>, confirmed: Instant) -> Heartbeat {
+        let patience = patience(peer_timeout);
+        Heartbeat {
+            patience,
+            interval: (patience / TRIES).min(LONGEST_INTERVAL),
+            confirmed,
+            extended: None,
+            is_asking: false,
+        }
+    }
+
+    /// Time without an answered request after which the connection is lost.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Records that a request sent at `sent` was answered.
+    pub(crate) fn confirm(&mut self, sent: Instant) {
+        self.confirmed = self.confirmed.max(sent);
+    }
+
+    /// Records that the ping sent at `sent` was answered.
+    pub(crate) fn ponged(&mut self, sent: Instant) {
+        self.is_asking = false;
+        self.confirm(sent);
+    }
+
+    /// Records that a ping was sent.
+    pub(crate) fn pinged(&mut self) {
+        self.is_asking = true;
+    }
+
+    /// Returns the next time at which something is due.
+    pub(crate) fn next(&self) -> Instant {
+        match (self.extended, self.is_asking) {
+            (Some(extended), true) => extended,
+            (None, true) => self.confirmed + self.patience,
+            (_, false) => self.confirmed + self.interval,
+        }
+    }
+
+    /// Returns what is due at `now`.
+    pub(crate) fn due(&mut self, now: Instant) -> Due {
+        let deadline = self.confirmed + self.patience;
+        if now < deadline {
+            self.extended = None;
+            return match !self.is_asking && now >= self.confirmed + self.interval {
+                true => Due::Ping,
+                false => Due::Nothing,
+            };
+        }
+        // An answer that has come while this process stood still is about a time long ago. It takes another one to
+        // know how things stand now.
+        if !self.is_asking {
+            self.extended = Some(now + EXTRA);
+            return Due::Ping;
+        }
+        match self.extended {
+            Some(extended) if now < extended => Due::Nothing,
+            Some(_) => Due::Lost,
+            None if now < deadline + EXTRA => Due::Lost,
+            None => {
+                self.extended = Some(now + EXTRA);
+                Due::Nothing
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Runs a heartbeat of a server that answers each ping within `delay`, until the network fails at `cut`. Returns
+    /// when the connection was reported lost, and when the last request that the server heard had been sent.
+    fn run(peer_timeout: Duration, cut: Duration, delay: Duration) -> (Duration, Duration) {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(Some(peer_timeout), start);
+        let mut heard = Duration::ZERO;
+        let mut pong = None;
+        let mut time = Duration::ZERO;
+        loop {
+            if let Some((sent, comes)) = pong
+                && comes <= time
+            {
+                heartbeat.ponged(start + sent);
+                pong = None;
+            }
+            match heartbeat.due(start + time) {
+                Due::Lost => return (time, heard),
+                Due::Ping => {
+                    heartbeat.pinged();
+                    if time < cut {
+                        heard = time;
+                    }
+                    if time + delay < cut {
+                        pong = Some((time, time + delay));
+                    }
+                }
+                Due::Nothing => {}
+            }
+            time += Duration::from_millis(10);
+        }
+    }
+
+    #[test]
+    fn loss_is_reported_in_time_at_every_phase() {
+        for peer_timeout in [15, 16, 30, 75, 3600].map(Duration::from_secs) {
+            for phase in 0..200 {
+                let cut = peer_timeout + peer_timeout * phase / 100;
+                for delay in [Duration::ZERO, SECOND / 2, 2 * SECOND] {
+                    let (lost, heard) = run(peer_timeout, cut, delay);
+                    assert!(lost >= cut, "{peer_timeout:?} {phase}: lost before the cut");
+                    let stopped = lost + time_to_stop(peer_timeout);
+                    let given_away = heard + peer_timeout;
+                    assert!(
+                        stopped + MARGIN <= given_away,
+                        "{peer_timeout:?} {phase} {delay:?}: {stopped:?} {given_away:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn time_to_stop_is_what_the_peer_timeout_leaves() {
+        assert_eq!(time_to_stop(30 * SECOND), 12 * SECOND);
+        assert_eq!(time_to_stop(16 * SECOND), 5 * SECOND);
+        assert_eq!(time_to_stop(2 * SECOND), Duration::ZERO);
+    }
+
+    #[test]
+    fn connection_survives_a_pause_of_this_process() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(Some(30 * SECOND), start);
+        assert_eq!(heartbeat.due(start + 5 * SECOND), Due::Ping);
+        heartbeat.pinged();
+        // Stopped for an hour. The pong has come long ago.
+        let now = start + Duration::from_secs(3600);
+        assert_eq!(heartbeat.due(now), Due::Nothing);
+        heartbeat.ponged(start + 5 * SECOND);
+        assert_eq!(heartbeat.due(now), Due::Ping);
+        heartbeat.pinged();
+        assert_eq!(heartbeat.due(now + SECOND / 2), Due::Nothing);
+        heartbeat.ponged(now);
+        assert_eq!(heartbeat.due(now + SECOND / 2), Due::Nothing);
+        assert_eq!(heartbeat.next(), now + 5 * SECOND);
+    }
+
+    #[test]
+    fn silent_server_is_given_up_soon_after_a_pause() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(Some(30 * SECOND), start);
+        heartbeat.pinged();
+        let now = start + Duration::from_secs(3600);
+        assert_eq!(heartbeat.due(now), Due::Nothing);
+        assert_eq!(heartbeat.next(), now + EXTRA);
+        assert_eq!(heartbeat.due(now + EXTRA), Due::Lost);
+    }
+
+    #[test]
+    fn answered_requests_stand_in_for_pings() {
+        let start = Instant::now();
+        let mut heartbeat = Heartbeat::new(Some(30 * SECOND), start);
+        heartbeat.confirm(start + 4 * SECOND);
+        assert_eq!(heartbeat.due(start + 8 * SECOND), Due::Nothing);
+        assert_eq!(heartbeat.due(start + 9 * SECOND), Due::Ping);
+    }
+}
