@@ -5,6 +5,7 @@
 
 mod bench;
 mod groups;
+mod limits;
 mod queries;
 mod runs;
 mod served;

@@ -253,7 +253,7 @@ impl Model {
             }
             Command::Who(name) => self.who(name.as_deref()),
             Command::Statistics => self.statistics(),
-            Command::Hello => b"1 hello: wait limit fence list own ping\n".into(),
+            Command::Hello => b"1 hello: wait limit fence list own ping timeout=0\n".into(),
             Command::Ping(text) => reply("1 pong", &text),
             Command::GetWait { ms, name } => {
                 let got = self.get(client, &name).map(|()| 1);

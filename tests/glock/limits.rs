@@ -1,0 +1,131 @@
+//! Time limits: of a wait for a lock, and of a command whose lock is lost.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use glockd::{Limits, Server, Tcp, Unix, WebSocket};
+use tokio::runtime::Runtime;
+
+use crate::served::{Served, finish};
+
+/// A server with these limits: the runtime that it ends with, and where it is.
+fn serve(limits: Limits) -> (Runtime, [String; 3]) {
+    let runtime = Runtime::new().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let local = "127.0.0.1:0".parse().unwrap();
+    let server = Server::builder()
+        .transport(Tcp::address(local))
+        .transport(WebSocket::address(local))
+        .transport(Unix::path(&path))
+        .limits(limits)
+        .bind();
+    let server = runtime.block_on(server).unwrap();
+    let addresses = server.addresses();
+    runtime.spawn(async {
+        server.run(std::future::pending()).await;
+        drop(dir);
+    });
+    let urls = [
+        format!("tcp://{}", addresses[0]),
+        format!("ws://{}/", addresses[1]),
+        format!("unix:{}", path.display()),
+    ];
+    (runtime, urls)
+}
+
+#[test]
+fn grace_that_may_outlast_the_lock_is_warned_of() {
+    let served = Served::new();
+    let check = |limits: Limits, grace: Option<&str>, warns: bool| {
+        let (_runtime, [tcp, ws, unix]) = serve(limits);
+        for (url, warns) in [(tcp, warns), (ws, warns), (unix, false)] {
+            let mut command = served.glock(["--server", &url, "run"]);
+            command.args(grace.map(|grace| format!("--grace={grace}")));
+            let finished = finish({
+                command.args(["job", "true"]);
+                command
+            });
+            let finished = finished.exited(0);
+            let grace = grace.unwrap_or("5");
+            match warns {
+                true => assert!(
+                    finished
+                        .stderr
+                        .starts_with(&format!("glock: warning: --grace {grace} is too long")),
+                    "{url}: {finished:?}"
+                ),
+                false => assert_eq!(finished.stderr, "", "{url} --grace {grace}"),
+            }
+        }
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let default = Limits::default();
+    check(default, None, false);
+    check(default, Some("8"), false);
+    check(default, Some("12"), false);
+    check(default, Some("12.5"), true);
+    check(default, Some("15"), true);
+    check(default.with_keepalive(seconds(60)), Some("15"), false);
+    check(default.with_keepalive(seconds(1)), None, false);
+    check(default.with_keepalive(seconds(1)), Some("8"), true);
+    // Nobody is given up for being silent.
+    let patient = default.with_keepalive(None);
+    check(patient.with_write_timeout(None), Some("1000"), false);
+    check(patient.with_write_timeout(seconds(2)), None, true);
+}
+
+/// A server that answers each line by what `answer` makes of it, and never ends a connection.
+fn fake(answer: fn(&str) -> &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                for line in lines.map_while(Result::ok) {
+                    if stream.write_all(answer(&line).as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+#[test]
+fn wait_ends_in_time_whatever_the_server_does() {
+    let served = Served::new();
+    // The one stands still during the wait, the other before it has said anything.
+    for server in [
+        fake(|line| match line {
+            "hello" => "1 hello: wait limit fence list own ping timeout=30000\n",
+            _ => "",
+        }),
+        fake(|_| ""),
+    ] {
+        for verb in ["run", "get"] {
+            let mut command = served.glock(["--server", &server, verb, "-w", "1", "job"]);
+            if verb == "run" {
+                command.arg("true");
+            } else {
+                command.stdin(std::process::Stdio::piped());
+            }
+            let started = Instant::now();
+            let finished = finish(command).exited(69);
+            let elapsed = started.elapsed();
+            assert!(
+                elapsed >= Duration::from_secs(1) && elapsed < Duration::from_secs(5),
+                "{elapsed:?}"
+            );
+            assert!(finished.stderr.contains("not answered"), "{finished:?}");
+        }
+    }
+    let _holder = served.asked("g job");
+    let finished = served.run("run -v -w 0.1 job true").exited(1);
+    assert!(finished.stderr.contains("not free in time"), "{finished:?}");
+}
