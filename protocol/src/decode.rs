@@ -375,7 +375,7 @@ mod tests {
         let mut line = Vec::new();
         Reply::Hello { peer_timeout: None }.encode(&mut line);
         let words: Vec<&[u8]> = features(&line).into_iter().flatten().collect();
-        let expect = ["wait", "limit", "fence", "list", "own", "ping"];
+        let expect = ["wait", "limit", "fence", "list", "own", "ping", "timeout=0"];
         assert_eq!(words, expect.map(str::as_bytes));
         assert!(features(b"0 disabled").is_none());
     }
