@@ -10,6 +10,7 @@ mod go_flags;
 mod go_values;
 mod log;
 mod pidfile;
+mod signals;
 
 use std::env;
 use std::ffi::OsString;
@@ -23,7 +24,6 @@ use std::thread::available_parallelism;
 use glockd::{BindError, Fence, FenceError, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ArgsError;
 use crate::config::{Config, ConfigError};
@@ -37,6 +37,16 @@ const TASKS_A_ROUND: u32 = 256;
 /// Descriptors that the daemon needs beside those that it was started with, its doors and its connections: for
 /// the runtime, signals and files, and some to spare.
 const OWN_DESCRIPTORS: usize = 16;
+
+/// Environment variable by which users of tokio set the number of its threads.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+
+/// More than any machine has processors. tokio would try to start any number of threads, and panic on failure.
+const MOST_WORKERS: usize = 1024;
+
+/// Bytes of a thread's stack: the standard library's default, unless `RUST_MIN_STACK` changes that, which can
+/// ask for more than there is.
+const STACK: usize = 2 * 1024 * 1024;
 
 /// Why the daemon did not run.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +65,10 @@ enum Failure {
     System(#[from] io::Error),
     #[error("glockd: cannot start: it may have {limit} descriptors, and needs {needed}")]
     Descriptors { limit: usize, needed: usize },
+    #[error(
+        "glockd: cannot start: {WORKER_THREADS} is {text:?}, and must be a number of threads from 1 to {MOST_WORKERS}"
+    )]
+    Workers { text: OsString },
 }
 
 impl Failure {
@@ -65,7 +79,8 @@ impl Failure {
             | Failure::Fence(_)
             | Failure::Bind(_)
             | Failure::System(_)
-            | Failure::Descriptors { .. } => 1,
+            | Failure::Descriptors { .. }
+            | Failure::Workers { .. } => 1,
             Failure::Args(ArgsError::Mistake { .. }) => 2,
             Failure::Pidfile(PidfileError::Unusable { .. }) => 3,
             Failure::Pidfile(PidfileError::Locked { .. }) => 4,
@@ -92,9 +107,12 @@ fn start() -> Result<(), Failure> {
         limit: raise_descriptor_limit(),
         inherited: open_descriptors(),
     };
-    // What the runtime is made of fails less clearly.
+    // Checked first: the runtime's own errors would be obscure.
     descriptors.room(0)?;
-    runtime()?.block_on(run(&config, &descriptors))
+    let workers = worker_threads(env::var_os(WORKER_THREADS))?;
+    // Before the runtime starts threads, which inherit it.
+    signals::defer()?;
+    runtime(workers)?.block_on(run(&config, &descriptors))
 }
 
 /// Takes as many descriptors as may be had: the soft limit is often 1024, for the sake of programs that use
@@ -149,19 +167,39 @@ fn max_connections(asked: Option<usize>, room: Option<usize>) -> Option<usize> {
     asked.into_iter().chain(room).min()
 }
 
-/// A worker for each processor. Where there is but one, no thread beside this one: then the kernel need
-/// not count who uses a descriptor, nor tokio who wakes whom.
-fn runtime() -> io::Result<Runtime> {
+/// Number of worker threads that the environment asks for, or else one for each processor. An empty variable
+/// counts as none.
+///
+/// tokio reads the variable, too, but panics if it cannot be used.
+fn worker_threads(asked: Option<OsString>) -> Result<usize, Failure> {
+    match asked.filter(|text| !text.is_empty()) {
+        None => Ok(available_parallelism().map_or(1, NonZeroUsize::get)),
+        Some(text) => text
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .filter(|number| (1..=MOST_WORKERS).contains(number))
+            .ok_or(Failure::Workers { text }),
+    }
+}
+
+/// Makes the runtime. Where there is but one processor, it runs on this thread alone: then the kernel need not
+/// count the users of a descriptor, nor tokio the threads to wake.
+fn runtime(workers: usize) -> io::Result<Runtime> {
     let mut builder = match available_parallelism() {
         Ok(NonZeroUsize::MIN) => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
-    builder.enable_all().event_interval(TASKS_A_ROUND).build()
+    builder
+        .worker_threads(workers)
+        .thread_stack_size(STACK)
+        .event_interval(TASKS_A_ROUND)
+        .enable_all()
+        .build()
 }
 
 async fn run(config: &Config, descriptors: &Descriptors) -> Result<(), Failure> {
     // From here on a signal can no longer leave anything behind.
-    let mut stop = pin!(stop_signal()?);
+    let mut stop = pin!(signals::stop()?);
     let _pidfile = match &config.pidfile {
         Some(path) => Some(Pidfile::take(path)?),
         None => None,
@@ -195,20 +233,4 @@ async fn run(config: &Config, descriptors: &Descriptors) -> Result<(), Failure> 
     server.run(stop).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Done when the daemon is told to stop, be it before this is first polled. SIGHUP is caught, and means
-/// nothing: it comes when a terminal is closed.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    // Once caught, always caught: dropping the receiver does not bring the default back.
-    let _ = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        tracing::info!("{name}: stopping");
-    })
 }

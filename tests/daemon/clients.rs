@@ -68,6 +68,15 @@ impl<S: Read + Write> Client<S> {
         self.hear()
     }
 
+    /// As [`ask`](Client::ask), of a daemon that may have ended.
+    pub(crate) fn try_ask(&mut self, command: &str) -> Option<String> {
+        let line = format!("{command}\n");
+        self.stream.get_mut().write_all(line.as_bytes()).ok()?;
+        let mut reply = String::new();
+        self.stream.read_line(&mut reply).ok()?;
+        reply.strip_suffix('\n').map(str::to_owned)
+    }
+
     /// Sends a command, and waits for all lines that answer it.
     pub(crate) fn ask_for_all(&mut self, command: &str) -> String {
         self.say(format!("{command}\ni mark"));

@@ -51,7 +51,8 @@ pub(crate) fn run_after(before: &str, dir: &Path, flags: &str) -> Finished {
     finish(assert_cmd::Command::from_std(command(Some(before), &flags)))
 }
 
-/// The daemon; in the place of a shell that has done what `before` says, if there is such a thing to do.
+/// The daemon; or a shell that does what `before` says and then becomes the daemon. `before` may set the
+/// positional parameters to a command that is to run the daemon.
 fn command(before: Option<&str>, flags: &str) -> Command {
     match before {
         None => {
@@ -61,7 +62,7 @@ fn command(before: Option<&str>, flags: &str) -> Command {
         }
         Some(before) => {
             let mut command = Command::new("/bin/sh");
-            command.args(["-c", &format!("{before}; exec '{BINARY}' {flags}")]);
+            command.args(["-c", &format!("{before}; exec \"$@\" '{BINARY}' {flags}")]);
             command
         }
     }

@@ -1,19 +1,23 @@
 //! How the daemon is stopped, and what does not stop it.
 
 use std::fs::{self, File};
+use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use tempfile::tempdir;
 
 use crate::clients::{Client, Web};
-use crate::process::Daemon;
+use crate::process::{Daemon, run_after};
+use crate::witness::witness;
 
 const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock} -pidfile {dir}/pid";
 
+const STOP: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
+
 #[test]
-fn sigterm_and_sigint_stop_it_and_leave_nothing() {
-    for signal in [Signal::TERM, Signal::INT] {
+fn sigterm_sigint_and_sigquit_stop_it_and_leave_nothing() {
+    for signal in STOP {
         let dir = tempdir().unwrap();
         let daemon = Daemon::start(dir.path(), EVERYWHERE);
         let mut clients = (
@@ -65,18 +69,110 @@ fn a_signal_before_it_listens_is_a_clean_stop() {
     assert!(!dir.path().join("pid").exists());
 }
 
+/// As a parent may leave them behind: a supervisor with a mask of its own, nohup(1), a shell that starts
+/// something by `&`.
 #[test]
-fn sighup_does_not_end_it() {
+fn signals_that_were_blocked_or_ignored_at_the_start_stop_it() {
+    for before in [
+        "set -- env --block-signal=TERM,INT,QUIT",
+        "set -- env --block-signal",
+        "trap '' TERM INT QUIT",
+        "set -- nohup",
+    ] {
+        for signal in STOP {
+            let dir = tempdir().unwrap();
+            let daemon = Daemon::start_after(before, dir.path(), EVERYWHERE);
+            daemon.signal(signal);
+            let (status, log) = daemon.finish();
+            assert_eq!(status.code(), Some(0), "{before}, {signal:?}: {log}");
+            let left = fs::read_dir(dir.path()).unwrap();
+            assert_eq!(left.count(), 0, "{before}, {signal:?}");
+        }
+    }
+}
+
+/// Also those of which nobody thinks: the real-time signals, and what a limit of time or of file sizes sends.
+#[test]
+fn all_other_signals_do_not_end_it() {
+    const KILL: i32 = 9;
+    // Reports of a fault: ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
+    const FAULTS: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];
+    // STOP and TSTP, which suspend it.
+    const SUSPEND: [i32; 2] = [19, 20];
+    // The C library keeps these to itself.
+    const INTERNAL: [i32; 2] = [32, 33];
+    let stop = STOP.map(Signal::as_raw);
+
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), EVERYWHERE);
     let mut client = Client::tcp(&daemon);
-    for _ in 0..3 {
-        daemon.signal(Signal::HUP);
-        assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
+    assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
+    let mut sent = Vec::new();
+    for signal in 1..=64 {
+        let others = [&stop[..], &FAULTS, &SUSPEND, &INTERNAL, &[KILL]].concat();
+        if others.contains(&signal) {
+            continue;
+        }
+        let kill = format!("kill -{signal} {}", daemon.pid());
+        let killed = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(killed.success(), "{signal}");
+        sent.push(signal);
+        let reply = client.try_ask("i foo");
+        assert_eq!(reply.as_deref(), Some("1 Lock Is Locked: foo"), "{signal}");
+        assert!(daemon.runs(), "{signal}");
     }
-    assert_eq!(Client::unix(&daemon).ask("i foo"), "1 Lock Is Locked: foo");
-    assert!(daemon.runs());
+    assert_eq!(sent.len(), 64 - 15, "{sent:?}");
     daemon.stop();
+}
+
+/// Whose signal ends a process that does not expect it.
+#[test]
+fn a_limit_of_the_size_of_the_log_does_not_end_it() {
+    let dir = tempdir().unwrap();
+    let log = dir.path().join("log");
+    let before = format!("exec 2> {}; ulimit -f 1", log.display());
+    let flags = "-port 0 -ws 0 -unix {sock} -verbose";
+    let daemon = Daemon::start_unheard(&before, dir.path(), flags);
+    witness("a log that has reached its limit", &daemon, || {
+        for number in 0..50 {
+            assert!(
+                Client::unix(&daemon)
+                    .ask(format!("g {number}"))
+                    .starts_with("1 ")
+            );
+        }
+    });
+    assert!(fs::metadata(&log).unwrap().len() <= 1024);
+    daemon.stop();
+}
+
+/// What tokio, and the standard library, would read from the environment and panic at.
+#[test]
+fn an_environment_that_cannot_be_used_is_no_panic() {
+    let dir = tempdir().unwrap();
+    for threads in ["0", "abc", "-1", "1.5", "1000000", "18446744073709551616"] {
+        let before = format!("export TOKIO_WORKER_THREADS={threads}");
+        let finished = run_after(&before, dir.path(), "-port 0 -ws 0 -unix {dir}/sock");
+        assert_eq!(finished.status, Some(1), "{finished:?}");
+        let message = format!(
+            "glockd: cannot start: TOKIO_WORKER_THREADS is \"{threads}\", and must be a number of \
+             threads from 1 to 1024\n"
+        );
+        assert_eq!(finished.stderr, message);
+    }
+    let not_utf8 = "export TOKIO_WORKER_THREADS=$(printf '\\377')";
+    let finished = run_after(not_utf8, dir.path(), "-port 0 -ws 0 -unix {dir}/sock");
+    assert_eq!(finished.status, Some(1), "{finished:?}");
+    for before in [
+        "export TOKIO_WORKER_THREADS=3",
+        "export TOKIO_WORKER_THREADS=",
+        "export RUST_MIN_STACK=9223372036854775807",
+        "export RUST_MIN_STACK=x",
+    ] {
+        let daemon = Daemon::start_after(before, dir.path(), EVERYWHERE);
+        assert_eq!(Client::tcp(&daemon).ask("g x"), "1 Lock Get Success: x");
+        daemon.stop();
+    }
 }
 
 #[test]
