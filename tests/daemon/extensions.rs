@@ -1,7 +1,9 @@
 //! The commands that the original does not have, and the flags that are about them.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -238,4 +240,50 @@ fn a_state_that_cannot_be_used_is_named() {
     let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -state-dir {{dir}}/state"));
     check("cannot use {}: another process does");
     daemon.stop();
+    fs::remove_file(state.join("fence")).unwrap();
+    symlink("nowhere", state.join("fence")).unwrap();
+    check("{}/fence is a symbolic link, and links are not followed there; ");
+}
+
+/// A power failure cannot be had in a test; that the kernel is told in this order can.
+#[test]
+#[ignore = "needs strace: run by .ci/run"]
+fn the_state_is_synced_before_it_replaces_the_last_one() {
+    let dir = tempdir().unwrap();
+    let (state, trace) = (dir.path().join("state"), dir.path().join("trace"));
+    fs::create_dir(&state).unwrap();
+    // The tracer is a grandchild, so that it is the daemon that is stopped.
+    let before = format!(
+        "set -- strace -D -f -o {} -e trace=openat,fsync,fdatasync,rename,renameat,renameat2",
+        trace.display()
+    );
+    let flags = format!("{FLAGS} -state-dir {{dir}}/state");
+    Daemon::start_after(&before, dir.path(), &flags).stop();
+    let start = Instant::now();
+    let trace = loop {
+        let text = fs::read_to_string(&trace).unwrap();
+        if text.contains("+++ exited with 0 +++") {
+            break text;
+        }
+        assert!(start.elapsed() < PATIENCE, "{text}");
+        thread::yield_now();
+    };
+    let calls: Vec<&str> = trace
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(_, call)| call.trim_start())
+        .collect();
+    let find = |start: &str, part: &str| {
+        let found = |call: &&str| call.starts_with(start) && call.contains(part);
+        let place = calls.iter().position(found);
+        place.unwrap_or_else(|| panic!("no {start}…{part} in {trace}"))
+    };
+    let created = find("openat(", "\"fence.new\"");
+    let (directory, _) = calls[created]["openat(".len()..].split_once(',').unwrap();
+    let (_, file) = calls[created].rsplit_once("= ").unwrap();
+    let synced = find(&format!("fsync({file})"), "= 0");
+    let renamed = find("renameat", "\"fence.new\"");
+    let directory_synced = find(&format!("fsync({directory})"), "= 0");
+    let order = [created, synced, renamed, directory_synced];
+    assert!(order.is_sorted(), "{order:?} in {trace}");
 }
