@@ -8,14 +8,19 @@
 //! A lock belongs to the file, not to its name: between opening and locking, the last owner may have
 //! removed the name. So the name is looked up again once the file is locked, and removed only while it
 //! still means this file.
+//!
+//! The file is emptied and written, so its name must not be a link: whoever can create one in that directory
+//! could have the daemon, which may be root, overwrite any file. The original follows links. Following those
+//! of root and of the daemon's own user was turned down: it takes a page to explain, and nobody needs it.
+//! Links in the path of the directory, as from `/var/run` to `/run`, are followed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 /// How often a file may vanish between opening and locking. Each time, another daemon came and went.
@@ -27,7 +32,7 @@ const LONGEST_PID: u64 = 20;
 /// A pidfile that is ours. Dropping it removes the file.
 #[derive(Debug)]
 pub(crate) struct Pidfile {
-    /// Without symbolic links, and not relative: it is the file that is removed, wherever we are then.
+    /// Absolute, so that the file is removed even if the working directory has changed.
     path: PathBuf,
     file: File,
 }
@@ -67,16 +72,11 @@ impl Pidfile {
                 }
                 Err(errno) => return Err(unusable(errno.into())),
             }
-            match fs::canonicalize(path) {
-                Ok(path) if names(&path, &file) => {
-                    let mut pidfile = Pidfile { path, file };
-                    pidfile.write().map_err(unusable)?;
-                    return Ok(pidfile);
-                }
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(unusable(error));
-                }
-                _ => {}
+            if names(path, &file) {
+                let path = path::absolute(path).map_err(unusable)?;
+                let mut pidfile = Pidfile { path, file };
+                pidfile.write().map_err(unusable)?;
+                return Ok(pidfile);
             }
         }
         Err(unusable(io::Error::other("it keeps vanishing")))
@@ -99,22 +99,38 @@ impl Drop for Pidfile {
 
 /// Opens the file as it is, or creates it.
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
+    let opened = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o644)
-        .open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is no regular file")),
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path);
+    let file = match opened {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+            let message =
+                "it is a symbolic link, which is not followed; name the file that it leads to";
+            return Err(io::Error::other(message));
+        }
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
     }
+    // 0 if it was removed meanwhile.
+    if metadata.nlink() > 1 {
+        return Err(io::Error::other(
+            "the file has other names, and is not overwritten",
+        ));
+    }
+    Ok(file)
 }
 
 /// Whether `path` is a name of `file`.
 fn names(path: &Path, file: &File) -> bool {
-    match (fs::metadata(path), file.metadata()) {
+    match (fs::symlink_metadata(path), file.metadata()) {
         (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
         _ => false,
     }
@@ -201,16 +217,32 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_symbolic_link_it_is_the_file_that_is_ours() {
+    fn links_are_not_followed() {
         let dir = tempfile::tempdir().unwrap();
-        let (link, path) = (dir.path().join("link"), dir.path().join("pid"));
-        symlink("pid", &link).unwrap();
-        let pidfile = Pidfile::take(&link).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), own_pid());
-        check_locked(&path, Some(process::id()));
-        drop(pidfile);
-        assert!(!path.exists());
+        let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+        symlink("target", &link).unwrap();
+        check_unusable(&link);
+        assert!(!target.exists());
+        fs::write(&target, "precious").unwrap();
+        check_unusable(&link);
         assert!(link.is_symlink());
+        fs::remove_file(&link).unwrap();
+        fs::hard_link(&target, &link).unwrap();
+        check_unusable(&link);
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+        assert!(link.exists());
+    }
+
+    #[test]
+    fn links_to_its_directory_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, link) = (dir.path().join("run"), dir.path().join("link"));
+        fs::create_dir(&run).unwrap();
+        symlink("run", &link).unwrap();
+        let pidfile = Pidfile::take(&link.join("pid")).unwrap();
+        check_locked(&run.join("pid"), Some(process::id()));
+        drop(pidfile);
+        assert!(!run.join("pid").exists());
     }
 
     #[test]
