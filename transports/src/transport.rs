@@ -301,6 +301,18 @@ pub enum BindError {
         /// Where it was to listen.
         address: Address,
     },
+    /// The path or the abstract name of a Unix socket is longer than the kernel takes.
+    #[error(
+        "cannot listen on {address}: it has {length} bytes, and a Unix socket takes at most {limit}"
+    )]
+    TooLong {
+        /// Where it was to listen.
+        address: Address,
+        /// Bytes that it has.
+        length: usize,
+        /// Bytes that it may have.
+        limit: usize,
+    },
 }
 
 #[cfg(test)]

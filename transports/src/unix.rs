@@ -8,18 +8,23 @@
 //!
 //! Nobody can connect before `listen`, so the mode is set between `bind` and `listen`, and there is no
 //! moment in which anyone gets in whom it shuts out. The umask could do it too, but it belongs to the
-//! whole process, and the threads of a program that embeds us create files of their own.
+//! whole process, and the threads of a program that embeds us create files of their own. The mode is set
+//! through a descriptor: by then, somebody who can write to the directory may have put a link to another file
+//! in the socket's place.
+//!
+//! Linux has sockets without a file, too: their names are abstract, end with the socket, and have no mode.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::fs::{FlockOperation, fchmod, flock};
+use rustix::fs::{FlockOperation, OFlags, fchmod, flock};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
@@ -32,6 +37,10 @@ use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, T
 /// for a socket.
 const MODE: u32 = 0o766;
 
+/// Bytes of a path that the kernel takes: the 108 of its address, less the NUL that ends it. Of an abstract
+/// name it is the NUL that starts it.
+const LONGEST_PATH: usize = 107;
+
 /// Connections that may wait to be accepted, as for TCP.
 const BACKLOG: i32 = 4096;
 
@@ -43,8 +52,17 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Listens on a Unix socket. Peers are `unix:1`, `unix:2`, … in the order of arrival.
 #[derive(Clone, Debug)]
 pub struct Unix {
-    path: PathBuf,
+    place: Place,
     mode: u32,
+}
+
+/// Where a Unix socket listens.
+#[derive(Clone, Debug)]
+enum Place {
+    /// At a file of this path.
+    File(PathBuf),
+    /// At this abstract name, without the NUL that starts it.
+    Abstract(String),
 }
 
 impl Unix {
@@ -52,12 +70,22 @@ impl Unix {
     /// connections are no longer asked for, unless another file has taken its place.
     pub fn path(path: impl Into<PathBuf>) -> Unix {
         Unix {
-            path: path.into(),
+            place: Place::File(path.into()),
             mode: MODE,
         }
     }
 
-    /// With this mode instead, of which only the permissions count: who has the right to write may connect.
+    /// On an abstract socket of this name, of which there is no file: every process in the same network
+    /// namespace may connect. It is shown as `@name`. Linux alone has these.
+    pub fn abstract_name(name: impl Into<String>) -> Unix {
+        Unix {
+            place: Place::Abstract(name.into()),
+            mode: MODE,
+        }
+    }
+
+    /// With this mode of the file instead, of which only the permissions count: who has the right to write may
+    /// connect. An abstract socket has none.
     pub fn mode(self, mode: u32) -> Unix {
         Unix {
             mode: mode & 0o777,
@@ -73,8 +101,24 @@ impl Transport for Unix {
     }
 
     async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
-        let address = Address::Path(self.path.clone());
-        match bind(self.path, self.mode).await {
+        let (address, bound) = match self.place {
+            Place::File(path) => {
+                let address = Address::Path(path.clone());
+                let bound = bind_file(path, self.mode).await;
+                (
+                    address,
+                    bound.map(|(file, listener)| (Some(file), listener)),
+                )
+            }
+            Place::Abstract(name) => {
+                let address = Address::Name(format!("@{name}"));
+                (
+                    address,
+                    bind_abstract(&name).map(|listener| (None, listener)),
+                )
+            }
+        };
+        match bound {
             Ok((file, listener)) => Ok(Listening {
                 address,
                 incoming: Box::pin(Arrivals {
@@ -86,6 +130,11 @@ impl Transport for Unix {
             }),
             Err(Refusal::InUse) => Err(BindError::InUse { address }),
             Err(Refusal::NoSocket) => Err(BindError::NoSocket { address }),
+            Err(Refusal::TooLong { length }) => Err(BindError::TooLong {
+                address,
+                length,
+                limit: LONGEST_PATH,
+            }),
             Err(Refusal::Io(source)) => Err(BindError::Refused { address, source }),
         }
     }
@@ -95,7 +144,7 @@ impl Transport for Unix {
 struct Arrivals {
     /// Dropped before the listener (fields drop in their order): while the socket is open its inode
     /// number cannot be given to another file, and no other daemon takes the file for stale.
-    _file: SocketFile,
+    _file: Option<SocketFile>,
     listener: UnixListener,
     arrived: u64,
     limits: Limits,
@@ -120,6 +169,7 @@ impl Stream for Arrivals {
 enum Refusal {
     InUse,
     NoSocket,
+    TooLong { length: usize },
     Io(io::Error),
 }
 
@@ -129,21 +179,60 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// A listening socket at `path`, and the file to remove after it.
-async fn bind(path: PathBuf, mode: u32) -> Result<(SocketFile, UnixListener), Refusal> {
-    let address = SockAddr::unix(&path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+/// Makes the address of a path, or of a name that starts with a NUL; `length` is that of what the user knows.
+fn address(path: &Path, length: usize) -> Result<SockAddr, Refusal> {
+    match length {
+        0..=LONGEST_PATH => Ok(SockAddr::unix(path)?),
+        length => Err(Refusal::TooLong { length }),
+    }
+}
+
+/// A socket that does not listen yet.
+fn socket() -> io::Result<Socket> {
+    Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
+}
+
+fn listen_on(socket: Socket) -> io::Result<UnixListener> {
+    socket.listen(BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
+/// Returns a listening socket of an abstract name. There is nothing that could be stale: the name ends with the
+/// socket.
+fn bind_abstract(name: &str) -> Result<UnixListener, Refusal> {
+    let address = address(Path::new(&format!("\0{name}")), name.len())?;
+    let socket = socket()?;
+    socket
+        .bind(&address)
+        .map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::ADDRINUSE) => Refusal::InUse,
+            _ => error.into(),
+        })?;
+    Ok(listen_on(socket)?)
+}
+
+/// Returns a listening socket at `path`, and the file to remove after it.
+async fn bind_file(path: PathBuf, mode: u32) -> Result<(SocketFile, UnixListener), Refusal> {
+    let address = address(&path, path.as_os_str().len())?;
+    let socket = socket()?;
     let _lock = lock_directory(&path).await?;
     clear(&path, &address)?;
     // What `bind` makes the file with, less the umask: at no moment is its mode wider than asked.
     fchmod(&socket, mode.into()).map_err(io::Error::from)?;
     socket.bind(&address)?;
     // From here on, an error drops this, and thereby removes the file.
-    let file = SocketFile::made(path)?;
-    fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
-    socket.listen(BACKLOG)?;
-    let listener = UnixListener::from_std(socket.into())?;
-    Ok((file, listener))
+    let (file, opened) = SocketFile::made(path)?;
+    set_mode(&opened, mode)?;
+    Ok((file, listen_on(socket)?))
+}
+
+/// Sets the mode of a file that was opened by `O_PATH`, which only its name in `/proc` can do before Linux 6.6.
+fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    if file.metadata()?.mode() & 0o777 == mode {
+        return Ok(());
+    }
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::set_permissions(name, Permissions::from_mode(mode))
 }
 
 /// Locks the directory of `path` against other daemons that are starting. Unlocked when dropped.
@@ -196,10 +285,20 @@ struct SocketFile {
 }
 
 impl SocketFile {
-    /// The file that `bind` has just made.
-    fn made(path: PathBuf) -> io::Result<SocketFile> {
-        let identity = identity(&fs::symlink_metadata(&path)?);
-        Ok(SocketFile { path, identity })
+    /// The file that `bind` has just made, and what its mode is set through. Fails if something else has taken
+    /// its place.
+    fn made(path: PathBuf) -> io::Result<(SocketFile, File)> {
+        let opened = File::options()
+            .read(true)
+            .custom_flags((OFlags::PATH | OFlags::NOFOLLOW).bits().cast_signed())
+            .open(&path)?;
+        let metadata = opened.metadata()?;
+        if !metadata.file_type().is_socket() {
+            let message = "another file has taken its place";
+            return Err(io::Error::other(message));
+        }
+        let identity = identity(&metadata);
+        Ok((SocketFile { path, identity }, opened))
     }
 }
 
@@ -220,6 +319,7 @@ fn identity(file: &Metadata) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener as StdListener;
     use std::sync::{Arc, Barrier};
@@ -366,11 +466,91 @@ mod tests {
         };
         let missing = directory.path().join("missing/socket");
         check(missing, "No such file or directory").await;
-        let long = directory.path().join("x".repeat(108));
-        check(long, "path must be shorter than").await;
         let nul = directory.path().join("a\0b");
         check(nul, "NUL byte").await;
         check(PathBuf::new(), "").await;
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_is_refused_by_its_length() {
+        let directory = TempDir::new().unwrap();
+        let room = 108 - directory.path().as_os_str().len() - 1;
+        let path = directory.path().join("x".repeat(room));
+        let error = listen(&path).await.err().unwrap().to_string();
+        let expect = format!(
+            "cannot listen on {}: it has 108 bytes, and a Unix socket takes at most 107",
+            path.display()
+        );
+        assert_eq!(error, expect);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    /// A name that no other test, or process, has.
+    fn abstract_name(length: usize) -> String {
+        let unique = format!("{}/{length}/", std::process::id());
+        format!("{unique}{}", "x".repeat(length - unique.len()))
+    }
+
+    #[tokio::test]
+    async fn an_abstract_socket_has_no_file() {
+        bounded(async {
+            // The longest that there is.
+            let name = abstract_name(107);
+            let listen = || Box::new(Unix::abstract_name(&name)).listen(Limits::default());
+            let mut listening = listen().await.unwrap();
+            assert_eq!(listening.address.to_string(), format!("@{name}"));
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+            let mut client = std::os::unix::net::UnixStream::connect_addr(&address).unwrap();
+            let pending = listening.incoming.next().await.unwrap().unwrap();
+            assert_eq!(pending.peer.as_str(), "unix:1");
+            let mut session = pending.handshake.await.unwrap().unwrap();
+            std::io::Write::write_all(&mut client, b"one\n").unwrap();
+            let mut frames = Frames::new();
+            assert_eq!(session.recv(&mut frames).await.unwrap(), 1);
+
+            let error = listen().await.err().unwrap();
+            assert!(matches!(error, BindError::InUse { .. }), "{error}");
+            // The name is free as soon as the socket is gone.
+            drop(listening);
+            listen().await.unwrap();
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_abstract_name_that_is_too_long_is_refused_by_its_length() {
+        let name = abstract_name(108);
+        let transport = Box::new(Unix::abstract_name(&name));
+        let error = bounded(transport.listen(Limits::default())).await.err();
+        let expect = format!(
+            "cannot listen on @{name}: it has 108 bytes, and a Unix socket takes at most 107"
+        );
+        assert_eq!(error.unwrap().to_string(), expect);
+    }
+
+    /// Somebody who can write to the directory may be fast enough.
+    #[test]
+    fn what_has_taken_the_place_of_the_socket_keeps_its_mode() {
+        let directory = TempDir::new().unwrap();
+        let (path, target) = (
+            directory.path().join("sock"),
+            directory.path().join("target"),
+        );
+        fs::write(&target, "").unwrap();
+        let before = mode(&target);
+        symlink(&target, &path).unwrap();
+        let error = SocketFile::made(path.clone()).err().unwrap();
+        assert_eq!(error.to_string(), "another file has taken its place");
+        assert_eq!(mode(&target), before);
+        // Later it does not matter any more: the descriptor is the socket's.
+        fs::remove_file(&path).unwrap();
+        let _listener = StdListener::bind(&path).unwrap();
+        let (_file, opened) = SocketFile::made(path.clone()).unwrap();
+        fs::rename(&path, directory.path().join("moved")).unwrap();
+        symlink(&target, &path).unwrap();
+        set_mode(&opened, 0o707).unwrap();
+        assert_eq!(mode(&target), before);
+        assert_eq!(mode(&directory.path().join("moved")), 0o707);
     }
 
     #[tokio::test]
