@@ -7,19 +7,22 @@ use std::time::Duration;
 use glockd::transports::Origins;
 use glockd::{Address, Limits, Policy, Tcp, Transport, Unix, WebSocket};
 
+use crate::bind::{self, Bind, Chosen};
+use crate::go_values::Typed;
+
 /// What the daemon is to do. Every combination is a `Config`; whether it can be done shows in
 /// [`transports`](Config::transports).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     /// TCP port; 0: no TCP.
-    pub(crate) port: i64,
+    pub(crate) port: Typed<i64>,
     /// WebSocket port; 0: no WebSocket.
-    pub(crate) ws: i64,
-    /// The addresses that both ports are opened on; none: all.
-    pub(crate) bind: Vec<IpAddr>,
+    pub(crate) ws: Typed<i64>,
+    /// Addresses that both ports are opened on; none: all.
+    pub(crate) bind: Vec<Bind>,
     /// Unix socket.
-    pub(crate) unix: Option<PathBuf>,
-    /// Who may connect to it.
+    pub(crate) unix: Option<UnixSocket>,
+    /// Mode of its file.
     pub(crate) unix_mode: u32,
     /// The pages that may open a WebSocket.
     pub(crate) ws_origin: Origins,
@@ -55,21 +58,36 @@ pub(crate) struct Config {
     pub(crate) verbose: bool,
 }
 
+/// Where to listen for local clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UnixSocket {
+    /// At a file of this path.
+    Path(PathBuf),
+    /// At this abstract name, which Go and most other programs write with a `@` in front.
+    Abstract(String),
+}
+
 /// Why there is nothing to bind to.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
     #[error("nothing to listen on: -port and -ws are 0, and there is no -unix")]
     AllOff,
     #[error("cannot listen on -{flag} {port}: a port is from 1 to 65535, or 0 for none")]
-    Port { flag: &'static str, port: i64 },
+    Port { flag: &'static str, port: String },
+    #[error(
+        "cannot listen on {ip}: this host has no such address; if it may be missing, write -bind -{ip}"
+    )]
+    Missing { ip: IpAddr },
+    #[error("cannot listen on any address of -bind: this host has none of them")]
+    AllMissing,
 }
 
 impl Default for Config {
     fn default() -> Config {
         let limits = Limits::default();
         Config {
-            port: 9999,
-            ws: 9998,
+            port: 9999.into(),
+            ws: 9998.into(),
             bind: Vec::new(),
             unix: None,
             unix_mode: 0o766,
@@ -94,42 +112,45 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What to listen on.
+    /// Returns what to listen on. Looks which addresses of `-bind` this host has, and logs which are passed
+    /// over.
     pub(crate) fn transports(&self) -> Result<Vec<Box<dyn Transport>>, ConfigError> {
         let mut transports: Vec<Box<dyn Transport>> = Vec::new();
-        if let Some(port) = port("port", self.port)? {
-            transports.extend(self.doors(port, Tcp::port, Tcp::address));
+        let (tcp, ws) = (port("port", &self.port)?, port("ws", &self.ws)?);
+        let addresses = match tcp.or(ws) {
+            Some(_) if !self.bind.is_empty() => {
+                let chosen = bind::choose(&self.bind, Tcp::is_missing)?;
+                log_passed_over(&chosen);
+                Some(chosen.listen)
+            }
+            _ => None,
+        };
+        if let Some(port) = tcp {
+            let addresses = addresses.as_deref();
+            transports.extend(doors(port, addresses, Tcp::port, Tcp::address));
         }
-        if let Some(port) = port("ws", self.ws)? {
+        if let Some(port) = ws {
             let origins = |socket: WebSocket| socket.origins(self.ws_origin.clone());
-            transports.extend(self.doors(
+            transports.extend(doors(
                 port,
+                addresses.as_deref(),
                 |port| origins(WebSocket::port(port)),
                 |address| origins(WebSocket::address(address)),
             ));
         }
-        if let Some(path) = &self.unix {
-            transports.push(Box::new(Unix::path(path).mode(self.unix_mode)));
+        match &self.unix {
+            Some(UnixSocket::Path(path)) => {
+                transports.push(Box::new(Unix::path(path).mode(self.unix_mode)));
+            }
+            Some(UnixSocket::Abstract(name)) => {
+                transports.push(Box::new(Unix::abstract_name(name)));
+            }
+            None => {}
         }
         if transports.is_empty() {
             return Err(ConfigError::AllOff);
         }
         Ok(transports)
-    }
-
-    /// A port of all addresses, or of each that is to be bound.
-    fn doors<T: Transport + 'static>(
-        &self,
-        port: u16,
-        of_all: impl Fn(u16) -> T,
-        of: impl Fn(SocketAddr) -> T,
-    ) -> Vec<Box<dyn Transport>> {
-        let boxed = |transport| Box::new(transport) as Box<dyn Transport>;
-        if self.bind.is_empty() {
-            return vec![boxed(of_all(port))];
-        }
-        let addresses = self.bind.iter().map(|&ip| SocketAddr::new(ip, port));
-        addresses.map(|address| boxed(of(address))).collect()
     }
 
     /// Who can come in where a transport of this kind listens.
@@ -138,6 +159,7 @@ impl Config {
             Some(address) => address.ip().to_canonical(),
             None => {
                 let users = match self.unix_mode {
+                    _ if matches!(address, Address::Name(_)) => "every user of this host",
                     mode if mode & 0o002 != 0 => "every user of this host",
                     mode if mode & 0o220 == 0o220 => "its owner and its group",
                     mode if mode & 0o020 != 0 => "its group",
@@ -182,11 +204,44 @@ impl Config {
     }
 }
 
-fn port(flag: &'static str, port: i64) -> Result<Option<u16>, ConfigError> {
-    match u16::try_from(port) {
+/// A port of all addresses, or of each of these.
+fn doors<T: Transport + 'static>(
+    port: u16,
+    addresses: Option<&[IpAddr]>,
+    of_all: impl Fn(u16) -> T,
+    of: impl Fn(SocketAddr) -> T,
+) -> Vec<Box<dyn Transport>> {
+    let boxed = |transport| Box::new(transport) as Box<dyn Transport>;
+    match addresses {
+        None => vec![boxed(of_all(port))],
+        Some(addresses) => addresses
+            .iter()
+            .map(|&ip| boxed(of(SocketAddr::new(ip, port))))
+            .collect(),
+    }
+}
+
+fn port(flag: &'static str, port: &Typed<i64>) -> Result<Option<u16>, ConfigError> {
+    match u16::try_from(port.value) {
         Ok(0) => Ok(None),
         Ok(port) => Ok(Some(port)),
-        Err(_) => Err(ConfigError::Port { flag, port }),
+        Err(_) => Err(ConfigError::Port {
+            flag,
+            port: port.to_string(),
+        }),
+    }
+}
+
+/// Logs, on one line, the addresses that were named and are not listened on.
+fn log_passed_over(chosen: &Chosen) {
+    let missing = chosen.missing.iter();
+    let included = chosen.included.iter();
+    let passed_over: Vec<String> = missing
+        .map(|ip| format!("{ip}, which this host does not have"))
+        .chain(included.map(|ip| format!("{ip}, which another address includes")))
+        .collect();
+    if !passed_over.is_empty() {
+        tracing::info!("passed over: {}", passed_over.join("; "));
     }
 }
 
@@ -199,6 +254,7 @@ mod tests {
         let check = |flags: Config, kind: &str, address: &str, expect: &str| {
             let address = match address.parse() {
                 Ok(address) => Address::Ip(address),
+                Err(_) if address.starts_with('@') => Address::Name(address.into()),
                 Err(_) => Address::Path(address.into()),
             };
             assert_eq!(flags.audience(kind, &address), expect);
@@ -232,15 +288,16 @@ mod tests {
             };
             check(unix, "unix", "/s", expect);
         }
+        check(default(), "unix", "@s", "every user of this host");
     }
 
     #[test]
     fn what_is_off_is_not_listened_on() {
-        let check = |port, ws, unix: Option<&str>, expect: Result<&[&str], &str>| {
+        let check = |port: i64, ws: i64, unix: Option<&str>, expect: Result<&[&str], &str>| {
             let config = Config {
-                port,
-                ws,
-                unix: unix.map(PathBuf::from),
+                port: port.into(),
+                ws: ws.into(),
+                unix: unix.map(|path| UnixSocket::Path(path.into())),
                 ..Config::default()
             };
             let transports = config.transports();
@@ -254,11 +311,24 @@ mod tests {
             );
         };
         check(9999, 9998, None, Ok(&["tcp", "websocket"]));
-        let two = Config {
-            bind: ["127.0.0.1", "::1"].map(|ip| ip.parse().unwrap()).into(),
+        let bound = |list: &str| Config {
+            bind: list.split(',').flat_map(bind::parse).flatten().collect(),
             ..Config::default()
         };
+        let two = bound("127.0.0.1,127.0.0.2");
         assert_eq!(two.transports().unwrap().len(), 4);
+        // They are for documentation, so no host has them.
+        let one = bound("127.0.0.1,-192.0.2.1,-2001:db8::1");
+        assert_eq!(one.transports().unwrap().len(), 2);
+        let error = bound("-192.0.2.1").transports().err();
+        assert_eq!(error, Some(ConfigError::AllMissing));
+        let off = Config {
+            port: 0.into(),
+            ws: 0.into(),
+            unix: Some(UnixSocket::Abstract("x".to_owned())),
+            ..bound("-192.0.2.1")
+        };
+        assert_eq!(off.transports().unwrap().len(), 1);
         check(1, 0, Some("/s"), Ok(&["tcp", "unix"]));
         check(0, 65535, None, Ok(&["websocket"]));
         check(0, 0, Some("/s"), Ok(&["unix"]));

@@ -2,9 +2,10 @@
 //!
 //! The start scripts of the original say `-port 9999` and `-dump=false`, which argh refuses: it wants
 //! `--port 9999`, and knows no boolean that can be false. [`GoFlags`] reads argv as Go's `flag` package
-//! does and yields what argh takes, `--name` and a value in its plainest spelling (`9999`, `true`, a
-//! duration in nanoseconds), a pair a flag. It knows the flags from argh's own [`FlagInfo`], where
-//! `arg_name` says `bool`, `int`, `duration` or something else; there is no second list.
+//! does and yields what argh takes, `--name` and a value, a pair a flag. A boolean is spelled `true` or
+//! `false`; other values are checked here, so that the first mistake is the one that is reported, and stay as
+//! they were typed. It knows the flags from argh's own [`FlagInfo`], where `arg_name` says `bool`, `int`,
+//! `duration` or something else; there is no second list.
 //!
 //! One thing is not Go's: an operand is an error. Go stops at `false` in `-dump false -port 1`, with
 //! `dump` true and the rest unread, and says nothing.
@@ -27,9 +28,15 @@ pub(crate) struct GoFlags<'a> {
 /// Why a command line cannot be read any further. Like Go's, these texts name the flag with one dash.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FlagError {
-    /// `-h`, `-help`, `--help`: no mistake.
+    /// `-h`, `-help`: no mistake. Go prints the usage on stderr.
     #[error("help requested")]
     Help,
+    /// `--help`, which people give to a pager: the usage goes to stdout.
+    #[error("help requested")]
+    LongHelp,
+    /// `-version`, `--version`: no mistake either.
+    #[error("version requested")]
+    Version,
     #[error("bad flag syntax: {0}")]
     Syntax(String),
     #[error("flag provided but not defined: -{0}")]
@@ -71,6 +78,7 @@ impl<'a> GoFlags<'a> {
             None | Some("") => Err(self.unexpected(argument)),
             Some(flag) => match flag.strip_prefix('-').unwrap_or(flag) {
                 bad if bad.starts_with(['-', '=']) => Err(FlagError::Syntax(argument.to_owned())),
+                "help" if flag.starts_with('-') => Err(FlagError::LongHelp),
                 flag => self.flag(flag).map(Some),
             },
         }
@@ -94,8 +102,8 @@ impl<'a> GoFlags<'a> {
         };
         let plain = match arg_name {
             "bool" => parse_bool(value).map(|value| value.to_string()),
-            "int" => parse_int(value).map(|value| value.to_string()),
-            "duration" => parse_duration(value).map(|value| value.to_string()),
+            "int" => parse_int(value).map(|_| value.to_owned()),
+            "duration" => parse_duration(value).map(|_| value.to_owned()),
             _ => Ok(value.to_owned()),
         };
         match plain {
@@ -130,6 +138,7 @@ impl<'a> GoFlags<'a> {
         });
         found.ok_or_else(|| match name {
             "h" | "help" => FlagError::Help,
+            "version" => FlagError::Version,
             _ => FlagError::Unknown(name.to_owned()),
         })
     }
@@ -224,7 +233,7 @@ mod tests {
         check("--port=9999", "--port 9999");
         check(
             "-port 0x270F --port=017 -port 1_000",
-            "--port 9999, --port 15, --port 1000",
+            "--port 0x270F, --port 017, --port 1_000",
         );
         check("-unix /a=b -unix=/c=d", "--unix /a=b, --unix /c=d");
         check("-port 1 -port 2", "--port 1, --port 2");
@@ -329,6 +338,9 @@ mod tests {
         for help in ["-h", "--h", "-help", "--help", "-help=x"] {
             check(help, "! help requested");
         }
+        for version in ["-version", "--version"] {
+            check(version, "! version requested");
+        }
         check("-port 1 -help -bogus", "--port 1, ! help requested");
         check("-bogus -help", "! flag provided but not defined: -bogus");
     }
@@ -352,7 +364,7 @@ mod tests {
             let (pairs, error) = read(&argv);
             let end = match error {
                 None => End::Done,
-                Some(FlagError::Help) => End::Help,
+                Some(FlagError::Help | FlagError::LongHelp) => End::Help,
                 Some(FlagError::Operand { operand, .. }) => End::Operand(operand),
                 Some(_) => End::Mistake,
             };
@@ -437,10 +449,7 @@ mod tests {
                 return (set, End::Mistake);
             }
             let value = match name {
-                "port" => match go_parse_int(value) {
-                    Ok(value) => value.to_string(),
-                    Err(_) => return (set, End::Mistake),
-                },
+                "port" if go_parse_int(value).is_err() => return (set, End::Mistake),
                 _ => value.to_owned(),
             };
             set.push((format!("--{name}"), value));

@@ -5,7 +5,9 @@
 //! `FromStr` knows none of them. The grammar is small and has not changed since Go 1.13, so it is written
 //! out here.
 
+use std::fmt;
 use std::num::IntErrorKind;
+use std::str::FromStr;
 
 /// Why a value is none. The texts are Go's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +19,61 @@ pub(crate) enum ValueError {
     #[error("value out of range")]
     Range,
 }
+
+/// A value, with its text as the user typed it: a message that shows `0o1411` to somebody who wrote `777` is
+/// about something else.
+#[derive(Clone, Debug)]
+pub(crate) struct Typed<T> {
+    pub(crate) value: T,
+    text: String,
+}
+
+/// A duration, which may be negative, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nanoseconds(pub(crate) i64);
+
+impl<T> fmt::Display for Typed<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl FromStr for Typed<i64> {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let value = parse_int(text)?;
+        let text = text.to_owned();
+        Ok(Typed { value, text })
+    }
+}
+
+impl FromStr for Typed<Nanoseconds> {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let value = Nanoseconds(parse_duration(text)?);
+        let text = text.to_owned();
+        Ok(Typed { value, text })
+    }
+}
+
+impl From<i64> for Typed<i64> {
+    /// A value that nobody typed.
+    fn from(value: i64) -> Self {
+        let text = value.to_string();
+        Typed { value, text }
+    }
+}
+
+impl<T: PartialEq> PartialEq for Typed<T> {
+    /// Compares the values alone.
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for Typed<T> {}
 
 /// A boolean.
 pub(crate) fn parse_bool(text: &str) -> Result<bool, ValueError> {

@@ -5,6 +5,7 @@
 //! far it came; [`Failure::status`] has them all.
 
 mod args;
+mod bind;
 mod config;
 mod go_flags;
 mod go_values;
@@ -25,7 +26,7 @@ use glockd::{BindError, Fence, FenceError, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::ArgsError;
+use crate::args::{ArgsError, Stream};
 use crate::config::{Config, ConfigError};
 use crate::pidfile::{Pidfile, PidfileError};
 
@@ -74,7 +75,7 @@ enum Failure {
 impl Failure {
     fn status(&self) -> u8 {
         match self {
-            Failure::Args(ArgsError::Help { .. }) => 0,
+            Failure::Args(ArgsError::Answer { .. }) => 0,
             Failure::Config(_)
             | Failure::Fence(_)
             | Failure::Bind(_)
@@ -92,8 +93,16 @@ fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Not `eprintln!`: it panics if nobody reads.
-            let _ = writeln!(io::stderr(), "{}", failure.to_string().trim_end());
+            let text = failure.to_string();
+            let text = text.trim_end();
+            // Not `println!` and `eprintln!`: they panic if nobody reads.
+            let _ = match failure {
+                Failure::Args(ArgsError::Answer {
+                    stream: Stream::Stdout,
+                    ..
+                }) => writeln!(io::stdout(), "{text}"),
+                _ => writeln!(io::stderr(), "{text}"),
+            };
             ExitCode::from(failure.status())
         }
     }

@@ -19,9 +19,21 @@ fn check(flags: &str, status: i32, stderr: &str) -> Finished {
     let dir = tempdir().unwrap();
     let finished = run(dir.path(), flags);
     assert_eq!(finished.status, Some(status), "{flags}: {finished:?}");
+    assert_eq!(finished.stdout, "", "{flags}");
     assert!(finished.stderr.starts_with(stderr), "{flags}: {finished:?}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{flags}");
     finished
+}
+
+/// Runs a daemon that finds a mistake in its flags: prints the usage on stderr, and this message behind it, where
+/// people look.
+#[track_caller]
+fn check_mistake(flags: &str, message: &str) {
+    let finished = check(flags, 2, "A network lock daemon");
+    let usage = "\nUsage of glockd:\n\nListening:\n  -port int\n";
+    assert!(finished.stderr.contains(usage), "{flags}: {finished:?}");
+    let last = finished.stderr.lines().last().unwrap();
+    assert!(last.starts_with(message), "{flags}: {finished:?}");
 }
 
 /// Flags that are taken as well formed: what fails is that nothing is left to listen on.
@@ -104,13 +116,59 @@ fn mistakes_in_the_flags_are_named() {
         ),
         ("-pidfile /no/such/folder -port x", "invalid value"),
         ("-port 70000 -dump=no", "invalid value"),
+        (
+            "-unix-mode 777",
+            r#"invalid value "777" for flag -unix-mode: a mode is octal: write 0777"#,
+        ),
+        (
+            "-max-waiters 0x1_0000_0000",
+            r#"invalid value "0x1_0000_0000" for flag -max-waiters: not from 0 to"#,
+        ),
+        (
+            "-write-timeout -1.5m",
+            r#"invalid value "-1.5m" for flag -write-timeout: out of range"#,
+        ),
+        (
+            "-unix @name -unix-mode 0700",
+            r#"invalid value "0700" for flag -unix-mode: -unix @name has no file"#,
+        ),
     ] {
-        let finished = check(flags, 2, message);
-        assert!(
-            finished
-                .stderr
-                .contains("\nUsage of glockd:\n  -port int\n"),
-            "{flags}: {finished:?}"
+        check_mistake(flags, message);
+    }
+}
+
+/// As an unset variable in a start script leaves them: to go on would mean less protection than was asked for.
+#[test]
+fn an_empty_value_of_what_protects_is_a_mistake() {
+    for (flag, reason) in [
+        ("-state-dir", "the directory has no name"),
+        ("-bind", "\"\" is neither an IP address nor localhost"),
+        ("-ws-origin", ""),
+        ("-unix-mode", "parse error"),
+        ("-dump", "parse error"),
+        ("-max-locks", "parse error"),
+        ("-keepalive", "parse error"),
+    ] {
+        let message = format!("invalid value \"\" for flag {flag}: {reason}");
+        check_mistake(&format!("{flag}="), &message);
+        check_mistake(&format!("-port 0 -ws 0 {flag}= -verbose"), &message);
+    }
+    let finished = run_arguments(["-state-dir", "/", "-state-dir", "", "-port", "0"]);
+    assert_eq!(finished.status, Some(2), "{finished:?}");
+}
+
+#[test]
+fn a_port_is_named_as_it_was_typed() {
+    for (port, ws) in [("0x1_0000", "0"), ("0", "0200000")] {
+        let (flag, typed) = if ws == "0" {
+            ("port", port)
+        } else {
+            ("ws", ws)
+        };
+        check(
+            &format!("-port {port} -ws {ws}"),
+            1,
+            &format!("glockd: cannot listen on -{flag} {typed}: a port is from 1 to 65535"),
         );
     }
 }
@@ -122,7 +180,7 @@ fn an_argument_that_is_not_utf8_is_a_mistake() {
     assert!(
         finished
             .stderr
-            .starts_with("invalid argument \"/a\\xFF\": not UTF-8\n"),
+            .ends_with("\ninvalid argument \"/a\\xFF\": not UTF-8\n"),
         "{finished:?}"
     );
 }
@@ -135,14 +193,42 @@ fn help_is_the_usage_and_no_failure() {
         "--help",
         "-port 1 -help -bogus",
         "-pidfile {dir}/pid -h",
+        "-port 1 --help -bogus",
     ] {
-        let finished = check(flags, 0, "A network lock daemon");
+        let dir = tempdir().unwrap();
+        let finished = run(dir.path(), flags);
+        assert_eq!(finished.status, Some(0), "{flags}: {finished:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{flags}");
+        // Go's form prints on stderr, as Go does; the other can be given to a pager.
+        let (usage, nothing) = match flags.contains("--help") {
+            true => (finished.stdout, finished.stderr),
+            false => (finished.stderr, finished.stdout),
+        };
+        assert_eq!(nothing, "", "{flags}");
+        assert!(usage.starts_with("A network lock daemon"), "{usage}");
         for flag in [
             "port", "ws", "unix", "pidfile", "max-line", "dump", "registry", "verbose",
         ] {
             let flag = format!("\n  -{flag}");
-            assert!(finished.stderr.contains(&flag), "{flag}: {finished:?}");
+            assert!(usage.contains(&flag), "{flag}: {usage}");
         }
+    }
+}
+
+#[test]
+fn the_version_is_printed_on_stdout() {
+    for flags in [
+        "-version",
+        "--version",
+        "-port 1 -version -bogus",
+        "-pidfile /no/such/folder/pid -version",
+    ] {
+        let dir = tempdir().unwrap();
+        let finished = run(dir.path(), flags);
+        assert_eq!(finished.status, Some(0), "{flags}: {finished:?}");
+        let expect = concat!("glockd ", env!("CARGO_PKG_VERSION"), "\n");
+        assert_eq!(finished.stdout, expect, "{flags}");
+        assert_eq!(finished.stderr, "", "{flags}");
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use tempfile::tempdir;
 
 use crate::clients::{Client, Web, knock};
-use crate::process::Daemon;
+use crate::process::{Daemon, free_ports, run, run_after};
 
 #[test]
 fn all_ways_in_lead_to_the_same_locks() {
@@ -76,6 +76,143 @@ fn ports_are_open_where_they_are_bound_alone() {
         }
     }
     daemon.stop();
+}
+
+/// An address that no host has, since it is for documentation.
+const MISSING: &str = "192.0.2.1";
+
+#[test]
+fn an_address_that_may_be_missing_is_passed_over() {
+    let dir = tempdir().unwrap();
+    let flags = format!("-port {{port}} -ws {{ws}} -bind -{MISSING},127.0.0.1");
+    let daemon = Daemon::start(dir.path(), &flags);
+    assert_eq!(Client::tcp(&daemon).ask("g x"), "1 Lock Get Success: x");
+    assert_eq!(Web::connect(&daemon).ask("g y"), "1 Lock Get Success: y\\n");
+    let log = daemon.stop();
+    let line = format!("passed over: {MISSING}, which this host does not have");
+    assert_eq!(log.matches("passed over").count(), 1, "{log}");
+    assert!(log.contains(&line), "{log}");
+}
+
+#[test]
+fn an_address_that_is_missing_is_an_error_otherwise() {
+    let (port, ws) = free_ports();
+    for (list, error) in [
+        (
+            format!("127.0.0.1,{MISSING}"),
+            format!(
+                "{MISSING}: this host has no such address; if it may be missing, write -bind -{MISSING}\n"
+            ),
+        ),
+        (
+            format!("-{MISSING} -bind -2001:db8::1"),
+            "any address of -bind: this host has none of them\n".to_owned(),
+        ),
+    ] {
+        let dir = tempdir().unwrap();
+        let flags = format!("-port {port} -ws {ws} -pidfile {{dir}}/pid -bind {list}");
+        let finished = run(dir.path(), &flags);
+        assert_eq!(finished.status, Some(1), "{finished:?}");
+        let error = format!("glockd: cannot listen on {error}");
+        assert!(finished.stderr.ends_with(&error), "{finished:?}");
+        assert!(!dir.path().join("pid").exists());
+    }
+}
+
+#[test]
+fn a_taken_port_of_an_address_that_may_be_missing_is_an_error() {
+    let taken = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = tempdir().unwrap();
+    let flags = format!("-port {port} -ws 0 -bind 127.0.0.1,-127.0.0.2");
+    let finished = run(dir.path(), &flags);
+    assert_eq!(finished.status, Some(1), "{finished:?}");
+    let error = format!("127.0.0.2:{port}: Address already in use");
+    assert!(finished.stderr.contains(&error), "{finished:?}");
+}
+
+#[test]
+fn an_address_may_include_another() {
+    for (list, included) in [
+        ("0.0.0.0,-::", ""),
+        ("127.0.0.1,0.0.0.0", "127.0.0.1, which another"),
+        ("0.0.0.0,-::,localhost", "127.0.0.1, which another"),
+    ] {
+        let dir = tempdir().unwrap();
+        let flags = format!("-port {{port}} -ws {{ws}} -bind {list}");
+        let daemon = Daemon::start(dir.path(), &flags);
+        assert_eq!(Client::tcp(&daemon).ask("g x"), "1 Lock Get Success: x");
+        assert_eq!(Web::connect(&daemon).ask("g y"), "1 Lock Get Success: y\\n");
+        let log = daemon.stop();
+        assert_eq!(log.matches("passed over").count(), 1, "{list}: {log}");
+        assert!(log.contains(included), "{list}: {log}");
+    }
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("skipped: this host has no IPv6");
+        return;
+    }
+    for list in ["0.0.0.0,::", "::,0.0.0.0", "::,::1,127.0.0.1"] {
+        let dir = tempdir().unwrap();
+        let flags = format!("-port {{port}} -ws {{ws}} -bind {list}");
+        let daemon = Daemon::start(dir.path(), &flags);
+        assert_eq!(Client::tcp(&daemon).ask("g x"), "1 Lock Get Success: x");
+        TcpStream::connect((Ipv6Addr::LOCALHOST, daemon.ws)).unwrap();
+        daemon.stop();
+    }
+}
+
+#[test]
+fn localhost_is_this_host_alone() {
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -bind localhost");
+    for port in [daemon.port, daemon.ws] {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        let connected = TcpStream::connect((Ipv6Addr::LOCALHOST, port));
+        assert_eq!(connected.is_ok(), has_ipv6, "{connected:?}");
+        let connected = TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port));
+        assert!(connected.is_err(), "{connected:?}");
+    }
+    daemon.stop();
+}
+
+/// As in a default container.
+#[test]
+#[ignore = "needs network namespaces: run by .ci/run"]
+fn a_host_without_ipv6_is_served_on_ipv4() {
+    const NO_IPV6: &str = "ip link set lo up; sysctl -qw net.ipv6.conf.all.disable_ipv6=1";
+    let within = |setup: &str| format!("set -- unshare --net sh -c '{setup}; exec \"$@\"' sh");
+    for flags in ["localhost", "127.0.0.1,-::1", "-::1 -bind 127.0.0.1"] {
+        let dir = tempdir().unwrap();
+        let flags = format!("-port {{port}} -ws {{ws}} -bind {flags}");
+        let log = Daemon::start_after(&within(NO_IPV6), dir.path(), &flags).stop();
+        assert!(log.contains("listening on tcp 127.0.0.1:"), "{log}");
+        assert!(log.contains("listening on websocket 127.0.0.1:"), "{log}");
+        assert_eq!(log.matches("listening on").count(), 2, "{log}");
+        let line = "passed over: ::1, which this host does not have";
+        assert_eq!(log.matches("passed over").count(), 1, "{log}");
+        assert!(log.contains(line), "{log}");
+    }
+    for (setup, list, error) in [
+        (
+            NO_IPV6,
+            "127.0.0.1,::1",
+            "::1: this host has no such address; ",
+        ),
+        (
+            NO_IPV6,
+            "localhost,::1",
+            "::1: this host has no such address; ",
+        ),
+        (NO_IPV6, "-::1", "any address of -bind: "),
+    ] {
+        let dir = tempdir().unwrap();
+        let flags = format!("-port 9999 -ws 9998 -bind {list}");
+        let finished = run_after(&within(setup), dir.path(), &flags);
+        assert_eq!(finished.status, Some(1), "{list}: {finished:?}");
+        let error = format!("glockd: cannot listen on {error}");
+        assert!(finished.stderr.starts_with(&error), "{list}: {finished:?}");
+    }
 }
 
 #[test]

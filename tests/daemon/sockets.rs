@@ -1,15 +1,16 @@
 //! `-unix`: the file of the socket, and what is in its way.
 
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
 use rustix::process::Signal;
 use tempfile::tempdir;
 
 use crate::clients::Client;
-use crate::process::{Daemon, run};
+use crate::process::{Daemon, PATIENCE, run};
 
 const SOCK: &str = "-port 0 -ws 0 -unix {sock}";
 
@@ -118,5 +119,48 @@ fn a_path_that_cannot_be_is_named() {
         let start = format!("glockd: cannot listen on {path}: ");
         assert!(finished.stderr.starts_with(&start), "{finished:?}");
         assert!(!dir.path().join("pid").exists());
+    }
+}
+
+#[test]
+fn a_path_that_is_too_long_is_refused_by_its_length() {
+    let dir = tempdir().unwrap();
+    for (path, length) in [
+        (format!("/tmp/{}", "x".repeat(103)), 108),
+        (format!("/tmp/{}", "x".repeat(195)), 200),
+        (format!("@{}", "x".repeat(108)), 108),
+    ] {
+        let finished = run(dir.path(), &format!("-port 0 -ws 0 -unix {path}"));
+        assert_eq!(finished.status, Some(1), "{finished:?}");
+        let error = format!(
+            "glockd: cannot listen on {path}: it has {length} bytes, and a Unix socket takes at most 107\n"
+        );
+        assert_eq!(finished.stderr, error);
+    }
+}
+
+#[test]
+fn an_abstract_socket_is_one_without_a_file() {
+    let dir = tempdir().unwrap();
+    let name = format!("glockd test {}", std::process::id()).replace(' ', "-");
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    // A name is free as soon as its daemon has ended, however that was.
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut daemon = Daemon::start(dir.path(), &format!("-port 0 -ws 0 -unix @{name}"));
+        daemon.await_line(&["listening on unix @", &name]);
+        daemon.await_line(&["open for ", &name, " to every user of this host"]);
+        let stream = UnixStream::connect_addr(&address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Client::new(stream);
+        assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
+        assert_eq!(client.ask("me"), "1 unix:1 unix:1");
+        let second = run(dir.path(), &format!("-port 0 -ws 0 -unix @{name}"));
+        assert_eq!(second.status, Some(1), "{second:?}");
+        let error = format!("glockd: cannot listen on @{name}: another process listens there\n");
+        assert_eq!(second.stderr, error);
+        daemon.signal(signal);
+        daemon.finish();
+        assert!(UnixStream::connect_addr(&address).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -1,10 +1,11 @@
 //! TCP: lines on a socket, on all addresses unless told otherwise.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
@@ -62,6 +63,14 @@ impl Tcp {
             on: On::Address(address),
         }
     }
+
+    /// Returns whether this host has no such address, or has nothing of its family. A port that is taken, or
+    /// may not be had, is another matter, and shows only when it is listened on.
+    pub fn is_missing(ip: IpAddr) -> bool {
+        let address = SocketAddr::new(ip, 0);
+        let bound = socket(address).and_then(|socket| socket.bind(&address.into()));
+        bound.is_err_and(|error| says_missing(&error))
+    }
 }
 
 #[async_trait]
@@ -90,7 +99,7 @@ pub(crate) fn listen(on: On) -> Result<(SocketAddr, TcpListener), BindError> {
     let (asked, listener) = match on {
         On::Address(address) => (address, bind(address)),
         On::Port(port) => match bind(any_v6(port)) {
-            Err(error) if no_ipv6(&error) => (any_v4(port), bind(any_v4(port))),
+            Err(error) if says_missing(&error) => (any_v4(port), bind(any_v4(port))),
             bound => (any_v6(port), bound),
         },
     };
@@ -129,12 +138,13 @@ fn user_timeout(limits: Limits) -> Option<Duration> {
     Some(longer.min(LONGEST_USER_TIMEOUT))
 }
 
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
+}
+
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
+    let socket = socket(address)?;
     // A restart must not wait for the last one's connections to time out.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -147,15 +157,13 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Whether a failed bind means that this host has no IPv6, as opposed to a port that is taken.
-fn no_ipv6(error: &io::Error) -> bool {
-    let errors = [
-        rustix::io::Errno::AFNOSUPPORT,
-        rustix::io::Errno::ADDRNOTAVAIL,
-    ];
-    errors
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+/// Whether a failed bind means that this host lacks the address or its family, as opposed to a port that is
+/// taken.
+fn says_missing(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
+    )
 }
 
 #[cfg(test)]
@@ -217,5 +225,15 @@ mod tests {
             error.starts_with(&format!("cannot listen on {address}: ")),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_host_is_missing_and_a_taken_port_is_not() {
+        let loopback = Ipv4Addr::LOCALHOST;
+        let (_, _listener) = listen(On::Address((loopback, 0).into())).unwrap();
+        assert!(!Tcp::is_missing(loopback.into()));
+        assert!(!Tcp::is_missing(Ipv4Addr::UNSPECIFIED.into()));
+        // It is for documentation.
+        assert!(Tcp::is_missing(Ipv4Addr::new(192, 0, 2, 1).into()));
     }
 }
