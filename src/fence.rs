@@ -262,8 +262,8 @@ impl Keeper {
         let now = Instant::now();
         if self.failures.is_multiple_of(FAILURES_A_WARNING) {
             let directory = self.kept.path.display();
-            let last_s = self.expiry.saturating_duration_since(now).as_secs();
-            warn!(%directory, %error, last_s, "cannot write the high-water mark of fencing tokens");
+            let tokens_last_s = self.expiry.saturating_duration_since(now).as_secs();
+            warn!(%directory, %error, tokens_last_s, "cannot write the high-water mark of fencing tokens");
         }
         self.failures += 1;
         self.due = now + RETRY;
@@ -303,18 +303,24 @@ fn replace_file(
     mark: u64,
     mut sync: impl FnMut(&File) -> io::Result<()>,
 ) -> io::Result<()> {
-    // What an earlier attempt left, or somebody else put there: what it leads to must not be written.
-    match unlinkat(directory, NEW_FILE, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(errno) => return Err(errno.into()),
-    }
+    // What a daemon that was killed left, or somebody else put there: what it leads to must not be written.
+    remove_new_file(directory)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let mut file = open_in(directory, NEW_FILE, flags)?;
-    writeln!(file, "{mark}")?;
-    // Without it, a file that is empty could take the old one's place.
-    sync(&file)?;
+    // Without the sync, a file that is empty could take the old one's place.
+    if let Err(error) = writeln!(file, "{mark}").and_then(|()| sync(&file)) {
+        let _ = remove_new_file(directory);
+        return Err(error);
+    }
     renameat(directory, NEW_FILE, directory, FILE)?;
     sync(directory)
+}
+
+fn remove_new_file(directory: &File) -> io::Result<()> {
+    match unlinkat(directory, NEW_FILE, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Opens a file in a directory, unless it is a symbolic link, without waiting for anybody.
@@ -593,6 +599,7 @@ mod tests {
         let open = File::open(directory.path()).unwrap();
         let failure = replace_file(&open, 2, |_| Err(io::Error::other("no disk")));
         assert_eq!(failure.unwrap_err().to_string(), "no disk");
+        assert!(!directory.path().join(NEW_FILE).exists());
         assert_eq!(mark(&directory), 1);
         replace_file(&open, 3, File::sync_all).unwrap();
         assert_eq!(mark(&directory), 3);
@@ -720,7 +727,8 @@ mod tests {
         sleep(3 * LIFE).await;
         assert_eq!(log.count("fencing tokens have stopped"), 1, "{log:?}");
         let warnings = log.count("cannot write the high-water mark");
-        let most = (4 * LIFE).as_secs() / (RETRY.as_secs() * FAILURES_A_WARNING) + 1;
+        // One each 10 minutes.
+        let most = (4 * LIFE).as_secs() / 600 + 1;
         assert!((2..=most as usize).contains(&warnings), "{log:?}");
         assert_eq!(log.count("fencing tokens are back"), 0, "{log:?}");
 

@@ -196,7 +196,8 @@ fn worker_threads(asked: Option<OsString>) -> Result<usize, Failure> {
     }
 }
 
-/// Checks that the runtime can have its threads, and one that writes to the disk: it panics if it cannot.
+/// Checks that this process may have the threads of the runtime, which panics otherwise, and one more for writes
+/// to the disk.
 fn check_threads(workers: usize) -> Result<(), Failure> {
     let needed = match available_parallelism() {
         Ok(NonZeroUsize::MIN) => 1,
