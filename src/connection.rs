@@ -182,33 +182,9 @@ impl Connection {
         }
     }
 
-    /// Appends a listing to `output`. One that keeps much has to wait for a place, and must then be read as
-    /// soon as anything else is that is sent: who takes longer ends, rather than who waits.
-    async fn list(
-        &mut self,
-        cursor: Box<Cursor>,
-        output: &mut Frames,
-        turn: &mut Turn,
-    ) -> io::Result<()> {
-        if !cursor.keeps_much(self.hub.dispatcher()) {
-            return self.list_in_steps(cursor, output, turn).await;
-        }
-        if !output.is_empty() {
-            self.session().send(output).await?;
-            output.clear();
-        }
-        let hub = Arc::clone(&self.hub);
-        let _place = hub.place_to_list().await;
-        let listing = self.list_in_steps(cursor, output, turn);
-        match hub.limits().write_timeout {
-            Some(patience) => timeout(patience, listing).await?,
-            None => listing.await,
-        }
-    }
-
     /// Appends a listing to `output`, sending it in parts as it grows. Before others get their turn,
     /// whatever was answered before it is sent.
-    async fn list_in_steps(
+    async fn list(
         &mut self,
         mut cursor: Box<Cursor>,
         output: &mut Frames,

@@ -5,17 +5,13 @@ use std::sync::Arc;
 use glockd_transports::{Limits, Peer};
 use parking_lot::Mutex;
 use slab::Slab;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::admission::{Admission, Admitted, Capacity, Permit};
 use crate::connection::Connection;
 use crate::dispatcher::Dispatcher;
 use crate::reaper::Orphan;
-
-/// How many listings that keep much may be under way: ten thousand who own a lock, and all list its owners and
-/// read nothing, must not take ten thousand times ten thousand lines of memory.
-const LISTS: usize = 64;
 
 /// Lives as long as the server runs or one of its connections does. The reaper, which outlives it, knows
 /// by that when its work is done.
@@ -24,8 +20,6 @@ pub(crate) struct Hub {
     limits: Limits,
     admission: Admission,
     orphans: mpsc::UnboundedSender<Orphan>,
-    /// Places for listings that keep much.
-    lists: Semaphore,
     /// The task of each connection; `None` once the server has begun to end, when no more may start.
     ///
     /// A table of handles costs a connection 16 bytes. A signal that each awaits beside its input would
@@ -65,7 +59,6 @@ impl Hub {
             limits,
             admission: Admission::new(capacity),
             orphans,
-            lists: Semaphore::new(LISTS),
             tasks: Mutex::new(Some(Slab::new())),
         }
     }
@@ -85,12 +78,6 @@ impl Hub {
             self.dispatcher.refuse();
         }
         permit
-    }
-
-    /// Waits for a place among the listings that keep much.
-    pub(crate) async fn place_to_list(&self) -> Option<SemaphorePermit<'_>> {
-        // Nobody closes it.
-        self.lists.acquire().await.ok()
     }
 
     /// Serves the session of a connection that was let in, in a task of its own.

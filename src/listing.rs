@@ -85,18 +85,10 @@ impl Cursor {
         ))
     }
 
-    /// The listing of `own`: who holds the locks of this name, and who waits for them, of one moment. Its
-    /// first step visits all of them, and it keeps some hundred bytes for each until the end.
+    /// The listing of `own`: the owners of one name at one moment, and their number before them. One that goes
+    /// before its turn is shown as gone.
     pub fn owners(name: &[u8]) -> Cursor {
         Cursor(Kind::Owners(Owners::new(name)))
-    }
-
-    /// Whether this listing, which has yet to begin, will keep more than a chunk until its reader has taken it.
-    pub fn keeps_much(&self, dispatcher: &Dispatcher) -> bool {
-        match &self.0 {
-            Kind::Owners(owners) => owners.are_many(dispatcher),
-            _ => false,
-        }
     }
 
     /// Works for some ten microseconds, and appends what that brought to `out`: no more than some

@@ -103,7 +103,93 @@ impl State {
         let waiting = self.waiting.as_ref();
         waiting.map_or(0, |waiting| waiting.line(key))
     }
+
+    /// The owners of a name, in the order of [`LockTable::owners`], except those that became owners after `until`.
+    /// With `after`, only those behind it, which takes no search; but if it is no owner any more, all of its rank
+    /// come again.
+    fn owners<'a>(
+        &'a self,
+        exclusive: Key<'a>,
+        after: Option<&'a Owner>,
+        until: Stamp,
+    ) -> impl Iterator<Item = Owner> {
+        let shared = Key {
+            kind: LockKind::Shared,
+            ..exclusive
+        };
+        // Behind which of its owners a rank is to be visited; `None`: not at all.
+        let start = move |rank| match after {
+            Some(owner) if owner.rank() > rank => None,
+            Some(owner) if owner.rank() == rank => Some(Some(owner)),
+            _ => Some(None),
+        };
+        let is_counted = move |owner: &Owner| owner.stamp <= until;
+        let holder = match start(HOLDER) {
+            Some(None) => self.exclusive.holding(exclusive.hash, exclusive.name),
+            _ => None,
+        };
+        let holder = holder.map(|holding| Owner::holder(LockKind::Exclusive, holding));
+        let holders = start(SHARED_HOLDERS).map(|after| {
+            let after = after.map(|owner| (owner.client, owner.stamp));
+            let holdings = self.shared.holdings(shared.hash, shared.name, after);
+            holdings.map(|holding| Owner::holder(LockKind::Shared, holding))
+        });
+        let waiters = self.waiting.iter().flat_map(move |waiting| {
+            let lines = [(WAITERS, exclusive), (SHARED_WAITERS, shared)].into_iter();
+            let line = move |(rank, key)| Some(waiting.list(key, start(rank)?));
+            // Of each line, who came later is at its end.
+            lines
+                .filter_map(line)
+                .flat_map(move |line| line.take_while(is_counted))
+        });
+        holder
+            .into_iter()
+            .filter(is_counted)
+            .chain(holders.into_iter().flatten().take_while(is_counted))
+            .chain(waiters)
+    }
+
+    fn count_owners(&self, exclusive: Key<'_>) -> usize {
+        let Key { hash, name, .. } = exclusive;
+        let shared = Key {
+            kind: LockKind::Shared,
+            ..exclusive
+        };
+        let holder = self.exclusive.holder(hash, name);
+        let holders = self.shared.holders(hash, name);
+        let waiters = self.line(exclusive) as usize + self.line(shared) as usize;
+        usize::from(holder.is_some()) + holders as usize + waiters
+    }
 }
+
+impl Owner {
+    fn holder(kind: LockKind, (client, stamp): (ClientId, Stamp)) -> Owner {
+        Owner {
+            kind,
+            waits: false,
+            client,
+            stamp,
+            waiter: arena::NONE,
+        }
+    }
+
+    fn rank(&self) -> Rank {
+        match (self.waits, self.kind) {
+            (false, LockKind::Exclusive) => HOLDER,
+            (false, LockKind::Shared) => SHARED_HOLDERS,
+            (true, LockKind::Exclusive) => WAITERS,
+            (true, LockKind::Shared) => SHARED_WAITERS,
+        }
+    }
+}
+
+/// What owners are sorted by, before their stamps.
+type Rank = u8;
+
+const HOLDER: Rank = 0;
+const SHARED_HOLDERS: Rank = 1;
+const WAITERS: Rank = 2;
+const SHARED_WAITERS: Rank = 3;
 
 /// Why a client does not get a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +223,7 @@ pub struct Ticket {
 }
 
 /// One who holds a lock, or waits to hold it. See [`LockTable::owners`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The kind of lock.
     pub kind: LockKind,
@@ -149,6 +235,15 @@ pub struct Owner {
     pub stamp: Stamp,
     /// Of one who waits.
     waiter: u32,
+}
+
+/// How many owners a name had at some moment, and which. See [`LockTable::owners`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Census {
+    /// How many.
+    pub count: usize,
+    /// Whoever became an owner later has a later stamp.
+    until: Stamp,
 }
 
 /// How far the release of everything a connection held has come. See [`LockTable::release_all`].
@@ -405,7 +500,7 @@ impl LockTable {
     pub fn list_holders(&self, name: &[u8]) -> Vec<ClientId> {
         let hash = self.hash(name);
         let state = self.shard(hash);
-        let holdings = state.shared.holdings(hash, name);
+        let holdings = state.shared.holdings(hash, name, None);
         holdings.map(|(client, _)| client).collect()
     }
 
@@ -434,52 +529,44 @@ impl LockTable {
         }
     }
 
-    /// Visits who holds the locks of a name and who waits to, under one hold of a mutex: keep it short. First
-    /// comes the exclusive one's holder, then those of the shared one in the order in which they came, then
-    /// the waiters of either as they stand in line.
-    pub fn owners(&self, name: &[u8], visit: impl FnMut(Owner)) {
+    /// Counts the owners of a name and visits the first `most` of them, under one hold of a mutex: keep it short.
+    /// First comes the holder of the exclusive lock, then the holders of the shared one in the order in which
+    /// they came, then the waiters for either as they stand in line.
+    pub fn owners(&self, name: &[u8], most: usize, visit: impl FnMut(Owner)) -> Census {
         let key = self.key(LockKind::Exclusive, name);
-        let shared = Key {
-            kind: LockKind::Shared,
-            ..key
-        };
         let state = self.shard(key.hash);
-        let owner = |kind| {
-            move |(client, stamp)| Owner {
-                kind,
-                waits: false,
-                client,
-                stamp,
-                waiter: arena::NONE,
-            }
-        };
-        let holder = state.exclusive.holding(key.hash, name).into_iter();
-        let holders = state.shared.holdings(key.hash, name);
-        let waiting = state.waiting.iter();
-        let waiters = waiting.flat_map(|waiting| waiting.list(key).chain(waiting.list(shared)));
-        holder
-            .map(owner(LockKind::Exclusive))
-            .chain(holders.map(owner(LockKind::Shared)))
-            .chain(waiters)
+        let until = state.stamp;
+        state.owners(key, None, until).take(most).for_each(visit);
+        Census {
+            count: state.count_owners(key),
+            until,
+        }
+    }
+
+    /// Visits up to `most` of the owners that a census has counted, from the one behind `after` on, as far as they
+    /// still are owners. Returns how many owners it looked at for that: more than it visits only if `after` is
+    /// none any more.
+    pub fn owners_after(
+        &self,
+        name: &[u8],
+        census: Census,
+        after: &Owner,
+        most: usize,
+        visit: impl FnMut(Owner),
+    ) -> usize {
+        let key = self.key(LockKind::Exclusive, name);
+        let state = self.shard(key.hash);
+        let mut looked_at = 0;
+        state
+            .owners(key, Some(after), census.until)
+            .inspect(|_| looked_at += 1)
+            .filter(|owner| owner.rank() > after.rank() || owner.stamp > after.stamp)
+            .take(most)
             .for_each(visit);
+        looked_at
     }
 
-    /// How many that are.
-    pub fn count_owners(&self, name: &[u8]) -> usize {
-        let key = self.key(LockKind::Exclusive, name);
-        let shared = Key {
-            kind: LockKind::Shared,
-            ..key
-        };
-        let state = self.shard(key.hash);
-        let holders = state.shared.holders(key.hash, name) as usize;
-        let waiters = [key, shared].map(|key| state.line(key) as usize);
-        let holder = usize::from(state.exclusive.holder(key.hash, name).is_some());
-        holder + holders + waiters.iter().sum::<usize>()
-    }
-
-    /// Looks at one who was found by [`owners`](LockTable::owners), while it is certain to hold the lock, or to
-    /// wait for it, as it did.
+    /// Looks at an owner that was visited, while it is certain to hold the lock, or to wait for it, as it did.
     pub fn look_at_owner<T>(
         &self,
         name: &[u8],

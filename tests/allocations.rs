@@ -83,6 +83,47 @@ fn commands_allocate_nothing() {
     }
 }
 
+/// Nobody who lists the owners of a lock and reads nothing may take memory for all of them, nor keep the names of those
+/// that have others by now.
+#[test]
+fn a_list_of_owners_keeps_only_a_window_of_them() {
+    const OWNERS: usize = 5000;
+    const MOST: i64 = 192 * 1024;
+    let dispatcher = Dispatcher::default();
+    let name = |of: &str, number| format!("{of} {number} {}", "x".repeat(1000));
+    let connect = |number| {
+        let client = dispatcher.connect(&Peer::new("127.0.0.1:57871"));
+        let old = name("old", number);
+        dispatcher.registry().rename(client, Some(old.as_bytes()));
+        dispatcher.locks().shared_get(client, b"foo");
+        client
+    };
+    let clients: Vec<ClientId> = (0..OWNERS).map(connect).collect();
+    let command = parse(b"own foo").unwrap();
+    let Answer::List(mut cursor) = dispatcher.dispatch(clients[0], &command) else {
+        panic!("it is no listing");
+    };
+    let mut out = Vec::with_capacity(256 * 1024);
+    let (mut kept, mut done, mut lines, mut renamed) = (0, false, 0, false);
+    while !done {
+        let info = measure(|| done = cursor.step(&dispatcher, &mut out).done);
+        kept += info.bytes_current;
+        assert!(kept < MOST, "{kept} bytes are kept");
+        lines += out.iter().filter(|&&byte| byte == b'\n').count();
+        out.clear();
+        if lines > 2000 && !std::mem::replace(&mut renamed, true) {
+            let info = measure(|| {
+                for (number, &client) in clients.iter().enumerate() {
+                    let new = name("new", number);
+                    dispatcher.registry().rename(client, Some(new.as_bytes()));
+                }
+            });
+            assert!(kept + info.bytes_current < MOST, "old names are kept");
+        }
+    }
+    assert_eq!(lines, 1 + OWNERS);
+}
+
 /// A server that runs, on the same thread, whenever one of its clients waits.
 struct Running {
     runtime: Runtime,

@@ -213,7 +213,8 @@ impl Client {
         lines.into_iter().map(read).collect()
     }
 
-    /// Who holds the locks of this name, and who waits for them, in the order in which they came.
+    /// Who holds the locks of this name, and who waits for them, in the order in which they came. Of more than some
+    /// hundred owners, those that go while the server lists them are left out.
     ///
     /// # Errors
     ///
@@ -238,7 +239,8 @@ impl Client {
             }),
             None => Err(Lost::Unexpected(line).into()),
         };
-        lines.into_iter().map(read).collect()
+        let is_there = |line: &Vec<u8>| !listing::is_owner_gone(line);
+        lines.into_iter().filter(is_there).map(read).collect()
     }
 
     /// The connections that registered a name, or this name.

@@ -371,6 +371,16 @@ mod tests {
     }
 
     #[test]
+    fn owner_that_has_gone_is_told_from_one_that_is_there() {
+        let mut line = Vec::new();
+        listing::owner_gone(&mut line);
+        assert_eq!(line.pop(), Some(b'\n'));
+        assert!(listing::is_owner_gone(&line));
+        assert_eq!(Owner::decode(&line), None);
+        assert!(!listing::is_owner_gone(b"xw - 0 0 -"));
+    }
+
+    #[test]
     fn hello_is_words() {
         let mut line = Vec::new();
         Reply::Hello { peer_timeout: None }.encode(&mut line);

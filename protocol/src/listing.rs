@@ -47,6 +47,21 @@ pub fn owners(out: &mut Vec<u8>, lines: usize, name: &[u8]) {
     out.push(b'\n');
 }
 
+/// A line of `own` in the place of an owner that was counted, and has gone before it could be shown. It has as many
+/// words as any other.
+const OWNER_GONE: &[u8] = b"- - 0 0 -";
+
+/// Appends the line of `own` that stands for an owner which has gone since they were counted.
+pub fn owner_gone(out: &mut Vec<u8>) {
+    out.extend_from_slice(OWNER_GONE);
+    out.push(b'\n');
+}
+
+/// True if this line of `own` stands for an owner which has gone since they were counted.
+pub fn is_owner_gone(line: &[u8]) -> bool {
+    line == OWNER_GONE
+}
+
 /// A line of `own`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner<'a> {

@@ -1,13 +1,21 @@
 //! The listing of `own`: who holds the locks of one name, and who waits for them.
 //!
-//! The count stands first, and must be true. So all are found in one moment, and in it the addresses and
-//! names of the first are looked up: a lock that is handed over meanwhile is not shown as nobody's. Those of
-//! the others are looked up in slices, which leaves out whoever does not hold the lock or wait for it any
-//! more, and only then are they shown. This takes some hundred bytes for each owner of that one name, until
-//! the reader has taken what there is; names and addresses are shared with the registry, however long they
-//! are.
+//! The count stands first, and must be true, whatever happens while the reader takes the lines. So the owners
+//! are counted at one moment, and found and shown a window at a time: the cursor remembers the last owner of a
+//! window, and finds the next ones behind it. Whoever became an owner after that moment is left out, by its
+//! stamp. Whoever was counted and has gone before its turn leaves a line that says so, at the end.
 //!
-//! Turned down: keeping the lines, as many copies of a long name as there are readers.
+//! The owners of the first window are found at that moment, too, and their addresses and names are looked up before the
+//! header is written. So a list that fits one window shows no gaps. The first few are even looked up under the
+//! mutex that counts: a lock that is being handed over is not shown as nobody's.
+//!
+//! A window costs less memory than the output buffer of a reader that does not read, however many owners there
+//! are and however long their names: so lists need no limit to how many are under way, and nobody has to wait
+//! for slow readers.
+//!
+//! Turned down: keeping all owners of the moment, even only their numbers: ten thousand owners that all list
+//! each other would take gigabytes, unless few lists were made at a time, and then a few slow readers would keep
+//! everybody waiting.
 
 use std::vec::IntoIter;
 
@@ -16,32 +24,47 @@ use glockd_protocol::{LockKind, listing};
 
 use super::{CHUNK, FOUND, SHOW, Step};
 use crate::dispatcher::Dispatcher;
-use crate::locks::Owner;
+use crate::locks::{Census, Owner};
 
 /// So many bytes of the lock's name, by which each owner is looked up, cost as much again as looking it up
 /// by a short one.
 const BYTES: usize = 128;
+
+/// Owners that are found at a time.
+const WINDOW: usize = 512;
 
 /// The owners of one name, being listed.
 #[derive(Debug)]
 pub(super) struct Owners {
     name: ByteView,
     phase: Phase,
+    census: Census,
+    /// When that was, in milliseconds since the table was made.
+    now: u64,
+    /// Owners that were found, and are yet to be looked up.
+    found: IntoIter<Owner>,
+    /// The last owner that was found.
+    last: Option<Owner>,
+    /// What has been looked up, and is yet to be shown.
+    lines: Vec<Line>,
+    /// Bytes of the addresses and names in `lines`, which live as long as they do.
+    bytes: usize,
+    /// Lines that the header has promised, and that are yet to be shown. `None` before the header.
+    owed: Option<usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Nothing has been done yet.
-    Start,
-    /// Addresses and names are being looked up.
-    LookUp {
-        owners: IntoIter<Owner>,
-        /// When these were the owners, in milliseconds since the table was made.
-        now: u64,
-        lines: Vec<Line>,
-    },
-    /// The lines are being shown.
-    Show(IntoIter<Line>),
+    /// Owners are to be counted, and the first found.
+    Count,
+    /// Those found are being looked up.
+    LookUp,
+    /// The lines are being shown. Since they are taken from the end, the next is the last of `lines`.
+    Show,
+    /// More owners are to be found.
+    Find,
+    /// There are no more, but more were promised.
+    FillUp,
 }
 
 #[derive(Debug)]
@@ -54,71 +77,146 @@ struct Line {
     name: ByteView,
 }
 
-/// More than so many owners are more than a chunk.
-const MANY: usize = 512;
-
 impl Owners {
-    pub(super) fn are_many(&self, dispatcher: &Dispatcher) -> bool {
-        dispatcher.locks().count_owners(&self.name) > MANY
-    }
-
     pub(super) fn new(name: &[u8]) -> Owners {
         Owners {
             name: name.into(),
-            phase: Phase::Start,
+            phase: Phase::Count,
+            census: Census::default(),
+            now: 0,
+            found: IntoIter::default(),
+            last: None,
+            lines: Vec::new(),
+            bytes: 0,
+            owed: None,
         }
     }
 
     pub(super) fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
-        match &mut self.phase {
-            Phase::Start => self.start(dispatcher),
-            Phase::LookUp { .. } => self.look_up(dispatcher, out),
-            Phase::Show(lines) => show(lines, out),
+        match self.phase {
+            Phase::Count => self.count(dispatcher),
+            Phase::LookUp => self.look_up(dispatcher, out),
+            Phase::Show => self.show(out),
+            Phase::Find => self.find(dispatcher),
+            Phase::FillUp => self.fill_up(out),
         }
     }
 
-    fn start(&mut self, dispatcher: &Dispatcher) -> Step {
-        let now = dispatcher.locks().now_ms();
-        let (mut lines, mut owners) = (Vec::new(), Vec::new());
-        dispatcher.locks().owners(&self.name, |owner| {
-            if lines.len() < SHOW {
-                lines.extend(line(dispatcher, &owner, now));
+    fn count(&mut self, dispatcher: &Dispatcher) -> Step {
+        let locks = dispatcher.locks();
+        self.now = locks.now_ms();
+        let mut found = Vec::new();
+        let name = self.name.clone();
+        self.census = locks.owners(&name, WINDOW, |owner| {
+            self.last = Some(owner);
+            if self.lines.len() < SHOW && self.bytes < CHUNK {
+                self.add(line(dispatcher, &owner, self.now));
             } else {
-                owners.push(owner);
+                found.push(owner);
             }
         });
-        let work = 1 + lines.len() + owners.len() / FOUND;
-        lines.reserve_exact(owners.len());
-        self.phase = Phase::LookUp {
-            owners: owners.into_iter(),
-            now,
-            lines,
-        };
+        self.lines.reserve_exact(found.len());
+        self.phase = Phase::LookUp;
+        let work = 1 + self.lines.len() + found.len() / FOUND;
+        self.found = found.into_iter();
         Step::more(work)
     }
 
     fn look_up(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
-        let Phase::LookUp { owners, now, lines } = &mut self.phase else {
-            return Step::more(1);
-        };
         let cost = 1 + self.name.len() / BYTES;
         let mut work = 0;
         while work < SHOW
-            && let Some(owner) = owners.next()
+            && self.bytes < CHUNK
+            && let Some(owner) = self.found.next()
         {
-            let line = || line(dispatcher, &owner, *now);
+            let line = || line(dispatcher, &owner, self.now);
             let locks = dispatcher.locks();
-            lines.extend(locks.look_at_owner(&self.name, &owner, line).flatten());
+            self.add(locks.look_at_owner(&self.name, &owner, line).flatten());
             work += cost;
         }
-        if owners.len() > 0 {
+        if self.found.len() > 0 && self.bytes < CHUNK {
             return Step::more(work);
         }
-        listing::owners(out, lines.len(), &self.name);
-        let done = lines.is_empty();
-        self.phase = Phase::Show(std::mem::take(lines).into_iter());
+        if self.owed.is_none() {
+            let behind = self.census.count.saturating_sub(WINDOW);
+            let count = self.lines.len() + self.found.len() + behind;
+            listing::owners(out, count, &self.name);
+            self.owed = Some(count);
+        }
+        self.lines.reverse();
+        self.phase = Phase::Show;
+        self.step_on(work)
+    }
+
+    fn show(&mut self, out: &mut Vec<u8>) -> Step {
+        let start = out.len();
+        let mut shown = 0;
+        while shown < SHOW
+            && out.len() - start < CHUNK
+            && let Some(line) = self.lines.pop()
+        {
+            let line = listing::Owner {
+                kind: line.kind,
+                waits: line.waits,
+                address: &line.address,
+                ms: line.ms,
+                token: line.token,
+                name: &line.name,
+            };
+            line.encode(out);
+            shown += 1;
+        }
+        self.pay(shown);
+        if self.lines.is_empty() {
+            self.bytes = 0;
+            self.phase = match self.found.len() {
+                0 => Phase::Find,
+                _ => Phase::LookUp,
+            };
+        }
+        self.step_on(shown)
+    }
+
+    fn find(&mut self, dispatcher: &Dispatcher) -> Step {
+        let mut found = Vec::new();
+        let looked_at = self.last.map_or(0, |last| {
+            let locks = dispatcher.locks();
+            locks.owners_after(&self.name, self.census, &last, WINDOW, |owner| {
+                found.push(owner);
+            })
+        });
+        self.phase = match found.last() {
+            Some(_) => Phase::LookUp,
+            None => Phase::FillUp,
+        };
+        self.last = found.last().copied();
+        self.found = found.into_iter();
+        Step::more(1 + looked_at / FOUND)
+    }
+
+    fn fill_up(&mut self, out: &mut Vec<u8>) -> Step {
+        let gone = self.owed.unwrap_or(0).min(SHOW);
+        for _ in 0..gone {
+            listing::owner_gone(out);
+        }
+        self.pay(gone);
+        self.step_on(gone)
+    }
+
+    fn add(&mut self, line: Option<Line>) {
+        if let Some(line) = line {
+            self.bytes += line.address.len() + line.name.len();
+            self.lines.push(line);
+        }
+    }
+
+    fn pay(&mut self, lines: usize) {
+        self.owed = self.owed.map(|owed| owed.saturating_sub(lines));
+    }
+
+    fn step_on(&self, work: usize) -> Step {
         Step {
-            done,
+            done: self.owed == Some(0),
             ..Step::more(work)
         }
     }
@@ -142,28 +240,4 @@ fn line(dispatcher: &Dispatcher, owner: &Owner, now: u64) -> Option<Line> {
         address,
         name,
     })
-}
-
-fn show(lines: &mut IntoIter<Line>, out: &mut Vec<u8>) -> Step {
-    let start = out.len();
-    let mut shown = 0;
-    while shown < SHOW
-        && out.len() - start < CHUNK
-        && let Some(line) = lines.next()
-    {
-        let line = listing::Owner {
-            kind: line.kind,
-            waits: line.waits,
-            address: &line.address,
-            ms: line.ms,
-            token: line.token,
-            name: &line.name,
-        };
-        line.encode(out);
-        shown += 1;
-    }
-    Step {
-        done: lines.len() == 0,
-        ..Step::more(shown)
-    }
 }

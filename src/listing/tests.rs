@@ -435,7 +435,7 @@ fn owners_are_shown_with_their_age() {
     locks.get(clients[0], b"foo");
     waits(locks.get_or_wait(clients[1], b"foo", true));
     let mut owners = Vec::new();
-    locks.owners(b"foo", |owner| owners.push(owner));
+    locks.owners(b"foo", usize::MAX, |owner| owners.push(owner));
     let end = locks.now_ms() + 3;
     while locks.now_ms() < end {
         std::thread::yield_now();
@@ -477,61 +477,207 @@ fn a_lock_that_is_handed_over_while_it_is_listed_has_a_holder() {
     assert_eq!(shown, expect.map(|(a, b)| (a.to_owned(), b.to_owned())));
 }
 
-#[test]
-fn owners_that_go_while_they_are_listed_are_not_counted() {
+/// Role and address of each line.
+fn roles(lines: Vec<OwnerLine>) -> Vec<(String, String)> {
+    let role = |(role, address, ..): OwnerLine| (role, address);
+    lines.into_iter().map(role).collect()
+}
+
+/// A lock `foo` with an exclusive holder, the first client, then shared holders up to this number, and behind them
+/// waiters for the exclusive one.
+fn owned(holders: usize, owners: usize) -> (Dispatcher, Vec<ClientId>, Vec<Ticket>) {
     let dispatcher = Dispatcher::new(Policy::default());
-    let clients: Vec<ClientId> = (0..2000)
+    let clients: Vec<ClientId> = (0..owners)
         .map(|number| dispatcher.connect(&Peer::new(&format!("peer:{number:04}"))))
         .collect();
     let locks = dispatcher.locks();
-    locks.get(clients[0], b"foo");
-    for &client in &clients[1..1000] {
-        locks.shared_get(client, b"foo");
+    assert!(locks.get(clients[0], b"foo"));
+    for &client in &clients[1..holders] {
+        assert_ne!(locks.shared_get(client, b"foo"), 0);
     }
-    let mut tickets: Vec<Ticket> = clients[1000..]
+    let tickets = clients[holders..]
         .iter()
         .map(|&client| waits(locks.get_or_wait(client, b"foo", true)))
         .collect();
+    (dispatcher, clients, tickets)
+}
 
+/// What `own foo` shows of that lock, if these are its owners.
+fn owned_lines(owners: impl Iterator<Item = usize>, holders: usize) -> Vec<(String, String)> {
+    owners
+        .map(|number| {
+            let role = match number {
+                0 => "x",
+                _ if number < holders => "s",
+                _ => "xw",
+            };
+            (role.to_owned(), format!("peer:{number:04}"))
+        })
+        .collect()
+}
+
+#[test]
+fn owners_that_go_before_the_count_is_shown_are_not_counted() {
+    let (dispatcher, clients, mut tickets) = owned(200, 400);
+    let locks = dispatcher.locks();
     let mut steps = 0;
     let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
         steps += 1;
         match steps {
             1 => {
                 // Before they are looked up: half of the holders, of whom one has a successor…
-                for &client in &clients[500..1000] {
+                for &client in &clients[100..200] {
                     assert!(locks.shared_release(client, b"foo"));
                 }
-                assert!(dispatcher.disconnect(&mut Departure::new(clients[999]), usize::MAX));
-                assert_eq!(dispatcher.connect(&Peer::new("other")), clients[999]);
-                assert_eq!(locks.shared_get(clients[999], b"foo"), 500);
+                assert!(dispatcher.disconnect(&mut Departure::new(clients[199]), usize::MAX));
+                assert_eq!(dispatcher.connect(&Peer::new("other")), clients[199]);
+                assert_eq!(locks.shared_get(clients[199], b"foo"), 100);
                 // …one that came back, half of the waiters, and the first of these, who holds it now. The
                 // holder before is among the first, who have been looked up.
-                assert_eq!(locks.shared_get(clients[998], b"foo"), 501);
-                for ticket in tickets.drain(500..) {
+                assert_eq!(locks.shared_get(clients[198], b"foo"), 101);
+                for ticket in tickets.drain(100..) {
                     assert_eq!(locks.give_up(ticket), None);
                 }
                 assert!(locks.release(clients[0], b"foo"));
             }
             // When all have been: too late to be left out.
-            30 => {
-                for &client in &clients[1..500] {
+            7 => {
+                for &client in &clients[1..100] {
                     assert!(locks.shared_release(client, b"foo"));
                 }
             }
             _ => {}
         }
     });
-    assert!(steps > 30);
-    let shown: Vec<(String, String)> = owner_lines(&shown, "foo")
-        .into_iter()
-        .map(|(role, address, ..)| (role, address))
-        .collect();
-    let line = |role: &str, number: usize| (role.to_owned(), format!("peer:{number:04}"));
-    let holders = (1..500).map(|number| line("s", number));
-    let holders = iter::once(line("x", 0)).chain(holders);
-    let waiters = (1001..1500).map(|number| line("xw", number));
-    assert_eq!(shown, holders.chain(waiters).collect::<Vec<_>>());
+    assert!(steps > 7);
+    let expect = owned_lines((0..100).chain(201..300), 200);
+    assert_eq!(roles(owner_lines(&shown, "foo")), expect);
+}
+
+#[test]
+fn waiter_that_queues_anew_is_not_listed_at_its_old_place() {
+    let (dispatcher, clients, mut tickets) = owned(1, 100);
+    let locks = dispatcher.locks();
+    let mut steps = 0;
+    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
+        steps += 1;
+        if steps == 1 {
+            // It is beyond those that are looked up at once, and gets the same node again.
+            let ticket = tickets.remove(79);
+            assert_eq!(locks.give_up(ticket), None);
+            waits(locks.get_or_wait(clients[80], b"foo", true));
+        }
+    });
+    let expect = owned_lines((0..80).chain(81..100), 1);
+    assert_eq!(roles(owner_lines(&shown, "foo")), expect);
+}
+
+/// What `own foo` shows if `leave` is called as soon as it has shown the count.
+#[track_caller]
+fn owners_after_count(dispatcher: &Dispatcher, leave: impl FnOnce()) -> Vec<(String, String)> {
+    let (mut cursor, mut out) = (Cursor::owners(b"foo"), Vec::new());
+    while out.is_empty() {
+        assert!(!cursor.step(dispatcher, &mut out).done);
+    }
+    leave();
+    while !cursor.step(dispatcher, &mut out).done {}
+    roles(owner_lines(&out.escape_ascii().to_string(), "foo"))
+}
+
+fn gone(lines: usize) -> impl Iterator<Item = (String, String)> {
+    iter::repeat_n(("-".to_owned(), "-".to_owned()), lines)
+}
+
+#[test]
+fn owners_that_go_after_the_count_is_shown_leave_gaps() {
+    let (dispatcher, clients, mut tickets) = owned(1000, 2000);
+    let locks = dispatcher.locks();
+    let shown = owners_after_count(&dispatcher, || {
+        // All that was found already, but the end of the window and what comes next…
+        for &client in &clients[1..500] {
+            assert!(locks.shared_release(client, b"foo"));
+        }
+        // …and from among those to come: holders, one of which comes again; waiters, one of which holds it now,
+        // and one of which waits again.
+        for &client in &clients[700..800] {
+            assert!(locks.shared_release(client, b"foo"));
+        }
+        locks.shared_get(clients[750], b"foo");
+        for ticket in tickets.drain(500..600) {
+            assert_eq!(locks.give_up(ticket), None);
+        }
+        waits(locks.get_or_wait(clients[1550], b"foo", true));
+        assert!(locks.release(clients[0], b"foo"));
+        waits(locks.get_or_wait(clients[0], b"foo", true));
+    });
+    let rest = (0..700)
+        .chain(800..1000)
+        .chain(1001..1500)
+        .chain(1600..2000);
+    let expect = owned_lines(rest, 1000).into_iter().chain(gone(201));
+    assert_eq!(shown, expect.collect::<Vec<_>>());
+}
+
+#[test]
+fn owners_are_found_again_when_the_last_one_found_has_gone() {
+    for holders in [1, 300, 600, 2000] {
+        let (dispatcher, clients, mut tickets) = owned(holders, 2000);
+        let locks = dispatcher.locks();
+        let shown = owners_after_count(&dispatcher, || {
+            // The last of a window and some on both sides of it, wherever that may be.
+            for &client in clients.iter().take(holders.min(1700)).skip(400) {
+                assert!(locks.shared_release(client, b"foo"));
+            }
+            let waiting = |number: usize| number.saturating_sub(holders);
+            for ticket in tickets.drain(waiting(400)..waiting(1700)) {
+                assert_eq!(locks.give_up(ticket), None);
+            }
+        });
+        // The first window was looked up before.
+        let rest = (0..512).chain(1700..2000);
+        let expect = owned_lines(rest, holders).into_iter().chain(gone(1188));
+        assert_eq!(shown, expect.collect::<Vec<_>>(), "{holders} holders");
+    }
+}
+
+#[test]
+fn all_owners_may_go_while_they_are_listed() {
+    let (dispatcher, clients, tickets) = owned(1000, 2000);
+    let locks = dispatcher.locks();
+    let shown = owners_after_count(&dispatcher, || {
+        for ticket in tickets {
+            assert_eq!(locks.give_up(ticket), None);
+        }
+        for &client in &clients {
+            assert!(dispatcher.disconnect(&mut Departure::new(client), usize::MAX));
+        }
+    });
+    let expect = owned_lines(0..512, 1000).into_iter().chain(gone(1488));
+    assert_eq!(shown, expect.collect::<Vec<_>>());
+}
+
+#[test]
+fn name_that_changes_while_who_lists_it_is_left_out() {
+    let (dispatcher, clients) = dispatcher();
+    let registry = dispatcher.registry();
+    // Whenever that happens: before the connection is found, or between then and when it is shown.
+    for when in 1.. {
+        for &client in &clients {
+            registry.rename(client, Some(b"me"));
+        }
+        let mut steps = 0;
+        let shown = listed(&dispatcher, Cursor::who(Some(b"me")), || {
+            steps += 1;
+            if steps == when {
+                registry.rename(clients[2], Some(b"you"));
+            }
+        });
+        if steps < when {
+            assert!(when > 2, "it was all done in one step");
+            break;
+        }
+        assert_eq!(shown, "a:2: me\\nc:1: me\\n", "after {when} steps");
+    }
 }
 
 /// A listing, of which no step may bring more than a chunk and a line of this length.
@@ -590,23 +736,37 @@ fn a_step_brings_a_bounded_piece_of_long_owners() {
     assert_eq!(owner_lines(&shown, "foo").len(), 200);
 }
 
+/// The most work of a step, of a listing to its end.
+fn most_work(dispatcher: &Dispatcher, mut cursor: Cursor, mut between: impl FnMut(usize)) -> u32 {
+    let (mut most, mut out, mut steps) = (0, Vec::new(), 0);
+    loop {
+        let step = cursor.step(dispatcher, &mut out);
+        most = most.max(step.work);
+        if step.done {
+            return most;
+        }
+        steps += 1;
+        between(steps);
+    }
+}
+
 #[test]
 fn all_who_are_found_at_once_are_reckoned() {
-    let dispatcher = Dispatcher::new(Policy::default());
-    for _ in 0..8000 {
-        let client = dispatcher.connect(&Peer::new("c:1"));
-        dispatcher.locks().shared_get(client, b"foo");
-    }
-    for mut cursor in [
-        Cursor::lines(LockKind::Shared, Some(b"foo")),
-        Cursor::owners(b"foo"),
-    ] {
-        let (mut most, mut done, mut out) = (0, false, Vec::new());
-        while !done {
-            let step = cursor.step(&dispatcher, &mut out);
-            most = most.max(step.work);
-            done = step.done;
+    let (dispatcher, clients, _) = owned(8001, 8001);
+    let lines = Cursor::lines(LockKind::Shared, Some(b"foo"));
+    let most = most_work(&dispatcher, lines, |_| ());
+    assert!((1000..1100).contains(&most), "{most}");
+
+    // Of owners only a window is found…
+    let most = most_work(&dispatcher, Cursor::owners(b"foo"), |_| ());
+    assert!((64..200).contains(&most), "{most}");
+    // …unless its end has gone: then the next one has to be looked for.
+    let most = most_work(&dispatcher, Cursor::owners(b"foo"), |steps| {
+        if steps == 200 {
+            for &client in &clients[5500..6500] {
+                assert!(dispatcher.locks().shared_release(client, b"foo"));
+            }
         }
-        assert!((1000..1100).contains(&most), "{most}");
-    }
+    });
+    assert!((600..1100).contains(&most), "{most}");
 }

@@ -182,14 +182,21 @@ impl Shared {
         Some(self.holders[holder].stamp)
     }
 
-    /// Who holds a lock, and since when, in the order in which they came.
+    /// Who holds a lock, and since when, in the order in which they came: all, or those behind `after`, if that one
+    /// still holds it.
     pub(super) fn holdings(
         &self,
         hash: u64,
         name: &[u8],
+        after: Option<(ClientId, Stamp)>,
     ) -> impl Iterator<Item = (ClientId, Stamp)> {
         let lock = self.find(hash, name);
-        let mut next = lock.map_or(NONE, |lock| self.locks[lock].first);
+        let behind = lock.zip(after).and_then(|(lock, (client, stamp))| {
+            let holder = &self.holders[self.find_holder(lock, client)?];
+            (holder.stamp == stamp).then_some(holder.next)
+        });
+        let first = || lock.map_or(NONE, |lock| self.locks[lock].first);
+        let mut next = behind.unwrap_or_else(first);
         std::iter::from_fn(move || {
             let holder = (next != NONE).then(|| &self.holders[next])?;
             next = holder.next;

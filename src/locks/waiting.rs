@@ -355,13 +355,17 @@ impl Waiting {
         self.waiters.is_empty() && self.due.is_empty()
     }
 
-    /// Those who wait to hold a lock, in the order in which they came.
-    pub(super) fn list(&self, key: Key<'_>) -> impl Iterator<Item = Owner> {
+    /// Those who wait to hold a lock, in the order in which they came: all, or those behind `after`, if that one
+    /// still waits.
+    pub(super) fn list(&self, key: Key<'_>, after: Option<&Owner>) -> impl Iterator<Item = Owner> {
         let line = self
             .find(key)
             .map_or(List::default(), |queue| self.queues[queue].line);
         let kind = key.kind;
-        let mut next = line.first;
+        let mut next = match after {
+            Some(owner) if self.still_waits(key, owner) => self.waiters[owner.waiter].next,
+            _ => line.first,
+        };
         std::iter::from_fn(move || {
             let waiter = (next != NONE).then(|| &self.waiters[next])?;
             let owner = Owner {

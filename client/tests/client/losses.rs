@@ -251,7 +251,7 @@ async fn a_server_may_be_none_of_ours() {
 }
 
 /// Answers each line by what `answer` makes of it.
-async fn answering(
+pub(crate) async fn answering(
     answer: impl Fn(&str) -> String + Clone + Send + 'static,
 ) -> (tempfile::TempDir, String) {
     served_by(move |stream| {

@@ -3,6 +3,7 @@
 use glockd::Policy;
 use glockd_client::{Client, Error, Features, HeldLock, LockKind};
 
+use crate::losses::answering;
 use crate::servers::{connect, serve, serve_with};
 
 fn held(name: &str, holder: &str) -> HeldLock {
@@ -88,6 +89,19 @@ async fn answers_find_who_asked() {
         drop(guards);
     }
     assert_eq!(served.surplus(), 0);
+}
+
+#[tokio::test]
+async fn owners_that_went_while_they_were_listed_are_left_out() {
+    let (_dir, url) = answering(|line| match line {
+        "hello" => "1 hello: wait limit fence list own ping\n".to_owned(),
+        "own x" => "3 Lock Owners: x\nx unix:1 5 7 me\nxw unix:3 4 0 -\n- - 0 0 -\n".to_owned(),
+        other => format!("0 Bad Argument: {other}\n"),
+    })
+    .await;
+    let owners = connect(&url).await.owners("x").await.unwrap();
+    let addresses: Vec<&[u8]> = owners.iter().map(|owner| &owner.address[..]).collect();
+    assert_eq!(addresses, [b"unix:1", b"unix:3"]);
 }
 
 #[tokio::test]

@@ -311,7 +311,7 @@ fn is_as_new(table: &LockTable, client: ClientId, room: usize) {
 impl LockTable {
     fn owners_of(&self, name: &[u8], kind: LockKind) -> Vec<(ClientId, bool)> {
         let mut owners = Vec::new();
-        self.owners(name, |owner| {
+        self.owners(name, usize::MAX, |owner| {
             if owner.kind == kind {
                 owners.push((owner.client, owner.waits));
             }
