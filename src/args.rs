@@ -149,8 +149,8 @@ struct Args {
     #[argh(option, arg_name = "duration")]
     handshake_timeout: Vec<Typed<Nanoseconds>>,
 
-    /// allow d, sd, dump, who, ld, lsd, lwho and own, which show what others hold; to forbid: -dump=false
-    /// (default true)
+    /// allow d, sd, dump, who, ld, lsd, ldl, lsdl, lwho and own, which show what others hold; to forbid:
+    /// -dump=false (default true)
     #[argh(option, arg_name = "bool")]
     dump: Vec<bool>,
 

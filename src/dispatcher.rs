@@ -304,6 +304,16 @@ impl Dispatcher {
             Command::CountedSharedList(name) => {
                 return list(Cursor::counted_lines(LockKind::Shared, name.as_deref()));
             }
+            Command::ListWithLengths(name) => {
+                let kind = LockKind::Exclusive;
+                return list(Cursor::lines_with_lengths(kind, name.as_deref()));
+            }
+            Command::SharedListWithLengths(name) => {
+                return list(Cursor::lines_with_lengths(
+                    LockKind::Shared,
+                    name.as_deref(),
+                ));
+            }
             Command::CountedWho(name) => return list(Cursor::counted_who(name.as_deref())),
             Command::CountedStatistics => Reply::CountedStatistics(self.statistics()),
         })

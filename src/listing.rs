@@ -1,5 +1,5 @@
-//! Listings (`d`, `sd`, `dump`, `who`, the counted `ld`, `lsd`, `lwho`, and `own`): a [`Cursor`] makes one in
-//! steps of some microseconds, so that nobody waits long for a shard or a turn.
+//! Listings (`d`, `sd`, `dump`, `who`, the counted `ld`, `lsd`, `ldl`, `lsdl`, `lwho`, and `own`): a [`Cursor`]
+//! makes one in steps of some microseconds, so that nobody waits long for a shard or a turn.
 
 mod owners;
 mod sorted;
@@ -69,13 +69,14 @@ impl Cursor {
 
     /// The listing of `ld` or `lsd`: the lines of [`lines`](Cursor::lines), counted.
     pub fn counted_lines(kind: LockKind, name: Option<&[u8]>) -> Cursor {
-        let listing = match kind {
-            LockKind::Exclusive => Listing::Locks,
-            LockKind::Shared => Listing::SharedLocks,
-        };
-        Cursor(Kind::Sorted(
-            Sorted::lines(kind, name).in_blocks(listing, name),
-        ))
+        let lines = Sorted::lines(kind, name);
+        Cursor(Kind::Sorted(lines.in_blocks(locks(kind), name)))
+    }
+
+    /// The listing of `ldl` or `lsdl`: the same, each line with the length of the name.
+    pub fn lines_with_lengths(kind: LockKind, name: Option<&[u8]>) -> Cursor {
+        let lines = Sorted::lines_with_lengths(kind, name);
+        Cursor(Kind::Sorted(lines.in_blocks(locks(kind), name)))
     }
 
     /// The listing of `lwho`: the lines of [`who`](Cursor::who), counted.
@@ -98,6 +99,14 @@ impl Cursor {
             Kind::Sorted(sorted) => sorted.step(dispatcher, out),
             Kind::Owners(owners) => owners.step(dispatcher, out),
         }
+    }
+}
+
+/// What lists the locks of a kind.
+fn locks(kind: LockKind) -> Listing {
+    match kind {
+        LockKind::Exclusive => Listing::Locks,
+        LockKind::Shared => Listing::SharedLocks,
     }
 }
 

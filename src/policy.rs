@@ -36,7 +36,8 @@ enum Needs {
 /// -registry is not true". What is not documented there obeys as what it is like.
 fn needs(verb: Verb) -> Needs {
     match verb {
-        Verb::D | Verb::Dump | Verb::Ld | Verb::Lsd | Verb::Own | Verb::Sd => Needs::Dump,
+        Verb::D | Verb::Dump | Verb::Sd => Needs::Dump,
+        Verb::Ld | Verb::Ldl | Verb::Lsd | Verb::Lsdl | Verb::Own => Needs::Dump,
         Verb::Iam => Needs::Registry,
         Verb::Lwho | Verb::Who => Needs::Both,
         Verb::G | Verb::I | Verb::R | Verb::Sg | Verb::Si | Verb::Sr => Needs::Nothing,
@@ -146,14 +147,22 @@ mod tests {
 
     #[test]
     fn flags_refuse_commands() {
-        use Verb::{D, Dump, Iam, Ld, Lsd, Lwho, Own, Sd, Who};
+        use Verb::{D, Dump, Iam, Ld, Ldl, Lsd, Lsdl, Lwho, Own, Sd, Who};
         let check = |dump, registry, expect: &[Verb]| {
             check(Policy::new(dump, registry), Permission::Disabled, expect);
         };
         check(true, true, &[]);
         check(true, false, &[Iam, Lwho, Who]);
-        check(false, true, &[D, Dump, Ld, Lsd, Lwho, Own, Sd, Who]);
-        check(false, false, &[D, Dump, Iam, Ld, Lsd, Lwho, Own, Sd, Who]);
+        check(
+            false,
+            true,
+            &[D, Dump, Ld, Ldl, Lsd, Lsdl, Lwho, Own, Sd, Who],
+        );
+        check(
+            false,
+            false,
+            &[D, Dump, Iam, Ld, Ldl, Lsd, Lsdl, Lwho, Own, Sd, Who],
+        );
         assert_eq!(Policy::default(), Policy::new(true, true));
     }
 

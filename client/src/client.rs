@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glockd_protocol::listing::{self, Listing};
-use glockd_protocol::{Command, LockKind, Reply, Verb, fold};
+use glockd_protocol::{Command, LockKind, Reply, Verb, fold, name_and_holder};
 
 use crate::connection::line;
 use crate::pool::{Lease, Options, Pool, Use};
@@ -180,34 +180,53 @@ impl Client {
 
     /// The locks that are held, by name, or all of one name. A shared lock is listed once for each holder.
     ///
+    /// A server without [`Features::lengths`] does not say where a name ends. If `: ` is in the name of a lock or of its
+    /// holder, this may then take a part of one for a part of the other, unless it asks for the locks of one name.
+    ///
     /// # Errors
     ///
     /// [`Error::Disabled`] under `-dump=false`; else as [`is_locked`](Client::is_locked).
     pub async fn locks(&self, kind: LockKind, name: Option<&[u8]>) -> Result<Vec<HeldLock>, Error> {
         let name = name.map(check).transpose()?;
         let filter = || name.as_deref().map(Into::into);
-        let (counted, plain, listing) = match kind {
+        let (with_lengths, counted, plain, listing) = match kind {
             LockKind::Exclusive => (
+                Command::ListWithLengths(filter()),
                 Command::CountedList(filter()),
                 Command::List(filter()),
                 Listing::Locks,
             ),
             LockKind::Shared => (
+                Command::SharedListWithLengths(filter()),
                 Command::CountedSharedList(filter()),
                 Command::SharedList(filter()),
                 Listing::SharedLocks,
             ),
         };
-        let lines = self.list(&counted, &plain, listing).await?;
+        let lease = self.lease(&with_lengths).await?;
+        let connection = &lease.connection;
+        let says_lengths = connection.features.lengths;
+        let lines = match connection.features {
+            Features { lengths: true, .. } => {
+                connection.counted(&with_lengths, Some(listing)).await?
+            }
+            Features { list: true, .. } => connection.counted(&counted, Some(listing)).await?,
+            _ => connection.listed(&plain).await?,
+        };
         let read = |line: Vec<u8>| {
-            // Both may have a colon in them. Names of locks do rather.
-            let at = match &name {
-                Some(name) if !name.is_empty() => Some(name.len()),
-                _ => line.windows(2).rposition(|two| two == b": "),
+            let parts = match &name {
+                _ if says_lengths => {
+                    let parts = name_and_holder(&line);
+                    parts.map(|(name, holder)| (name.to_vec(), holder.to_vec()))
+                }
+                Some(name) if !name.is_empty() => parts(&line, name.len()),
+                // Both may have a colon in them. Names of locks do rather.
+                _ => {
+                    let at = line.windows(2).rposition(|two| two == b": ");
+                    at.and_then(|at| parts(&line, at))
+                }
             };
-            let (name, holder) = at
-                .and_then(|at| parts(&line, at))
-                .ok_or(Lost::Unexpected(line.clone()))?;
+            let (name, holder) = parts.ok_or(Lost::Unexpected(line))?;
             Ok(HeldLock { name, holder })
         };
         lines.into_iter().map(read).collect()
@@ -344,8 +363,7 @@ impl fmt::Debug for Client {
 /// A lock that somebody holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldLock {
-    /// Its name. If this or the next holds `: `, who cuts a line of a whole listing in two cannot tell where: then
-    /// it is the last such place. Ask for one name to be sure.
+    /// Its name. Of a server without [`Features::lengths`] see [`Client::locks`].
     pub name: Vec<u8>,
     /// The name that its holder registered, or else where it comes from.
     pub holder: Vec<u8>,

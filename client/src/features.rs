@@ -21,6 +21,8 @@ pub struct Features {
     pub own: bool,
     /// It says that it is there.
     pub ping: bool,
+    /// It says how long the names of listed locks are. Without, a lock's name is not always told from its holder's.
+    pub lengths: bool,
     /// Shortest time after which it gives up a client over TCP or WebSocket that it hears nothing of, and frees its
     /// locks. `None` if it does not say, or never does.
     pub peer_timeout: Option<Duration>,
@@ -38,6 +40,7 @@ impl Features {
                 b"list" => found.list = true,
                 b"own" => found.own = true,
                 b"ping" => found.ping = true,
+                b"lengths" => found.lengths = true,
                 _ => {
                     if let Some(ms) = word.strip_prefix(b"timeout=") {
                         found.peer_timeout = milliseconds(ms);

@@ -51,8 +51,8 @@ const VERBS: [Verb; 46] = {
     use Verb::*;
     [
         G, G, G, Sg, Sg, Sg, R, R, R, Sr, Sr, Sr, Iam, Iam, I, Si, D, Sd, Dump, Me, Who, Q, Gw, Gw,
-        Gw, Gw, Sgw, Sgw, Sgw, Sgw, Sgl, Iw, Iw, Siw, Siw, F, F, Sf, Sf, Own, Ld, Lsd, Lwho, Lq,
-        Cancel, Ping,
+        Gw, Gw, Sgw, Sgw, Sgw, Sgw, Sgl, Iw, Iw, Siw, Siw, F, Ldl, Sf, Lsdl, Own, Ld, Lsd, Lwho,
+        Lq, Cancel, Ping,
     ]
 };
 
@@ -326,7 +326,17 @@ impl Server {
     fn look(&mut self) {
         self.come(ADDRESSES[0]);
         let last = u8::try_from(self.here.len() - 1).unwrap_or(u8::MAX);
-        for line in ["d", "sd", "dump", "dump shared", "who", "q", "lsd"] {
+        for line in [
+            "d",
+            "sd",
+            "dump",
+            "dump shared",
+            "who",
+            "q",
+            "lsd",
+            "ldl",
+            "lsdl",
+        ] {
             self.send(last, line.as_bytes());
         }
     }

@@ -86,6 +86,10 @@ pub enum Command<'a> {
     CountedList(Option<Cow<'a, [u8]>>),
     /// `lsd`, `lsd NAME`: as `sd`, counted.
     CountedSharedList(Option<Cow<'a, [u8]>>),
+    /// `ldl`, `ldl NAME`: as `ld`, with the length of each name.
+    ListWithLengths(Option<Cow<'a, [u8]>>),
+    /// `lsdl`, `lsdl NAME`: as `lsd`, with the length of each name.
+    SharedListWithLengths(Option<Cow<'a, [u8]>>),
     /// `lwho`, `lwho NAME`: as `who`, counted.
     CountedWho(Option<Cow<'a, [u8]>>),
     /// `lq`: as `q`, counted.
@@ -131,6 +135,8 @@ impl Command<'_> {
             Command::Owners(_) => Verb::Own,
             Command::CountedList(_) => Verb::Ld,
             Command::CountedSharedList(_) => Verb::Lsd,
+            Command::ListWithLengths(_) => Verb::Ldl,
+            Command::SharedListWithLengths(_) => Verb::Lsdl,
             Command::CountedWho(_) => Verb::Lwho,
             Command::CountedStatistics => Verb::Lq,
         }
@@ -166,6 +172,8 @@ impl Command<'_> {
             | Command::Who(name)
             | Command::CountedList(name)
             | Command::CountedSharedList(name)
+            | Command::ListWithLengths(name)
+            | Command::SharedListWithLengths(name)
             | Command::CountedWho(name) => {
                 if let Some(name) = name {
                     operand(name);
@@ -240,8 +248,10 @@ verbs! {
     Iam b"iam"
     Iw b"iw"
     Ld b"ld"
+    Ldl b"ldl"
     Lq b"lq"
     Lsd b"lsd"
+    Lsdl b"lsdl"
     Lwho b"lwho"
     Me b"me"
     Own b"own"

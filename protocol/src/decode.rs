@@ -144,6 +144,13 @@ impl Listing {
     }
 }
 
+/// Reads a line of `ldl` or `lsdl`: the lock's name and its holder. `None` if it is none.
+pub fn name_and_holder(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = numbered(line)?;
+    let (name, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    Some((name, rest.strip_prefix(b": ")?))
+}
+
 impl<'a> Owner<'a> {
     /// How many lines this header of `own` says that follow it. `None` if it is none.
     pub fn decode_count(line: &[u8]) -> Option<usize> {
@@ -325,11 +332,19 @@ mod tests {
         }
 
         #[test]
+        fn a_line_with_a_length_is_decoded(name in name(), holder in name()) {
+            let mut line = Vec::new();
+            listing::line_with_length(&mut line, &name, &holder);
+            assert_eq!(name_and_holder(&line[..line.len() - 1]), Some((&name[..], &holder[..])));
+        }
+
+        #[test]
         fn anything_at_all_does_no_harm(line in vec(any::<u8>(), 0..40)) {
             for verb in Verb::ALL {
                 let _ = Reply::decode(verb, &line);
             }
             let _ = (Owner::decode(&line), Owner::decode_count(&line), features(&line).is_some());
+            let _ = name_and_holder(&line);
         }
 
         #[test]
@@ -371,6 +386,24 @@ mod tests {
     }
 
     #[test]
+    fn line_whose_length_is_wrong_is_none() {
+        for line in [
+            "",
+            "4",
+            "prod: alice",
+            "4: prod: alice",
+            "3 prod: alice",
+            "5 prod: alice",
+            "99 prod: alice",
+            "-4 prod: alice",
+            "18446744073709551616 prod: alice",
+            "4 prod:alice",
+        ] {
+            assert_eq!(name_and_holder(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
     fn owner_that_has_gone_is_told_from_one_that_is_there() {
         let mut line = Vec::new();
         listing::owner_gone(&mut line);
@@ -385,7 +418,16 @@ mod tests {
         let mut line = Vec::new();
         Reply::Hello { peer_timeout: None }.encode(&mut line);
         let words: Vec<&[u8]> = features(&line).into_iter().flatten().collect();
-        let expect = ["wait", "limit", "fence", "list", "own", "ping", "timeout=0"];
+        let expect = [
+            "wait",
+            "limit",
+            "fence",
+            "list",
+            "own",
+            "ping",
+            "lengths",
+            "timeout=0",
+        ];
         assert_eq!(words, expect.map(str::as_bytes));
         assert!(features(b"0 disabled").is_none());
     }

@@ -50,7 +50,7 @@ mod reply;
 mod white;
 
 pub use command::{Command, LockKind, Verb};
-pub use decode::features;
+pub use decode::{features, name_and_holder};
 pub use parse::{ParseError, parse};
 pub use reply::{Counter, Refusal, Reply};
 pub use white::fold;

@@ -12,12 +12,20 @@ pub fn line(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
+/// Appends one line of `ldl` or `lsdl`: the length of the lock's name in bytes, the name and its holder. Either may have
+/// a `: ` in it, so in [`line`] a reader cannot tell where the name ends.
+pub fn line_with_length(out: &mut Vec<u8>, name: &[u8], holder: &[u8]) {
+    number(out, name.len() as u64);
+    out.push(b' ');
+    line(out, name, holder);
+}
+
 /// What a counted listing lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// `ld`: exclusive locks.
+    /// `ld`, `ldl`: exclusive locks.
     Locks,
-    /// `lsd`: shared locks.
+    /// `lsd`, `lsdl`: shared locks.
     SharedLocks,
     /// `lwho`: registered names.
     Clients,
@@ -167,6 +175,17 @@ mod tests {
         line(&mut out, b"a b", b"unix:1");
         line(&mut out, b"", b"me");
         assert_eq!(out, b"a b: unix:1\n: me\n");
+    }
+
+    #[test]
+    fn lines_with_lengths() {
+        let mut out = Vec::new();
+        line_with_length(&mut out, b"prod", b"deploy: alice");
+        line_with_length(&mut out, b"prod: deploy", b"alice");
+        line_with_length(&mut out, b"", b"me");
+        line_with_length(&mut out, "gr\u{fc}n".as_bytes(), b"me");
+        let expect = "4 prod: deploy: alice\n12 prod: deploy: alice\n0 : me\n5 gr\u{fc}n: me\n";
+        assert_eq!(str::from_utf8(&out), Ok(expect));
     }
 
     #[test]

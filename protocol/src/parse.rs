@@ -119,6 +119,8 @@ fn other<'a>(
         Verb::Own => Command::Owners(name),
         Verb::Ld => Command::CountedList(filter(name)),
         Verb::Lsd => Command::CountedSharedList(filter(name)),
+        Verb::Ldl => Command::ListWithLengths(filter(name)),
+        Verb::Lsdl => Command::SharedListWithLengths(filter(name)),
         Verb::Lwho => Command::CountedWho(filter(name)),
         Verb::Lq => Command::CountedStatistics,
         Verb::Gw | Verb::Iw | Verb::Sgl | Verb::Sgw | Verb::Siw => return numbered(verb, octets),

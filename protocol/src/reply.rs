@@ -240,7 +240,7 @@ impl<'a> Reply<'a> {
                 listing::header(out, 0, Listing::Statistics, b"");
             }
             Reply::Hello { peer_timeout } => {
-                out.extend_from_slice(b"1 hello: wait limit fence list own ping timeout=");
+                out.extend_from_slice(b"1 hello: wait limit fence list own ping lengths timeout=");
                 let ms = peer_timeout.unwrap_or_default().as_millis();
                 number(out, u64::try_from(ms).unwrap_or(u64::MAX));
                 out.push(b'\n');
@@ -460,11 +460,11 @@ mod tests {
         let hello = |peer_timeout| Reply::Hello { peer_timeout };
         check(
             hello(Some(Duration::from_millis(30_500))),
-            "1 hello: wait limit fence list own ping timeout=30500\n",
+            "1 hello: wait limit fence list own ping lengths timeout=30500\n",
         );
         check(
             hello(None),
-            "1 hello: wait limit fence list own ping timeout=0\n",
+            "1 hello: wait limit fence list own ping lengths timeout=0\n",
         );
         check(Reply::Pong(b""), "1 pong: \n");
         check(Reply::Pong(b"a b"), "1 pong: a b\n");

@@ -44,10 +44,13 @@ struct Blocks {
     argument: ByteView,
 }
 
+/// Appends a line about a lock's name and its holder.
+type WriteLine = fn(&mut Vec<u8>, &[u8], &[u8]);
+
 #[derive(Debug)]
 enum List {
-    /// `d`, `sd`.
-    Lines(LockKind),
+    /// `d`, `sd`; `ldl`, `lsdl`.
+    Lines(LockKind, WriteLine),
     /// `dump`, `dump shared`.
     Map(LockKind, listing::Map),
     /// `who`, `who NAME`.
@@ -94,8 +97,16 @@ struct Holders {
 
 impl Sorted {
     pub(super) fn lines(kind: LockKind, name: Option<&[u8]>) -> Sorted {
+        Sorted::lines_by(listing::line, kind, name)
+    }
+
+    pub(super) fn lines_with_lengths(kind: LockKind, name: Option<&[u8]>) -> Sorted {
+        Sorted::lines_by(listing::line_with_length, kind, name)
+    }
+
+    fn lines_by(write: WriteLine, kind: LockKind, name: Option<&[u8]>) -> Sorted {
         Sorted {
-            list: List::Lines(kind),
+            list: List::Lines(kind, write),
             blocks: None,
             phase: Phase::Start(name.map(ByteView::from)),
         }
@@ -165,7 +176,7 @@ impl Sorted {
 
     fn gather_after(&self, dispatcher: &Dispatcher, after: Option<Key>) -> Phase {
         let (entries, place) = match &self.list {
-            List::Lines(kind) | List::Map(kind, _) => (
+            List::Lines(kind, _) | List::Map(kind, _) => (
                 dispatcher.locks().count(*kind),
                 Place::Locks(locks::Place::default()),
             ),
@@ -183,7 +194,7 @@ impl Sorted {
         };
         let mut visited = 0;
         let next = match (&self.list, *place) {
-            (List::Lines(kind) | List::Map(kind, _), Place::Locks(from)) => dispatcher
+            (List::Lines(kind, _) | List::Map(kind, _), Place::Locks(from)) => dispatcher
                 .locks()
                 .scan(*kind, from, SCAN, |name| {
                     visited += 1;
@@ -323,11 +334,9 @@ fn show_lock(
 ) -> Option<Holders> {
     let (locks, registry) = (dispatcher.locks(), dispatcher.registry());
     match list {
-        List::Lines(LockKind::Exclusive) => {
+        List::Lines(LockKind::Exclusive, write) => {
             locks.look_at_holder(&name, |client| {
-                registry.look(client, |client| {
-                    listing::line(out, &name, client.shown_as())
-                })
+                registry.look(client, |client| write(out, &name, client.shown_as()))
             });
             None
         }
@@ -337,7 +346,7 @@ fn show_lock(
             });
             None
         }
-        List::Lines(LockKind::Shared) | List::Map(LockKind::Shared, _) => Some(Holders {
+        List::Lines(LockKind::Shared, _) | List::Map(LockKind::Shared, _) => Some(Holders {
             clients: locks.list_holders(&name).into_iter(),
             name,
             open: false,
@@ -368,9 +377,9 @@ impl Holders {
                         self.open = true;
                         map.item(out, client.address());
                     }
-                    List::Lines(_) | List::Who(_) => {
-                        listing::line(out, &self.name, client.shown_as())
-                    }
+                    List::Lines(_, write) => write(out, &self.name, client.shown_as()),
+                    // It has no locks.
+                    List::Who(_) => {}
                 })
             });
         true

@@ -134,6 +134,16 @@ fn listings_are_sorted() {
     );
     check(
         &dispatcher,
+        Cursor::lines_with_lengths(LockKind::Exclusive, None),
+        "4 Lock List: \n0 : c:1\n3 a b: you\n3 bar: me\n3 foo: c:1\n0 Lock List: \n",
+    );
+    check(
+        &dispatcher,
+        Cursor::lines_with_lengths(LockKind::Shared, Some(b"foo")),
+        "3 Shared Lock List: foo\n3 foo: you\n3 foo: c:1\n3 foo: me\n0 Shared Lock List: foo\n",
+    );
+    check(
+        &dispatcher,
         Cursor::counted_who(None),
         "2 Client List: \na:2: me\nb:3: you\n0 Client List: \n",
     );

@@ -46,6 +46,10 @@ async fn none_is_known_where_they_are_forbidden() {
         A: own x
         A: ld
         A: lsd
+        A: ldl
+        A: lsdl
+        A: ldl x
+        A: lsdl x
         A: lwho
         A: lq
         A: d
@@ -508,5 +512,58 @@ async fn listings_obey_the_flags() {
     for (dump, registry) in [(false, true), (true, false), (false, false)] {
         let case = format!("listings_dump_{dump}_registry_{registry}");
         check(&case, Policy::new(dump, registry), LISTINGS).await;
+    }
+}
+
+/// Names and holders that make other listings ambiguous: here each says where it ends.
+const LENGTHS: &str = r"
+    A: ldl
+    A: lsdl
+    A: iam deploy: alice
+    A: g prod
+    B: iam alice
+    B: g prod: deploy
+    B: g
+    B: g 12 prod
+    B: g gr\xC3\xBCn \xFF
+    A: sg prod
+    B: sg prod
+    B: sg prod: deploy
+    A: ld
+    A: ldl
+    A: ldl  prod
+    A: ldl prod: deploy
+    A: ldl nothing
+    A: lsdl
+    A: lsdl prod
+    A: lsdl nothing
+    A: q
+    ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_say_how_long_names_are() {
+    check(
+        "listings_say_how_long_names_are",
+        Policy::default(),
+        LENGTHS,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_with_lengths_obey_the_flags() {
+    let script = r"
+        A: ldl
+        A: lsdl
+        A: iam a
+        A: g x
+        A: sg x
+        A: ldl
+        A: lsdl x
+        A: q
+        ";
+    for (dump, registry) in [(false, true), (true, false)] {
+        let case = format!("lengths_dump_{dump}_registry_{registry}");
+        check(&case, Policy::new(dump, registry), script).await;
     }
 }

@@ -15,7 +15,7 @@ use crate::process::{Daemon, PATIENCE, run};
 const FLAGS: &str = "-port 0 -ws 0 -unix {sock}";
 
 /// All of them, with arguments that are right, and wrong.
-const EXTENSIONS: [&str; 20] = [
+const EXTENSIONS: [&str; 22] = [
     "hello",
     "ping x",
     "gw 0 x",
@@ -34,6 +34,8 @@ const EXTENSIONS: [&str; 20] = [
     "own x",
     "ld",
     "lsd x",
+    "ldl",
+    "lsdl x",
     "lwho",
     "lq",
 ];

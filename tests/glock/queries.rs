@@ -82,6 +82,56 @@ fn owners_and_waiters() {
     assert!(waiter.line().starts_with("held: job"));
 }
 
+/// Nobody can make a lock look free, or held by somebody else, by the name that they choose for it or for themselves.
+#[test]
+fn names_cannot_be_taken_for_other_locks() {
+    let served = Served::new();
+    let name = "deploy: alice";
+    for shared in [false, true] {
+        let [verb, kind] = if shared {
+            ["sg", "shared"]
+        } else {
+            ["g", "exclusive"]
+        };
+        let flags: &[&str] = if shared { &["-s"] } else { &[] };
+        let glock = |last: &[&str]| {
+            let run = ["run", "--name", name, "prod"];
+            let arguments = [&run[..], flags, &["--", "glock"], last].concat();
+            serde_json::from_str::<Value>(&finish(served.glock(arguments)).printed()).unwrap()
+        };
+        let _other = served.asked(&format!("iam alice\n{verb} prod: deploy"));
+        served.await_answer("own prod: deploy", "1 Lock Owners: prod: deploy");
+        let expect = json!([
+            {"name": "prod", "holder": name},
+            {"name": "prod: deploy", "holder": "alice"},
+        ]);
+        assert_eq!(glock(&[&["ls", "--json"], flags].concat()), expect);
+        let expect = json!([{"name": "prod", "holder": name}]);
+        assert_eq!(glock(&[&["ls", "--json", "prod"], flags].concat()), expect);
+        let watched = glock(&["watch", "--json", "-c", "1"]);
+        let row = |lock: &Value| json!([lock["kind"], lock["name"], lock["holder"]]);
+        let rows: Vec<Value> = watched["locks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(row)
+            .collect();
+        let expect = [
+            json!([kind, "prod", name]),
+            json!([kind, "prod: deploy", "alice"]),
+        ];
+        assert_eq!(rows, expect);
+        let inspected = glock(&[&["inspect", "--json", "prod"], flags].concat());
+        assert_eq!(inspected, json!({"name": "prod", "holders": 1}));
+        let owned = glock(&["own", "--json", "prod"]);
+        assert_eq!(owned[0]["name"], name);
+        let who = glock(&["who", "--json", name]);
+        assert_eq!(who[0]["name"], name);
+        drop(_other);
+        served.await_answer("own prod: deploy", "0 Lock Owners: prod: deploy");
+    }
+}
+
 #[test]
 fn free_and_held() {
     let served = Served::new();
@@ -159,7 +209,7 @@ fn other_servers() {
 
     let served = Served::with(Policy::new(false, false));
     let finished = served.run("ls").exited(69);
-    assert_eq!(finished.stderr, "glock: the server does not allow `ld`\n");
+    assert_eq!(finished.stderr, "glock: the server does not allow `ldl`\n");
 }
 
 #[test]

@@ -161,7 +161,8 @@ impl Client {
             86 => Command::Cancel(number),
             87 => Command::Fence(Lock { shared, number }),
             88..90 => Command::Owners(number),
-            90..94 => Command::List { shared, counted },
+            90..93 => Command::List { shared, counted },
+            93 => Command::ListWithLengths { shared },
             94..96 => Command::Who {
                 of: Some(self.connection.number),
                 counted,

@@ -29,6 +29,10 @@ pub(crate) enum Command {
         shared: bool,
         counted: bool,
     },
+    /// Counted, and with the length of each name.
+    ListWithLengths {
+        shared: bool,
+    },
     Dump {
         shared: bool,
     },
@@ -83,6 +87,8 @@ impl Command {
                 (true, false) => Verb::Sd,
                 (true, true) => Verb::Lsd,
             },
+            Command::ListWithLengths { shared: false } => Verb::Ldl,
+            Command::ListWithLengths { shared: true } => Verb::Lsdl,
             Command::Dump { .. } => Verb::Dump,
             Command::Me => Verb::Me,
             Command::Iam(_) => Verb::Iam,
@@ -245,11 +251,13 @@ impl Command {
             Command::List {
                 shared: false,
                 counted: true,
-            } => "0 Lock List: ",
+            }
+            | Command::ListWithLengths { shared: false } => "0 Lock List: ",
             Command::List {
                 shared: true,
                 counted: true,
-            } => "0 Shared Lock List: ",
+            }
+            | Command::ListWithLengths { shared: true } => "0 Shared Lock List: ",
             Command::Who { counted: true, .. } => "0 Client List: ",
             Command::Statistics { counted: true } => "0 Stats List: ",
             _ => return None,
@@ -285,6 +293,14 @@ impl Command {
             assert_eq!(block.is_empty(), after.is_empty(), "{blocks:#?}");
             lines.extend_from_slice(block);
             rest = after;
+        }
+        if let Command::ListWithLengths { .. } = self {
+            for line in lines {
+                let (length, rest) = line.split_once(' ').unwrap();
+                let (name, _) = rest.split_at(length.parse().unwrap());
+                assert_eq!(rest.split_once(": ").unwrap().0, name, "{line}");
+                *line = rest.to_owned();
+            }
         }
     }
 }

@@ -292,7 +292,9 @@ impl Connection {
             _ => command.strip(lines),
         }
         match command {
-            Command::List { shared, .. } => self.check_listing(shared, lines),
+            Command::List { shared, .. } | Command::ListWithLengths { shared } => {
+                self.check_listing(shared, lines)
+            }
             Command::Statistics { .. } => self.check_statistics(lines),
             Command::Iam(_) => assert_eq!(*lines, ["1 ok"]),
             Command::Who { of, .. } if of == Some(self.number) => {

@@ -246,6 +246,8 @@ impl Witness {
             assert_eq!(sorted(listed.clone()), sorted(lines));
             let counted = true;
             assert_eq!(self.ask(Command::List { shared, counted }).await, listed);
+            let with_lengths = Command::ListWithLengths { shared };
+            assert_eq!(self.ask(with_lengths).await, listed);
             // The same, and if there are several holders of a lock, in the same order.
             let mut held_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
             for line in &listed {

@@ -1,7 +1,7 @@
 //! What is asked about others' locks, of servers that say where an answer ends and of those that do not.
 
 use glockd::Policy;
-use glockd_client::{Client, Error, Features, HeldLock, LockKind};
+use glockd_client::{Client, Error, Features, HeldLock, LockKind, Lost};
 
 use crate::losses::answering;
 use crate::servers::{connect, serve, serve_with};
@@ -34,9 +34,12 @@ async fn listings() {
             client.shared("a").acquire().await.unwrap(),
             client.shared("a").acquire().await.unwrap(),
         ];
-        // Nothing can be made of a name and a holder that both have a colon, unless the name is known.
+        // A server that does not say how long names are is asked about one of them, or misunderstood.
         let all = client.locks(exclusive, None).await.unwrap();
-        assert_eq!(all, [held("a: me", "too"), held("b: b: me", "too")]);
+        match client.features().lengths {
+            true => assert_eq!(all, [held("a", "me: too"), held("b: b", "me: too")]),
+            false => assert_eq!(all, [held("a: me", "too"), held("b: b: me", "too")]),
+        }
         let one = client.locks(exclusive, Some(b"b:  b")).await.unwrap();
         assert_eq!(one, [held("b: b", "me: too")]);
         let twice = client.locks(shared, Some(b"a")).await.unwrap();
@@ -91,6 +94,35 @@ async fn answers_find_who_asked() {
     assert_eq!(served.surplus(), 0);
 }
 
+/// As glockd did before it had `ldl`.
+#[tokio::test]
+async fn server_that_counts_lines_and_says_no_lengths_is_asked_for_counted_ones() {
+    let (_dir, url) = answering(|line| match line {
+        "hello" => "1 hello: wait limit fence list own ping\n".to_owned(),
+        "ld" => "1 Lock List: \nprod: deploy: alice\n0 Lock List: \n".to_owned(),
+        "lsd gpu: 1" => "1 Shared Lock List: \ngpu: 1: me: too\n0 Shared Lock List: \n".to_owned(),
+        other => format!("0 Bad Argument: {other}\n"),
+    })
+    .await;
+    let client = connect(&url).await;
+    let all = client.locks(LockKind::Exclusive, None).await.unwrap();
+    assert_eq!(all, [held("prod: deploy", "alice")]);
+    let one = client.locks(LockKind::Shared, Some(b"gpu: 1")).await;
+    assert_eq!(one.unwrap(), [held("gpu: 1", "me: too")]);
+}
+
+#[tokio::test]
+async fn line_that_is_shorter_than_it_says_is_no_answer() {
+    let (_dir, url) = answering(|line| match line {
+        "hello" => "1 hello: list lengths\n".to_owned(),
+        _ => "1 Lock List: \n12 prod: me\n0 Lock List: \n".to_owned(),
+    })
+    .await;
+    let client = connect(&url).await;
+    let error = client.locks(LockKind::Exclusive, None).await.unwrap_err();
+    assert!(matches!(error, Error::Lost(Lost::Unexpected(_))), "{error}");
+}
+
 #[tokio::test]
 async fn owners_that_went_while_they_were_listed_are_left_out() {
     let (_dir, url) = answering(|line| match line {
@@ -135,6 +167,7 @@ async fn features_are_known() {
                 && features.list
                 && features.own
                 && features.ping
+                && features.lengths
         );
     }
     for url in [served.plain(), served.original()] {

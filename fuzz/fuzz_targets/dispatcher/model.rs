@@ -203,7 +203,8 @@ impl Model {
         };
         let Flags { dump, registry, .. } = self.flags;
         let allowed = match verb {
-            Verb::D | Verb::Sd | Verb::Dump | Verb::Ld | Verb::Lsd | Verb::Own => dump,
+            Verb::D | Verb::Sd | Verb::Dump | Verb::Own => dump,
+            Verb::Ld | Verb::Lsd | Verb::Ldl | Verb::Lsdl => dump,
             Verb::Iam => registry,
             Verb::Who | Verb::Lwho => dump && registry,
             _ => true,
@@ -239,8 +240,8 @@ impl Model {
                 0 => reply("0 Shared Lock Not Locked", &name),
                 holders => reply(&format!("{holders} Shared Lock Is Locked"), &name),
             },
-            Command::List(name) => self.list(LockKind::Exclusive, name.as_deref()),
-            Command::SharedList(name) => self.list(LockKind::Shared, name.as_deref()),
+            Command::List(name) => self.list(LockKind::Exclusive, name.as_deref(), false),
+            Command::SharedList(name) => self.list(LockKind::Shared, name.as_deref(), false),
             Command::Dump(kind) => self.dump(kind),
             Command::Me => {
                 let client = &self.clients[client];
@@ -253,7 +254,7 @@ impl Model {
             }
             Command::Who(name) => self.who(name.as_deref()),
             Command::Statistics => self.statistics(),
-            Command::Hello => b"1 hello: wait limit fence list own ping timeout=0\n".into(),
+            Command::Hello => b"1 hello: wait limit fence list own ping lengths timeout=0\n".into(),
             Command::Ping(text) => reply("1 pong", &text),
             Command::GetWait { ms, name } => {
                 let got = self.get(client, &name).map(|()| 1);
@@ -307,12 +308,22 @@ impl Model {
             Command::CountedList(name) => counted(
                 "Lock",
                 name.as_deref(),
-                self.list(LockKind::Exclusive, name.as_deref()),
+                self.list(LockKind::Exclusive, name.as_deref(), false),
             ),
             Command::CountedSharedList(name) => counted(
                 "Shared Lock",
                 name.as_deref(),
-                self.list(LockKind::Shared, name.as_deref()),
+                self.list(LockKind::Shared, name.as_deref(), false),
+            ),
+            Command::ListWithLengths(name) => counted(
+                "Lock",
+                name.as_deref(),
+                self.list(LockKind::Exclusive, name.as_deref(), true),
+            ),
+            Command::SharedListWithLengths(name) => counted(
+                "Shared Lock",
+                name.as_deref(),
+                self.list(LockKind::Shared, name.as_deref(), true),
             ),
             Command::CountedWho(name) => {
                 counted("Client", name.as_deref(), self.who(name.as_deref()))
@@ -534,11 +545,14 @@ impl Model {
         }
     }
 
-    fn list(&self, kind: LockKind, filter: Option<&[u8]>) -> Vec<u8> {
+    fn list(&self, kind: LockKind, filter: Option<&[u8]>, with_lengths: bool) -> Vec<u8> {
         let mut lines = Vec::new();
         for (name, holders) in self.holders(kind) {
             if filter.is_none_or(|filter| filter == name) {
                 for holder in holders {
+                    if with_lengths {
+                        lines.extend(format!("{} ", name.len()).into_bytes());
+                    }
                     lines.extend([name, b": ", holder.shown_as(), b"\n"].concat());
                 }
             }

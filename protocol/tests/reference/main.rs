@@ -35,6 +35,8 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         b"own",
         b"ld",
         b"lsd",
+        b"ldl",
+        b"lsdl",
         b"lwho",
         b"lq",
         b"0",

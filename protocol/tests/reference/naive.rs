@@ -142,6 +142,8 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Command<'static>, ParseError> {
         Ok("own") => Command::Owners(name.into()),
         Ok("ld") => Command::CountedList(filter),
         Ok("lsd") => Command::CountedSharedList(filter),
+        Ok("ldl") => Command::ListWithLengths(filter),
+        Ok("lsdl") => Command::SharedListWithLengths(filter),
         Ok("lwho") => Command::CountedWho(filter),
         Ok("lq") => Command::CountedStatistics,
         _ => return Err(ParseError::UnknownCommand),
