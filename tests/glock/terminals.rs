@@ -347,3 +347,33 @@ fn watch_makes_way_for_the_shell() {
     shell.read_to("\x1b[?25h\x1b[?1049l");
     shell.read_to("code 0");
 }
+
+#[test]
+fn where_there_is_nothing_to_list_a_terminal_is_told_so() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    for (command, shown) in [
+        ("ls", "no exclusive lock is held"),
+        ("ls -s", "no shared lock is held"),
+        ("ls job", "no exclusive lock of this name is held"),
+        ("ls -s job", "no shared lock of this name is held"),
+        (
+            "own job",
+            "nobody holds a lock of this name or waits for one",
+        ),
+        ("who", "no client has registered a name"),
+        ("who me", "no client has registered this name"),
+    ] {
+        shell.input(format!("glock {command}; echo code $?.\n").as_bytes());
+        shell.read_to(shown);
+        shell.read_to("code 0.");
+        // Programs are told as ever, there too.
+        shell.input(
+            format!("glock {command} --json; glock {command} | cat; echo done.\n").as_bytes(),
+        );
+        let printed = shell.read_to("done.");
+        assert_eq!(printed.trim(), "[]\r\ndone.", "{command}");
+    }
+}

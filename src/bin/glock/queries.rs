@@ -1,5 +1,6 @@
 //! What is asked about others' locks.
 
+use std::io::{IsTerminal, stdout};
 use std::iter::zip;
 use std::time::Duration;
 
@@ -41,11 +42,18 @@ pub(crate) async fn ls(client: &Client, args: &Ls) -> Result<u8, Failure> {
     let parts = locks
         .iter()
         .map(|lock| [lock.name.as_slice(), lock.holder.as_slice()]);
+    let none = match (args.shared, &args.name) {
+        (false, None) => "no exclusive lock is held",
+        (true, None) => "no shared lock is held",
+        (false, Some(_)) => "no exclusive lock of this name is held",
+        (true, Some(_)) => "no shared lock of this name is held",
+    };
     list(
         args.output.json,
         ["name", "holder"],
         ["LOCK", "HOLDER"],
         parts,
+        none,
     )
 }
 
@@ -54,11 +62,16 @@ pub(crate) async fn who(client: &Client, args: &Who) -> Result<u8, Failure> {
     let parts = clients
         .iter()
         .map(|client| [client.address.as_slice(), client.name.as_slice()]);
+    let none = match &args.name {
+        None => "no client has registered a name",
+        Some(_) => "no client has registered this name",
+    };
     list(
         args.output.json,
         ["address", "name"],
         ["ADDRESS", "NAME"],
         parts,
+        none,
     )
 }
 
@@ -68,6 +81,7 @@ fn list<'a, const N: usize>(
     keys: [&str; N],
     heads: [&str; N],
     rows: impl Iterator<Item = [&'a [u8]; N]>,
+    none: &str,
 ) -> Result<u8, Failure> {
     if json {
         let object = |row: [&[u8]; N]| {
@@ -77,16 +91,24 @@ fn list<'a, const N: usize>(
         };
         print(&Value::Array(rows.map(object).collect()).to_string())?;
     } else {
-        print_some(&table(heads, rows.map(|row| row.map(text)).collect()))?;
+        print_table(heads, rows.map(|row| row.map(text)).collect(), none)?;
     }
     Ok(0)
 }
 
-fn print_some(text: &str) -> Result<(), Failure> {
-    match text.is_empty() {
-        true => Ok(()),
-        false => Ok(print(text)?),
+/// Prints a table. If it has no rows, prints `none` on a terminal, where people would take silence for a failure, and
+/// nothing where programs read lines.
+fn print_table<const N: usize>(
+    heads: [&str; N],
+    rows: Vec<[String; N]>,
+    none: &str,
+) -> Result<(), Failure> {
+    match rows.is_empty() {
+        false => print(&table(heads, rows))?,
+        true if stdout().is_terminal() => print(none)?,
+        true => {}
     }
+    Ok(())
 }
 
 pub(crate) async fn own(client: &Client, args: &Own) -> Result<u8, Failure> {
@@ -108,7 +130,8 @@ pub(crate) async fn own(client: &Client, args: &Own) -> Result<u8, Failure> {
         ]
     };
     let heads = ["KIND", "", "FOR", "ADDRESS", "FENCE", "NAME"];
-    print_some(&table(heads, owners.iter().map(row).collect()))?;
+    let none = "nobody holds a lock of this name or waits for one";
+    print_table(heads, owners.iter().map(row).collect(), none)?;
     Ok(0)
 }
 
@@ -133,10 +156,8 @@ pub(crate) async fn stats(client: &Client, args: &Stats) -> Result<u8, Failure> 
         print(&Value::Object(object).to_string())?;
     } else {
         let row = |(key, value): (String, u64)| [text(key.as_bytes()), value.to_string()];
-        print_some(&table(
-            ["COUNTER", "VALUE"],
-            counters.into_iter().map(row).collect(),
-        ))?;
+        let rows = counters.into_iter().map(row).collect();
+        print_table(["COUNTER", "VALUE"], rows, "there are no counters")?;
     }
     Ok(0)
 }
