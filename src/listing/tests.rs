@@ -651,6 +651,43 @@ fn owners_are_found_again_when_the_last_one_found_has_gone() {
 }
 
 #[test]
+fn owners_that_stay_are_listed_once_while_others_come_and_go() {
+    let (dispatcher, clients, mut tickets) = owned(1500, 3000);
+    let locks = dispatcher.locks();
+    let stays = |number: usize| number.is_multiple_of(3);
+    let mut steps = 0;
+    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
+        steps += 1;
+        for (number, &client) in clients.iter().enumerate() {
+            // Each of the others in every so many steps, so that at any time some are gone and some are back.
+            if stays(number) || !(number + steps).is_multiple_of(17) {
+                continue;
+            }
+            if number < 1500 {
+                if !locks.shared_release(client, b"foo") {
+                    locks.shared_get(client, b"foo");
+                }
+            } else {
+                let place = &mut tickets[number - 1500];
+                let again = waits(locks.get_or_wait(client, b"foo", true));
+                let ticket = std::mem::replace(place, again);
+                assert_eq!(locks.give_up(ticket), None);
+            }
+        }
+    });
+    assert!(steps > 50);
+    // As many as were counted, or the count would be wrong.
+    let shown = roles(owner_lines(&shown, "foo"));
+    let those_there: Vec<_> = shown.iter().filter(|(role, _)| role != "-").collect();
+    assert!(
+        those_there.iter().is_sorted_by(|a, b| a.1 < b.1),
+        "twice, or not in order"
+    );
+    let staying = owned_lines((0..3000).filter(|&number| stays(number)), 1500);
+    assert!(staying.iter().all(|line| those_there.contains(&line)));
+}
+
+#[test]
 fn all_owners_may_go_while_they_are_listed() {
     let (dispatcher, clients, tickets) = owned(1000, 2000);
     let locks = dispatcher.locks();

@@ -349,7 +349,7 @@ fn watch_makes_way_for_the_shell() {
 }
 
 #[test]
-fn where_there_is_nothing_to_list_a_terminal_is_told_so() {
+fn terminal_is_told_that_there_is_nothing_to_list() {
     let served = Served::new();
     let Some(mut shell) = shell(&served) else {
         return;
