@@ -115,7 +115,6 @@ impl Owners {
                 found.push(owner);
             }
         });
-        self.lines.reserve_exact(found.len());
         self.phase = Phase::LookUp;
         let work = 1 + self.lines.len() + found.len() / FOUND;
         self.found = found.into_iter();
