@@ -83,8 +83,8 @@ fn commands_allocate_nothing() {
     }
 }
 
-/// Nobody who lists the owners of a lock and reads nothing may take memory for all of them, nor keep the names of those
-/// that have others by now.
+/// A client that asks for the owners of a lock and reads nothing must not take memory for all of them, nor keep old names
+/// of clients that have registered others since.
 #[test]
 fn a_list_of_owners_keeps_only_a_window_of_them() {
     const OWNERS: usize = 3000;
@@ -111,7 +111,7 @@ fn a_list_of_owners_keeps_only_a_window_of_them() {
         lines += out.iter().filter(|&&byte| byte == b'\n').count();
         out.clear();
         steps += 1;
-        // From now on the cursor alone keeps whatever names it has.
+        // Now only the cursor keeps the old names that it has.
         if steps % 5 == 0 {
             let info = measure(|| {
                 for (number, &client) in clients.iter().enumerate() {

@@ -13,7 +13,7 @@ pub fn line(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 }
 
 /// Appends one line of `ldl` or `lsdl`: the length of the lock's name in bytes, the name and its holder. Either may have
-/// a `: ` in it, so in [`line`] a reader cannot tell where the name ends.
+/// a `: ` in it, so in [`line()`] a reader cannot tell where the name ends.
 pub fn line_with_length(out: &mut Vec<u8>, name: &[u8], holder: &[u8]) {
     number(out, name.len() as u64);
     out.push(b' ');

@@ -22,8 +22,8 @@ fn noise(random: &mut TestRng, length: usize) -> Vec<u8> {
     (0..length).map(|_| byte(random)).collect()
 }
 
-/// However many clients take their time to read who owns a lock: others are told at once, and what they sent behind
-/// that is answered. Time is paused, and goes on only when nobody has anything to do.
+/// Other clients get the same list at once, and the reply to what they sent behind it, however many readers are slow.
+/// Time is paused, and advances only when all tasks are idle.
 #[tokio::test(start_paused = true)]
 async fn slow_readers_of_owners_keep_nobody_waiting() {
     const OWNERS: usize = 3000;
@@ -66,7 +66,7 @@ async fn slow_readers_of_owners_keep_nobody_waiting() {
         assert!(read[1..=OWNERS].iter().all(|line| line.starts_with("s ")));
         assert_eq!(read[OWNERS + 1], "0 Lock Not Locked: y");
     }
-    // Who reads nothing any more is ended.
+    // A client that reads nothing any more is disconnected.
     sleep(patience * 2).await;
     let mut rest = Vec::new();
     slow[0].read_to_end(&mut rest).await.unwrap();
