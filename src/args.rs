@@ -96,8 +96,9 @@ struct Args {
     #[argh(option, arg_name = "int")]
     unix_mode: Vec<Typed<i64>>,
 
-    /// the web pages that may open a WebSocket, separated by commas: hosts, with or without a port, and
-    /// "same", for this host and for programs that are no browser (default all)
+    /// web pages that may open a WebSocket, separated by commas: hosts, with or without a port; and "same",
+    /// for pages of the host and port that they connect to (if it is an IP address, localhost, or on this
+    /// list) and for programs that are no browser (default all)
     #[argh(option, arg_name = "hosts")]
     ws_origin: Vec<String>,
 
@@ -381,16 +382,12 @@ fn addresses(values: &[String]) -> Result<Vec<Bind>, String> {
     Ok(addresses)
 }
 
-/// The pages of the last `-ws-origin`. None that is given may be a mistake, least of all one that shuts out
-/// nobody.
+/// The pages of the last `-ws-origin`. A mistake in any is an error: it must not open what was to be closed.
 fn origins(values: &[String]) -> Result<Origins, String> {
     let mut last = Origins::ANY;
     for value in values {
-        last = match value.as_str() {
-            "all" => Origins::ANY,
-            list => Origins::parse(list)
-                .map_err(|error| format!("invalid value {value:?} for flag -ws-origin: {error}"))?,
-        };
+        last = Origins::parse(value)
+            .map_err(|error| format!("invalid value {value:?} for flag -ws-origin: {error}"))?;
     }
     Ok(last)
 }
@@ -706,12 +703,16 @@ mod tests {
             ("a.example:", "a.example:"),
             ("a.example:99999", "a.example:99999"),
         ] {
-            let message = format!("{part:?} is no host, nor a host and a port");
+            let message = format!("{part:?} is not a host, nor a host and a port");
             check(
                 &format!("-ws-origin={list} -ws-origin same"),
                 &format!("invalid value {list:?} for flag -ws-origin: {message}"),
             );
         }
+        check(
+            "-ws-origin same,all",
+            "invalid value \"same,all\" for flag -ws-origin: \"all\" admits every page, so it must stand alone",
+        );
         check(
             "-keepalive 15",
             "invalid value \"15\" for flag -keepalive: parse error",

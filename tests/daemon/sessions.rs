@@ -218,10 +218,10 @@ fn a_host_without_ipv6_is_served_on_ipv4() {
 #[test]
 fn pages_of_other_origins_are_shut_out_if_asked() {
     /// How a request to open a WebSocket is answered.
-    fn answer(daemon: &Daemon, origin: &str) -> String {
+    fn answer(daemon: &Daemon, host: &str, origin: &str) -> String {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.ws)).unwrap();
         let request = format!(
-            "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n{origin}\r\n"
         );
         stream.write_all(request.as_bytes()).unwrap();
@@ -232,16 +232,21 @@ fn pages_of_other_origins_are_shut_out_if_asked() {
     const OPEN: &str = "HTTP/1.1 101 Switching Protocols";
     const SHUT: &str = "HTTP/1.1 403 Forbidden";
     let dir = tempdir().unwrap();
-    for (flags, ours, theirs, none) in [
-        ("", OPEN, OPEN, OPEN),
-        ("-ws-origin same", OPEN, SHUT, OPEN),
-        ("-ws-origin localhost,other.example", OPEN, SHUT, SHUT),
+    for (flags, ours, theirs, rebound, none) in [
+        ("", OPEN, OPEN, OPEN, OPEN),
+        ("-ws-origin same", OPEN, SHUT, SHUT, OPEN),
+        ("-ws-origin same,evil.example:1", OPEN, SHUT, OPEN, OPEN),
+        ("-ws-origin localhost,other.example", OPEN, SHUT, SHUT, SHUT),
     ] {
         let daemon = Daemon::start(dir.path(), &format!("-port {{port}} -ws {{ws}} {flags}"));
-        let page = |host: &str| answer(&daemon, &format!("Origin: http://{host}\r\n"));
-        assert_eq!(page("localhost"), ours, "{flags}");
-        assert_eq!(page("evil.example"), theirs, "{flags}");
-        assert_eq!(answer(&daemon, ""), none, "{flags}");
+        let page =
+            |host: &str, of: &str| answer(&daemon, host, &format!("Origin: http://{of}\r\n"));
+        assert_eq!(page("localhost", "localhost"), ours, "{flags}");
+        assert_eq!(page("localhost", "evil.example"), theirs, "{flags}");
+        // By DNS rebinding: the browser believes that this is the page's own host.
+        let evil = format!("evil.example:{}", daemon.ws);
+        assert_eq!(page(&evil, &evil), rebound, "{flags}");
+        assert_eq!(answer(&daemon, "localhost", ""), none, "{flags}");
         daemon.stop();
     }
 }

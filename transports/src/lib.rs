@@ -30,4 +30,4 @@ pub use transport::{
     Address, BindError, Handshake, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
 };
 pub use unix::Unix;
-pub use websocket::{NoHost, Origins, WebSocket, WebSocketSession};
+pub use websocket::{OriginError, Origins, WebSocket, WebSocketSession};

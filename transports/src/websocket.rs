@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 
-pub use origins::{NoHost, Origins};
+pub use origins::{OriginError, Origins};
 pub use session::WebSocketSession;
 
 use crate::tcp::{On, listen, tune};

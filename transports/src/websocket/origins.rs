@@ -2,13 +2,18 @@
 //!
 //! A browser lets any page that someone visits connect to any address that it can reach, and says in
 //! `Origin` (RFC 6454) which page it is. So a server that trusts its network has to look at that.
+//!
+//! That the origin is the host of the request itself proves nothing on its own. By DNS rebinding, a page of
+//! `evil.example` has its own name resolved to this server, and the browser then sends that name in `Origin`
+//! and in `Host`. No attacker can choose what an IP address or `localhost` stands for, nor does an attacker own
+//! a name that the operator trusts; so `same` holds for these alone.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hyper::HeaderMap;
-use hyper::header::{HOST, ORIGIN};
+use hyper::header::{HOST, HeaderName, ORIGIN};
 
-/// The origins that are welcome.
+/// The origins that may open a WebSocket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     /// `None`: any.
@@ -17,28 +22,38 @@ pub struct Origins {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Allowed {
-    /// The host that the request itself is sent to; and requests that come from no page.
+    /// The host and port that the request itself is sent to, unless DNS could be behind them; and requests that
+    /// come from no page.
     Same,
     /// A host, on any port, or with its port.
     Host(Box<str>),
 }
 
 impl Origins {
-    /// Any, or none.
+    /// Any origin, or none.
     pub const ANY: Origins = Origins { allowed: None };
 
-    /// Those of a list, separated by commas: hosts (`example.com`, then on any port and by any scheme, or
-    /// `example.com:8080`), and `same`, the host that the request itself names, which also admits
-    /// requests without an origin, as programs that are no browser send them.
+    /// Reads a list, separated by commas, of
+    ///
+    /// - hosts: `example.com` (on any port and by any scheme) or `example.com:8080`;
+    /// - `same`: an origin whose host and port are those in the request's `Host`, if that host is an IP address,
+    ///   `localhost`, or one that is on this list as well; also a request without an origin, as programs send
+    ///   that are no browser;
+    /// - or `all` alone: any origin.
     ///
     /// # Errors
     ///
-    /// [`NoHost`] if a part of the list is none of these, and so would never be met.
-    pub fn parse(list: &str) -> Result<Origins, NoHost> {
-        let allowed = list.split(',').map(|part| match part.trim() {
+    /// [`OriginError`] if a part of the list is none of these, or `all` is not alone.
+    pub fn parse(list: &str) -> Result<Origins, OriginError> {
+        let parts: Vec<&str> = list.split(',').map(str::trim).collect();
+        if parts == ["all"] {
+            return Ok(Origins::ANY);
+        }
+        let allowed = parts.into_iter().map(|part| match part {
             "same" => Ok(Allowed::Same),
+            "all" => Err(OriginError::AllAmongOthers),
             host if may_be_host(host) => Ok(Allowed::Host(host.into())),
-            other => Err(NoHost(other.to_owned())),
+            other => Err(OriginError::NoHost(other.to_owned())),
         });
         Ok(Origins {
             allowed: Some(allowed.collect::<Result<_, _>>()?),
@@ -50,43 +65,75 @@ impl Origins {
         let Some(allowed) = &self.allowed else {
             return true;
         };
-        let Some(origin) = headers.get(ORIGIN) else {
+        if !headers.contains_key(ORIGIN) {
             return allowed.contains(&Allowed::Same);
-        };
+        }
         // `null` is the origin of a page that has none, and nobody's.
-        let origin = origin.to_str().unwrap_or_default();
-        let Some((_, authority)) = origin.split_once("://") else {
+        let Some((_, authority)) =
+            only(headers, ORIGIN).and_then(|origin| origin.split_once("://"))
+        else {
             return false;
         };
         allowed.iter().any(|allowed| match allowed {
-            Allowed::Same => headers
-                .get(HOST)
-                .is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())),
+            Allowed::Same => {
+                only(headers, HOST).is_some_and(|host| host.eq_ignore_ascii_case(authority))
+                    && self.trusts(host_of(authority))
+            }
             Allowed::Host(host) => {
                 host.eq_ignore_ascii_case(authority)
                     || host.eq_ignore_ascii_case(host_of(authority))
             }
         })
     }
+
+    /// Whether nobody but the operator decides what this host stands for.
+    ///
+    /// An IP address counts in the notation that browsers send, whatever a page wrote: `127.0.0.1`, not `0x7f.1`.
+    fn trusts(&self, host: &str) -> bool {
+        let is_address = host.parse::<Ipv4Addr>().is_ok() || is_ipv6_literal(host);
+        let is_listed = |allowed: &Allowed| match allowed {
+            Allowed::Same => false,
+            Allowed::Host(listed) => host_of(listed).eq_ignore_ascii_case(host),
+        };
+        is_address
+            || host.eq_ignore_ascii_case("localhost")
+            || self.allowed.iter().flatten().any(is_listed)
+    }
 }
 
-/// That something in a list of [`Origins`] is no host.
+/// Why a list of [`Origins`] is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no host, nor a host and a port")]
-pub struct NoHost(String);
+#[non_exhaustive]
+pub enum OriginError {
+    /// A part of it is not a host, and so would never be met.
+    #[error("{0:?} is not a host, nor a host and a port")]
+    NoHost(String),
+    /// `all` stands beside something that it makes void.
+    #[error("\"all\" admits every page, so it must stand alone")]
+    AllAmongOthers,
+}
+
+/// The value of a header that is there once. Of several, another program may take another one for valid.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).into_iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
 
 /// Whether this may be a host, with or without a port, rather than a URL or a pattern.
 fn may_be_host(text: &str) -> bool {
     let host = host_of(text);
     let port = text[host.len()..].strip_prefix(':');
     let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let name = match host.strip_prefix('[') {
-        Some(address) => address
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        None => !host.is_empty() && host.bytes().all(of_host),
-    };
-    name && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    let is_name = !host.is_empty() && host.bytes().all(of_host);
+    (is_name || is_ipv6_literal(host)) && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+/// Whether this is an IPv6 address in brackets.
+fn is_ipv6_literal(host: &str) -> bool {
+    host.strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
 /// An authority without its port. The colons of an IPv6 address stand in brackets.
@@ -103,10 +150,16 @@ mod tests {
 
     use super::*;
 
+    fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
     #[track_caller]
     fn check(list: &str, origin: Option<&str>, expect: bool) {
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_static("locks.example:9998"));
+        let mut headers = headers(&[(HOST, "locks.example:9998")]);
         if let Some(origin) = origin {
             headers.insert(ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
@@ -118,25 +171,54 @@ mod tests {
         assert_eq!(admitted, expect, "{list:?}, {origin:?}");
     }
 
+    /// Checks a page whose own host is that of the request.
+    #[track_caller]
+    fn check_same(list: &str, host: &str, expect: bool) {
+        for scheme in ["http", "https"] {
+            let origin = format!("{scheme}://{host}");
+            let headers = headers(&[(HOST, host), (ORIGIN, &origin)]);
+            let admitted = Origins::parse(list).unwrap().admit(&headers);
+            assert_eq!(admitted, expect, "{list:?}, {origin:?}");
+        }
+    }
+
     #[test]
-    fn no_list_admits_any() {
+    fn any_origin_is_admitted_without_a_list() {
+        assert_eq!(Origins::parse("all"), Ok(Origins::ANY));
         for origin in [None, Some("https://evil.example"), Some("null"), Some("")] {
             check("", origin, true);
         }
     }
 
     #[test]
-    fn what_would_never_be_met_is_a_mistake() {
+    fn parts_that_would_never_be_met_are_errors() {
         for part in [
-            "", "*", "http://a", "a/b", "a:", "a:99999", "a b", "[::1", "::1",
+            "",
+            "*",
+            "http://a",
+            "a/b",
+            "a:",
+            "a:99999",
+            "a b",
+            "[::1",
+            "::1",
+            "[1.2.3.4]",
         ] {
             let error = Origins::parse(&format!("same,{part}")).unwrap_err();
-            assert_eq!(error, NoHost(part.to_owned()));
+            assert_eq!(error, OriginError::NoHost(part.to_owned()));
         }
     }
 
     #[test]
-    fn a_list_admits_its_hosts() {
+    fn all_among_others_is_an_error() {
+        for list in ["same,all", "all,same", "a.example, all", "all,all", "all,"] {
+            let error = Origins::parse(list).unwrap_err();
+            assert_eq!(error, OriginError::AllAmongOthers, "{list}");
+        }
+    }
+
+    #[test]
+    fn listed_hosts_are_admitted() {
         let list = "example.com, Other.example:8080,[::1]";
         check(list, Some("https://example.com"), true);
         check(list, Some("http://EXAMPLE.com:81"), true);
@@ -153,13 +235,101 @@ mod tests {
     }
 
     #[test]
-    fn same_is_the_host_of_the_request_or_no_page() {
+    fn same_admits_requests_from_no_page_and_no_other_host() {
         check("same", None, true);
-        check("same", Some("http://locks.example:9998"), true);
-        check("same", Some("https://LOCKS.example:9998"), true);
-        check("same", Some("http://locks.example"), false);
         check("same", Some("http://evil.example"), false);
         check("same", Some("null"), false);
+        check("same", Some(""), false);
         check("same,evil.example", Some("http://evil.example"), true);
+    }
+
+    #[test]
+    fn same_holds_for_addresses_and_localhost() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:9998",
+            "10.1.2.3:80",
+            "[::1]",
+            "[::1]:9998",
+            "[FE80::1]:9998",
+            "[::ffff:127.0.0.1]",
+            "localhost",
+            "LocalHost:9998",
+        ] {
+            check_same("same", host, true);
+        }
+    }
+
+    #[test]
+    fn same_does_not_hold_for_names_that_dns_could_rebind() {
+        for host in [
+            "evil.example:9998",
+            "evil.example",
+            "localhost.:9998",
+            "localhost.evil.example",
+            "page.localhost",
+            "evil-localhost",
+            "127.0.0.1.",
+            "127.0.0.1.evil.example",
+            "127.1",
+            "0x7f.1",
+            "0177.0.0.1",
+            "127.0.0.01",
+            "2130706433",
+            "[::1",
+            "[::1%25lo]",
+            "[127.0.0.1]",
+            "::1",
+            "1:9998",
+            "me@127.0.0.1",
+            "127.0.0.1:80@evil.example",
+            "127.0.0.1/evil",
+            "",
+            ":9998",
+        ] {
+            check_same("same", host, false);
+        }
+    }
+
+    #[test]
+    fn same_holds_for_listed_names() {
+        check_same("same,locks.example", "locks.example:9998", true);
+        check_same("same,locks.example:80", "LOCKS.example:9998", true);
+        check_same("same,locks.example", "locks.example.:9998", false);
+        check_same("same,locks.example", "evil.example:9998", false);
+        check_same("locks.example:80", "locks.example:9998", false);
+    }
+
+    #[test]
+    fn same_compares_host_and_port() {
+        let check = |host: &str, origin: &str, expect: bool| {
+            let headers = headers(&[(HOST, host), (ORIGIN, origin)]);
+            let admitted = Origins::parse("same").unwrap().admit(&headers);
+            assert_eq!(admitted, expect, "{host:?}, {origin:?}");
+        };
+        check("127.0.0.1:9998", "http://127.0.0.1:9998", true);
+        check("127.0.0.1:9998", "http://127.0.0.1:8080", false);
+        check("127.0.0.1:9998", "http://127.0.0.1", false);
+        check("127.0.0.1:9998", "http://127.0.0.2:9998", false);
+        check("127.0.0.1:9998", "http://localhost:9998", false);
+        check("[::1]:9998", "http://[0:0:0:0:0:0:0:1]:9998", false);
+        check("127.0.0.1", "127.0.0.1", false);
+    }
+
+    #[test]
+    fn ambiguous_headers_are_not_admitted() {
+        const HERE: &str = "127.0.0.1:9998";
+        const PAGE: &str = "http://127.0.0.1:9998";
+        let list = Origins::parse("same,a.example").unwrap();
+        for pairs in [
+            &[(ORIGIN, PAGE)][..],
+            &[(ORIGIN, PAGE), (HOST, HERE), (HOST, HERE)],
+            &[(ORIGIN, PAGE), (HOST, HERE), (HOST, "evil.example")],
+            &[(ORIGIN, PAGE), (ORIGIN, "null"), (HOST, HERE)],
+            &[(ORIGIN, "http://a.example"), (ORIGIN, PAGE), (HOST, HERE)],
+        ] {
+            assert!(!list.admit(&headers(pairs)), "{pairs:?}");
+        }
+        assert!(list.admit(&headers(&[(ORIGIN, PAGE), (HOST, HERE)])));
     }
 }
