@@ -179,6 +179,17 @@ impl Connection {
                 Ok(ended)
             }),
             Later::Wait(wait) => Box::pin(self.wait(wait, input, next, output, turn, ended)),
+            Later::Http => Box::pin(async move {
+                output.end();
+                if !self.session().refuses_http() {
+                    return Ok(ended);
+                }
+                self.hub.refuse_http(self.client);
+                // As if the input had ended before that line.
+                input.clear();
+                *next = 0;
+                Ok(true)
+            }),
         }
     }
 
@@ -276,10 +287,13 @@ fn is_chunk(output: &Frames) -> bool {
     output.as_bytes().len() >= CHUNK
 }
 
-/// A reply that takes its time.
+/// What is left to do for a frame that is not answered at once.
 enum Later {
     List(Box<Cursor>),
     Wait(Wait),
+    /// It is a line of HTTP, and has no reply. It ends the connection if the [session](Session::refuses_http) says
+    /// so.
+    Http,
 }
 
 /// Answers the frames of `input` from number `next` on: up to a reply that takes its time, and is then to be
@@ -320,15 +334,22 @@ fn answer(
     let out = output.buffer();
     let start = out.len();
     match frame {
-        Frame::Data(bytes) | Frame::Part(bytes) => {
+        Frame::Data(bytes) => {
             turn.spend(1 + (bytes.len() / BYTES) as u32);
             match parse(bytes) {
                 Ok(command) => match dispatcher.dispatch(client, &command) {
                     // Not moved: it is as large as it is short-lived.
                     Answer::Reply(ref reply) => {
                         reply.encode(out);
-                        if let Reply::Statistics(_) | Reply::CountedStatistics(_) = reply {
-                            turn.spend(STATISTICS);
+                        match reply {
+                            Reply::Statistics(_) | Reply::CountedStatistics(_) => {
+                                turn.spend(STATISTICS);
+                            }
+                            // It is a verb that is not known here.
+                            Reply::Nothing if dispatcher.is_http(bytes) => {
+                                return Some(Later::Http);
+                            }
+                            _ => {}
                         }
                         if enabled!(Level::DEBUG) && is_logged(command.verb()) {
                             log_reply(dispatcher, client, &out[start..]);
@@ -340,7 +361,16 @@ fn answer(
                 Err(error) => {
                     debug!(peer = %address(dispatcher, client), line = %excerpt(bytes), "{error}");
                     dispatcher.reject(error).encode(out);
+                    if dispatcher.is_http(bytes) {
+                        return Some(Later::Http);
+                    }
                 }
+            }
+        }
+        // The rest of an oversized frame, which has been answered.
+        Frame::Part(ends) => {
+            if dispatcher.is_http(ends) {
+                return Some(Later::Http);
             }
         }
         Frame::Oversized => {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use byteview::ByteView;
-use glockd_protocol::{Command, Counter, LockKind, ParseError, Refusal, Reply, Verb};
+use glockd_protocol::{Command, Counter, LockKind, ParseError, Refusal, Reply, Verb, parse};
 use glockd_transports::Peer;
 
 use crate::fence::Fence;
@@ -189,6 +189,22 @@ impl Dispatcher {
     /// Counts a connection that is not let in.
     pub fn refuse(&self) {
         self.stats.refused_connection();
+    }
+
+    /// Counts a connection that is closed because it spoke HTTP.
+    pub fn refuse_http(&self) {
+        self.stats.refused_http_connection();
+    }
+
+    /// Whether a line is one of an HTTP request, and not a command that is known here.
+    pub fn is_http(&self, line: &[u8]) -> bool {
+        let is_known = |verb| self.policy.permission(verb) != Permission::Unknown;
+        glockd_protocol::is_http(line)
+            && match parse(line) {
+                Ok(command) => !is_known(command.verb()),
+                Err(ParseError::BadArgument(verb)) => !is_known(verb),
+                Err(_) => true,
+            }
     }
 
     /// Answers a command.
@@ -456,6 +472,7 @@ impl Dispatcher {
                 Counter::RefusedConnections,
                 self.stats.refused_connections(),
             ),
+            (Counter::RefusedHttp, self.stats.refused_http()),
             (Counter::RefusedLocks, self.locks.refused()),
             (
                 Counter::SharedLocks,

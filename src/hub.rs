@@ -7,11 +7,14 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tracing::warn;
 
 use crate::admission::{Admission, Admitted, Capacity, Permit};
-use crate::connection::Connection;
+use crate::connection::{Connection, address};
 use crate::dispatcher::Dispatcher;
+use crate::quiet::Quiet;
 use crate::reaper::Orphan;
+use crate::registry::ClientId;
 
 /// Lives as long as the server runs or one of its connections does. The reaper, which outlives it, knows
 /// by that when its work is done.
@@ -20,6 +23,8 @@ pub(crate) struct Hub {
     limits: Limits,
     admission: Admission,
     orphans: mpsc::UnboundedSender<Orphan>,
+    /// Keeps the log short where connections speak HTTP.
+    refused_http: Mutex<Quiet>,
     /// The task of each connection; `None` once the server has begun to end, when no more may start.
     ///
     /// A table of handles costs a connection 16 bytes. A signal that each awaits beside its input would
@@ -59,6 +64,7 @@ impl Hub {
             limits,
             admission: Admission::new(capacity),
             orphans,
+            refused_http: Mutex::default(),
             tasks: Mutex::new(Some(Slab::new())),
         }
     }
@@ -78,6 +84,20 @@ impl Hub {
             self.dispatcher.refuse();
         }
         permit
+    }
+
+    /// Counts a connection that is closed because it spoke HTTP, and says so in the log, unless that was said a
+    /// moment ago.
+    pub(crate) fn refuse_http(&self, client: ClientId) {
+        self.dispatcher.refuse_http();
+        if let Some(refused) = self.refused_http.lock().happened() {
+            let peer = address(&self.dispatcher, client);
+            warn!(
+                %peer,
+                refused,
+                "HTTP request on a port for commands, perhaps by a web page: connection closed"
+            );
+        }
     }
 
     /// Serves the session of a connection that was let in, in a task of its own.

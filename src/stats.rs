@@ -13,8 +13,9 @@ use thread_local::ThreadLocal;
 #[derive(Debug, Default)]
 pub struct Stats {
     stripes: ThreadLocal<Stripe>,
-    // Not in the stripes: it is seldom counted.
+    // Not in the stripes: these are seldom counted.
     refused_connections: AtomicU64,
+    refused_http: AtomicU64,
 }
 
 /// What one thread has counted. A later thread goes on with the stripe of one that has ended.
@@ -69,6 +70,11 @@ impl Stats {
         self.refused_connections.fetch_add(1, Relaxed);
     }
 
+    /// Counts a connection that was closed because it spoke HTTP.
+    pub fn refused_http_connection(&self) {
+        self.refused_http.fetch_add(1, Relaxed);
+    }
+
     /// How often a command was counted.
     pub fn commands(&self, verb: Verb) -> u64 {
         self.sum(|stripe| &stripe.commands[verb as usize])
@@ -92,6 +98,11 @@ impl Stats {
     /// How many connections were not let in.
     pub fn refused_connections(&self) -> u64 {
         self.refused_connections.load(Relaxed)
+    }
+
+    /// How many connections were closed because they spoke HTTP.
+    pub fn refused_http(&self) -> u64 {
+        self.refused_http.load(Relaxed)
     }
 
     fn sum(&self, counter: impl Fn(&Stripe) -> &Counter) -> u64 {
@@ -123,6 +134,7 @@ mod tests {
                         stats.invalid_command();
                         stats.orphans(2, 3);
                         stats.refused_connection();
+                        stats.refused_http_connection();
                     });
                 }
             });
@@ -131,6 +143,7 @@ mod tests {
         assert_eq!(stats.commands(Verb::R), 0);
         assert_eq!(stats.invalid_commands(), 2 * THREADS);
         assert_eq!(stats.refused_connections(), 2 * THREADS);
+        assert_eq!(stats.refused_http(), 2 * THREADS);
         assert_eq!(stats.exclusive_orphans(), 4 * THREADS);
         assert_eq!(stats.shared_orphans(), 6 * THREADS);
     }

@@ -30,6 +30,7 @@
 //! | `ignored_operands` | ignores what follows `me`, `q` and `dump` (but `dump shared`) | kept | drop-in |
 //! | `unaskable_empty_name` | `d `, `sd ` and `who ` with nothing behind list everything | kept | drop-in |
 //! | `optional_command_counters` | `q` shows `command_me`, `command_iam`, `command_who` only once used | kept, and so `refused_…` and the `command_…` of what it does not have | parsers of `q` see the documented keys |
+//! | `obeyed_http` | runs the lines of an HTTP request, so any web page can lock by a `POST` | not copied over TCP: the request line or its `Host:` field ends the connection ([`is_http`]) | pages could take locks, and keep them |
 //! | `any_origin` | a WebSocket may come from any `Origin`, or none, on any path | kept, unless told otherwise | non-browser clients send none |
 //! | `crlf_mixture` | ends replies now by `\n`, now by `\r\n`, by command and state | not copied: `\n` | every known client strips both |
 //! | `random_order` | lists in the random order of Go's maps | not copied: sorted | sorted is one of its orders, and can be tested |
@@ -44,6 +45,7 @@
 
 mod command;
 mod decode;
+mod http;
 pub mod listing;
 mod parse;
 mod reply;
@@ -51,6 +53,7 @@ mod white;
 
 pub use command::{Command, LockKind, Verb};
 pub use decode::{features, name_and_holder};
+pub use http::is_http;
 pub use parse::{ParseError, parse};
 pub use reply::{Counter, Refusal, Reply};
 pub use white::fold;

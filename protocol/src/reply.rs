@@ -316,6 +316,8 @@ pub enum Counter {
     Orphans,
     /// Connections since the start that were not let in.
     RefusedConnections,
+    /// Connections since the start that were closed because they spoke HTTP.
+    RefusedHttp,
     /// Locks since the start that were not given because they were too many.
     RefusedLocks,
     /// Names that are locked shared now.
@@ -330,7 +332,7 @@ impl Counter {
         match self {
             Counter::Command(Verb::Me | Verb::Iam | Verb::Who) => false,
             Counter::Command(verb) => verb.is_documented(),
-            Counter::RefusedConnections | Counter::RefusedLocks => false,
+            Counter::RefusedConnections | Counter::RefusedHttp | Counter::RefusedLocks => false,
             _ => true,
         }
     }
@@ -346,6 +348,7 @@ impl Counter {
             Counter::Locks => "locks",
             Counter::Orphans => "orphans",
             Counter::RefusedConnections => "refused_connections",
+            Counter::RefusedHttp => "refused_http",
             Counter::RefusedLocks => "refused_locks",
             Counter::SharedLocks => "shared_locks",
             Counter::SharedOrphans => "shared_orphans",

@@ -49,11 +49,18 @@ impl Connection {
             client: self.client,
             wait,
             queue: Queue::default(),
+            refuses_http: self.session().refuses_http(),
+            met_http: false,
         };
         let room = self.hub.limits().max_line + ROOM;
         loop {
             while (*next as usize) < arrived.len() {
                 waiting.take_some(&arrived, next, output, turn);
+                if waiting.met_http {
+                    // As if the input had ended before that line.
+                    ended = true;
+                    break;
+                }
                 if is_chunk(output) || turn.is_over() {
                     self.session().send(output).await?;
                     output.clear();
@@ -94,10 +101,14 @@ struct Waiting {
     client: ClientId,
     wait: Wait,
     queue: Queue,
+    /// Whether a line of HTTP ends the connection.
+    refuses_http: bool,
+    /// Whether such a line has come. Nothing behind it is to be taken.
+    met_http: bool,
 }
 
 impl Waiting {
-    /// Takes frames from number `next` on: up to a chunk of output, or the end of the turn.
+    /// Takes frames from number `next` on: up to a chunk of output, the end of the turn, or a line of HTTP.
     fn take_some(
         &mut self,
         arrived: &Frames,
@@ -108,7 +119,7 @@ impl Waiting {
         for frame in arrived.iter_from(*next as usize) {
             *next += 1;
             self.take(frame, output, turn);
-            if is_chunk(output) || turn.is_over() {
+            if is_chunk(output) || turn.is_over() || self.met_http {
                 break;
             }
         }
@@ -117,8 +128,9 @@ impl Waiting {
     fn take(&mut self, frame: Frame<'_>, output: &mut Frames, turn: &mut Turn) {
         turn.spend(1);
         let bytes = match frame {
-            Frame::Data(bytes) | Frame::Part(bytes) => bytes,
+            Frame::Data(bytes) => bytes,
             Frame::Oversized => return self.queue.push_oversized(),
+            Frame::Part(ends) => return self.meet_http(ends),
         };
         let command = parse(bytes);
         match &command {
@@ -132,7 +144,21 @@ impl Waiting {
                 self.reply(&reply, output);
             }
             Ok(command) => self.queue.push(bytes, waits_for(command)),
-            Err(_) => self.queue.push(bytes, None),
+            Err(error) => {
+                self.meet_http(bytes);
+                match self.met_http {
+                    true => drop(self.hub.dispatcher().reject(*error)),
+                    false => self.queue.push(bytes, None),
+                }
+            }
+        }
+    }
+
+    /// Refuses a line that is no command, or what is left of one that was too long, if it is one of HTTP.
+    fn meet_http(&mut self, line: &[u8]) {
+        if self.refuses_http && self.hub.dispatcher().is_http(line) {
+            self.hub.refuse_http(self.client);
+            self.met_http = true;
         }
     }
 

@@ -8,6 +8,7 @@ mod bytes_in;
 mod extensions;
 mod fences;
 mod hostile;
+mod http;
 mod lifetime;
 mod orphans;
 mod policy;

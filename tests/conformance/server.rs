@@ -313,6 +313,26 @@ impl Client {
         read
     }
 
+    /// Sends segments to a server that may close at any of them, and returns what it answered before. Keeps the
+    /// sending side open.
+    pub(crate) async fn send_until_closed(self, segments: &[&[u8]]) -> Vec<u8> {
+        let Wire::Stream(stream) = self.wire else {
+            unreachable!("messages are not segments");
+        };
+        let (mut input, mut output) = tokio::io::split(stream);
+        let sending = async {
+            for segment in segments {
+                if output.write_all(segment).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let mut read = Vec::new();
+        // An error is a reset: not everything was read.
+        let (_, _) = tokio::join!(sending, input.read_to_end(&mut read));
+        read
+    }
+
     /// Waits until the server closes, and gives back what it said before.
     pub(crate) async fn expect_end(&mut self) -> Vec<u8> {
         let mut read = Vec::new();

@@ -98,6 +98,31 @@ fn connections_that_are_too_many_are_closed() {
 }
 
 #[test]
+fn connections_that_speak_http_are_closed() {
+    let dir = tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path(), "-port {port} -ws 0 -unix {sock}");
+    let mut observer = Client::unix(&daemon);
+    assert!(!observer.ask_for_all("q").contains("refused"));
+    for _ in 0..20 {
+        let mut page = connect(HERE, daemon.port);
+        page.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\ng x\n")
+            .unwrap();
+        let mut answer = Vec::new();
+        // It ends, by a reset if not everything had come when the first line was read.
+        let _ = page.read_to_end(&mut answer);
+        assert_eq!(answer.escape_ascii().to_string(), "");
+    }
+    assert_eq!(observer.ask("i x"), "0 Lock Not Locked: x");
+    assert_eq!(observer.counter("refused_http"), 20);
+    assert_eq!(observer.counter("invalid_commands"), 20);
+    assert_eq!(observer.counter("command_g"), 0);
+    daemon.await_line(&["WARN", "HTTP", "connection closed", "peer=127.0.0.1:"]);
+    let log = daemon.stop();
+    // More than one only if this took longer than 10 s.
+    assert!(log.matches("HTTP").count() < 5, "{log}");
+}
+
+#[test]
 fn connections_of_an_address_are_limited_by_themselves() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(

@@ -44,7 +44,11 @@ struct Memory {
 pub enum Frame<'a> {
     /// A whole line or message, or the last part of one. May be empty.
     Data(&'a [u8]),
-    /// A part of a frame that the next one continues. Only in what is sent.
+    /// In what is sent: a part of a frame that the next one continues.
+    ///
+    /// In what is received: the first and the last bytes of the [`Oversized`](Frame::Oversized) frame before it,
+    /// now that its end has come. Only from a session that [refuses HTTP](crate::Session::refuses_http), and never
+    /// answered.
     Part(&'a [u8]),
     /// A frame that was too long; its bytes are gone. Only in what is received.
     Oversized,
@@ -220,6 +224,11 @@ impl Marks<'_> {
     /// Makes this range of the buffer a frame.
     pub(crate) fn push(&mut self, range: Range<usize>) {
         self.0.push(Entry::new(range, Kind::Data));
+    }
+
+    /// Makes this range of the buffer a part of a frame.
+    pub(crate) fn push_part(&mut self, range: Range<usize>) {
+        self.0.push(Entry::new(range, Kind::Part));
     }
 
     /// Marks a frame that was too long.

@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -37,6 +38,13 @@ impl<S> LineSession<S> {
             framer: LineFramer::new(limits.max_line),
             write_timeout: limits.write_timeout,
         }
+    }
+
+    /// Makes this a session that [refuses HTTP](Session::refuses_http), for streams that a web page can have a
+    /// browser open.
+    pub fn refuse_http(mut self) -> LineSession<S> {
+        self.framer.keeps_ends = true;
+        self
     }
 }
 
@@ -74,17 +82,26 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
         }
         write_all(&mut self.stream, frames.as_bytes(), self.write_timeout).await
     }
+
+    fn refuses_http(&self) -> bool {
+        self.framer.keeps_ends
+    }
 }
+
+/// Bytes that are kept of the beginning of an oversized line, and as many of its end.
+const END: usize = 32;
 
 /// Cuts reads into lines.
 #[derive(Debug)]
 struct LineFramer {
-    /// The beginning of a line whose end has not come yet.
+    /// The beginning of a line whose end has not come yet; while that is skipped, at most its ends.
     tail: Vec<u8>,
     /// Bytes of a line without its end. 32 bits, because this exists once for each idle connection.
     limit: u32,
     /// Whether the line that now arrives was too long, and is thrown away up to its end.
     skipping: bool,
+    /// Whether the ends of oversized lines are kept, and handed over.
+    keeps_ends: bool,
 }
 
 impl LineFramer {
@@ -93,6 +110,7 @@ impl LineFramer {
             tail: Vec::new(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             skipping: false,
+            keeps_ends: false,
         }
     }
 
@@ -113,7 +131,12 @@ impl LineFramer {
                 let end = offset + end;
                 match self.content(&bytes[start..end]) {
                     Some(content) => marks.push(start..start + content),
-                    None => marks.push_oversized(),
+                    None => {
+                        marks.push_oversized();
+                        if self.keeps_ends {
+                            marks.push_part(start..end);
+                        }
+                    }
                 }
                 start = end + 1;
             }
@@ -121,35 +144,52 @@ impl LineFramer {
         if start < read && !self.skipping {
             self.tail.extend_from_slice(&bytes[start..read]);
             self.check_tail(&mut marks);
+        } else if start < read && self.keeps_ends {
+            keep_ends(&mut self.tail, &bytes[start..read]);
         }
     }
 
     /// Ends the line that was begun by an earlier read, at `position` of this one.
     fn complete(&mut self, bytes: &mut Vec<u8>, marks: &mut Marks<'_>, position: usize) {
+        let mut line = std::mem::take(&mut self.tail);
         if std::mem::take(&mut self.skipping) {
+            if self.keeps_ends {
+                keep_ends(&mut line, &bytes[..position]);
+                marks.push_part(append(bytes, &line));
+            }
             return;
         }
-        let mut line = std::mem::take(&mut self.tail);
         line.extend_from_slice(&bytes[..position]);
         match self.content(&line) {
             // Behind what was read: the other lines keep their places, and the order of frames is that
             // of their marks.
-            Some(content) => {
-                let start = bytes.len();
-                bytes.extend_from_slice(&line[..content]);
-                marks.push(start..start + content);
+            Some(content) => marks.push(append(bytes, &line[..content])),
+            None => {
+                marks.push_oversized();
+                if self.keeps_ends {
+                    marks.push_part(append(bytes, &ends(&line)));
+                }
             }
-            None => marks.push_oversized(),
         }
     }
 
     /// Makes what is left a line, at the end of input.
     fn end(&mut self, frames: &mut Frames) {
         let line = std::mem::take(&mut self.tail);
-        if line.len() > self.limit as usize {
+        if std::mem::take(&mut self.skipping) {
+            self.end_oversized(&line, frames);
+        } else if line.len() > self.limit as usize {
             frames.push_oversized();
+            self.end_oversized(&ends(&line), frames);
         } else if !line.is_empty() {
             frames.push(&line);
+        }
+    }
+
+    fn end_oversized(&self, ends: &[u8], frames: &mut Frames) {
+        if self.keeps_ends {
+            frames.buffer().extend_from_slice(ends);
+            frames.end_part();
         }
     }
 
@@ -163,10 +203,44 @@ impl LineFramer {
     /// may yet turn out to be part of the line's end.
     fn check_tail(&mut self, marks: &mut Marks<'_>) {
         if self.content(&self.tail).is_none() {
-            self.tail = Vec::new();
+            let line = std::mem::take(&mut self.tail);
+            if self.keeps_ends {
+                self.tail = ends(&line);
+            }
             self.skipping = true;
             marks.push_oversized();
         }
+    }
+}
+
+/// Appends to what was read, and returns where that is.
+fn append(bytes: &mut Vec<u8>, line: &[u8]) -> Range<usize> {
+    let start = bytes.len();
+    bytes.extend_from_slice(line);
+    start..bytes.len()
+}
+
+/// What is kept of an oversized line, or of its beginning.
+fn ends(line: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    keep_ends(&mut kept, line);
+    kept
+}
+
+/// Adds bytes to what is kept of an oversized line: all of it up to twice [`END`], without white space before it;
+/// of more, only the first and the last.
+fn keep_ends(kept: &mut Vec<u8>, bytes: &[u8]) {
+    let bytes = match kept.is_empty() {
+        true => bytes.trim_ascii_start(),
+        false => bytes,
+    };
+    let room = (2 * END).saturating_sub(kept.len());
+    let (first, rest) = bytes.split_at(bytes.len().min(room));
+    kept.extend_from_slice(first);
+    let last = &rest[rest.len().saturating_sub(END)..];
+    if !last.is_empty() {
+        kept.drain(END..END + last.len());
+        kept.extend_from_slice(last);
     }
 }
 
@@ -181,23 +255,31 @@ mod tests {
 
     /// What the framer makes of these reads and the end of input, a line a frame.
     fn framed(reads: &[&[u8]]) -> Vec<String> {
+        framed_by(LineFramer::new(LIMIT), reads)
+    }
+
+    /// The same, of a framer that keeps the ends of oversized lines.
+    fn framed_with_ends(reads: &[&[u8]]) -> Vec<String> {
         let mut framer = LineFramer::new(LIMIT);
+        framer.keeps_ends = true;
+        framed_by(framer, reads)
+    }
+
+    fn framed_by(mut framer: LineFramer, reads: &[&[u8]]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut take = |frames: &Frames| {
             lines.extend(frames.iter().map(|frame| match frame {
                 Frame::Data(line) => line.escape_ascii().to_string(),
                 Frame::Oversized => "OVERSIZED".to_owned(),
-                Frame::Part(_) => unreachable!("the framer makes no parts"),
+                Frame::Part(ends) => format!("ENDS {}", ends.trim_ascii().escape_ascii()),
             }));
         };
         for read in reads.iter().filter(|read| !read.is_empty()) {
             let mut frames = Frames::new();
             frames.buffer().extend_from_slice(read);
             framer.split(&mut frames);
-            assert!(
-                framer.tail.len() <= LIMIT + 1,
-                "an endless line takes memory"
-            );
+            let most = if framer.skipping { 2 * END } else { LIMIT + 1 };
+            assert!(framer.tail.len() <= most, "an endless line takes memory");
             take(&frames);
         }
         let mut frames = Frames::new();
@@ -256,6 +338,37 @@ mod tests {
     }
 
     #[test]
+    fn the_ends_of_an_oversized_line_follow_it() {
+        let check = |reads: &[&[u8]], expect: &[&str]| {
+            assert_eq!(framed_with_ends(reads), expect);
+            let bytes = reads.concat();
+            let pieces: Vec<&[u8]> = bytes.chunks(1).collect();
+            assert_eq!(framed_with_ends(&pieces), expect);
+        };
+        check(&[b"abcd\nab"], &["abcd", "ab"]);
+        check(&[b"abcde\nx\n"], &["OVERSIZED", "ENDS abcde", "x"]);
+        check(&[b"abcde", b"f\r\nx"], &["OVERSIZED", "ENDS abcdef", "x"]);
+        check(&[b"ab", b"cdef\n"], &["OVERSIZED", "ENDS abcdef"]);
+        check(&[b"abc", b"def"], &["OVERSIZED", "ENDS abcdef"]);
+        check(&[b"abcd\r", b"e\n"], &["OVERSIZED", "ENDS abcd\\re"]);
+        check(&[b"       ", b"  ab\n"], &["OVERSIZED", "ENDS ab"]);
+        check(&[b"        \n\n"], &["OVERSIZED", "ENDS ", ""]);
+    }
+
+    #[test]
+    fn of_a_long_line_the_first_and_the_last_bytes_are_kept() {
+        let first: Vec<u8> = (0..END as u8).map(|byte| byte + b'!').collect();
+        let last: Vec<u8> = first.iter().rev().copied().collect();
+        let line = [&first, &b"x".repeat(1000)[..], &last].concat();
+        for piece in [1, 2, 7, 31, 32, 33, 64, 65, 100, 999] {
+            let mut kept = Vec::new();
+            line.chunks(piece)
+                .for_each(|bytes| keep_ends(&mut kept, bytes));
+            assert_eq!(kept, [&first[..], &last].concat(), "in pieces of {piece}");
+        }
+    }
+
+    #[test]
     fn nothing_is_kept_between_lines() {
         let mut framer = LineFramer::new(LIMIT);
         for read in [&b"ab"[..], b"c\n", b"abcdefgh"] {
@@ -277,6 +390,9 @@ mod tests {
             cuts.sort_unstable();
             let reads: Vec<&[u8]> = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
             prop_assert_eq!(framed(&reads), reference(&input));
+            let lines = framed_with_ends(&reads).into_iter();
+            let lines: Vec<String> = lines.filter(|line| !line.starts_with("ENDS ")).collect();
+            prop_assert_eq!(lines, reference(&input));
         }
     }
 }

@@ -1,4 +1,7 @@
 //! TCP: lines on a socket, on all addresses unless told otherwise.
+//!
+//! Any web page can have a browser connect here, and send an HTTP request whose body it chooses. So these sessions
+//! [refuse HTTP](crate::Session::refuses_http).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -35,7 +38,7 @@ pub(crate) const LONGEST_IDLE: Duration = Duration::from_secs(32767);
 /// What it can be told here, in milliseconds.
 const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// Listens on a TCP port.
+/// Listens on a TCP port. A peer that sends a line of HTTP is disconnected.
 #[derive(Clone, Debug)]
 pub struct Tcp {
     on: On,
@@ -83,7 +86,8 @@ impl Transport for Tcp {
         let (address, listener) = listen(self.on)?;
         let incoming = TcpListenerStream::new(listener).map(move |accepted| {
             let (peer, stream) = tune(accepted?, limits)?;
-            Ok(Pending::ready(peer, LineSession::new(stream, limits)))
+            let session = LineSession::new(stream, limits).refuse_http();
+            Ok(Pending::ready(peer, session))
         });
         Ok(Listening {
             address: Address::Ip(address),

@@ -65,6 +65,17 @@ pub trait Session: Send {
     /// As for [`recv`](Session::recv).
     async fn send(&mut self, frames: &Frames) -> io::Result<()>;
 
+    /// Whether a line of HTTP ends the session. Then the server runs nothing from that line on, and closes.
+    ///
+    /// To be true where a web page can have a browser connect and send what the page likes, line by line: on a bare
+    /// TCP port. Not on a Unix socket, which no browser connects to, nor where a handshake shuts out other
+    /// protocols. Such a session also says how an oversized line began and ended, by a
+    /// [`Frame::Part`](crate::Frame::Part) behind the [`Frame::Oversized`](crate::Frame::Oversized), as soon as
+    /// that is known.
+    fn refuses_http(&self) -> bool {
+        false
+    }
+
     /// Says goodbye, where the transport has a way to (a WebSocket close frame).
     ///
     /// Called at most once, after everything the connection held is free, under a time limit of the
