@@ -208,6 +208,25 @@ impl Client {
         }
     }
 
+    /// Sends several messages at once.
+    pub(crate) async fn send_messages(&mut self, messages: impl IntoIterator<Item = Message>) {
+        let Wire::WebSocket(socket) = &mut self.wire else {
+            unreachable!("streams have no messages");
+        };
+        for message in messages {
+            socket.feed(message).await.unwrap();
+        }
+        socket.flush().await.unwrap();
+    }
+
+    /// The next message, pongs included.
+    pub(crate) async fn next_message(&mut self) -> Message {
+        let Wire::WebSocket(socket) = &mut self.wire else {
+            unreachable!("streams have no messages");
+        };
+        socket.next().await.unwrap().unwrap()
+    }
+
     /// Sends one command and gives back the bytes of its reply, and how many inspections of a lock were
     /// added to find its end.
     pub(crate) async fn ask(&mut self, command: &[u8]) -> (Vec<u8>, u64) {

@@ -2,6 +2,7 @@
 
 use glockd::{Limits, Policy};
 use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::server::{Client, TestServer, Via, bounded, reset_on_close};
 
@@ -27,6 +28,35 @@ async fn await_owners(observer: &mut Client, name: &str, owners: usize) {
         .await
         .starts_with(&expect)
     {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_ping_is_answered_in_order_but_does_not_wait() {
+    bounded(async {
+        let mut server = TestServer::default().await;
+        let mut holder = server.connect(Via::Memory).await;
+        ask(&mut holder, "g x").await;
+        let mut client = server.connect(Via::WebSocket).await;
+        let ping = || Message::Ping("1".into());
+        let pong = Message::Pong("1".into());
+        let text = |text: &str| Message::text(text);
+        let messages = [text("g a"), ping(), text("i b"), text("gw 60000 x"), ping()];
+        client.send_messages(messages).await;
+        let success = |name: &str| text(&format!("1 Lock Get Success: {name}\n"));
+        assert_eq!(client.next_message().await, success("a"));
+        assert_eq!(client.next_message().await, pong);
+        assert_eq!(client.next_message().await, text("0 Lock Not Locked: b\n"));
+        assert_eq!(client.next_message().await, pong);
+        // Behind a message that has queued, too.
+        client.send_messages([text("i c"), ping()]).await;
+        assert_eq!(client.next_message().await, pong);
+        ask(&mut holder, "r x").await;
+        assert_eq!(client.next_message().await, success("x"));
+        assert_eq!(client.next_message().await, text("0 Lock Not Locked: c\n"));
+        drop((holder, client));
+        server.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

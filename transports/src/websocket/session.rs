@@ -6,6 +6,11 @@
 //! replies in one write from a pooled buffer (tungstenite's own grows and stays), a reply in several
 //! parts, and a close frame on every error, which tungstenite leaves to its user.
 //!
+//! A ping that came behind messages is answered behind the replies to them, as a peer expects whose server takes one
+//! message at a time. So it ends its batch, and tungstenite keeps the pong until that many replies were sent.
+//! Replies that are not ready do not hold it up: who asks for more input has none to send now, and neither has who
+//! sends a part of one.
+//!
 //! A close frame, an answer to the peer's too, goes out in [`Session::close`], after everything the
 //! connection held is free: a client that has seen its WebSocket close knows that.
 
@@ -16,6 +21,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::SinkExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::Stream;
@@ -65,6 +71,8 @@ pub struct WebSocketSession<S> {
     /// Set to the next time that something must be done about a silent peer, or to an earlier one.
     alarm: Option<Pin<Box<Sleep>>>,
     phase: Phase,
+    /// Replies that are to be sent before the pong that tungstenite keeps; 0 if there is no such pong.
+    replies_before_pong: usize,
     /// Whether the last frame sent was a part, which the next one continues.
     in_parts: bool,
     /// Whether a write was broken off: what would follow makes no sense to the peer.
@@ -107,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             asked: None,
             alarm: None,
             phase: Phase::Open,
+            replies_before_pong: 0,
             in_parts: false,
             torn: false,
         }
@@ -117,6 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         context: &mut Context<'_>,
         frames: &mut Frames,
     ) -> Poll<io::Result<usize>> {
+        // A pong that is kept goes out as soon as tungstenite is asked for the next message.
+        self.replies_before_pong = 0;
         let mut messages = 0;
         loop {
             let mut nothing_there = false;
@@ -124,6 +135,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
                 match Pin::new(&mut self.messages).poll_next(context) {
                     Poll::Ready(read) => {
                         messages += 1;
+                        if let Some(Ok(Message::Ping(_))) = read {
+                            self.replies_before_pong = frames.len();
+                        }
                         self.phase = self.take(read, frames)?;
                     }
                     Poll::Pending => nothing_there = true,
@@ -159,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
     /// Whether this batch takes another message.
     fn wants_more(&self, messages: usize, frames: &Frames) -> bool {
         matches!(self.phase, Phase::Open)
+            && self.replies_before_pong == 0
             && messages < BATCH_MESSAGES
             && frames.as_bytes().len() < BATCH_BYTES
             && self.messages.get_ref().controls.len() <= CONTROLS
@@ -252,6 +267,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         Phase::Open
     }
 
+    /// Appends the pong that tungstenite keeps.
+    async fn append_pong(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
+        self.replies_before_pong = 0;
+        // Into the inlet, which takes everything at once.
+        self.messages.flush().await.map_err(io::Error::other)?;
+        output.append(&mut self.messages.get_mut().take_controls());
+        Ok(())
+    }
+
     /// Appends a reply, or a part of one, as it goes over the wire.
     fn encode(&mut self, data: &[u8], last: bool, output: &mut Vec<u8>) -> io::Result<()> {
         let kind = match (self.in_parts, last) {
@@ -286,6 +310,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             return Ok(());
         }
         let mut output = self.messages.get_mut().take_controls();
+        if self.replies_before_pong > 0 {
+            self.append_pong(&mut output).await?;
+        }
         let code = match self.phase {
             // Its pings are answered, if it is there to see that.
             Phase::Gone => return self.write(&output).await,
@@ -321,10 +348,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
             .append(&mut self.messages.get_mut().take_controls());
         for frame in frames.iter() {
             match frame {
-                Frame::Data(data) => self.encode(data, true, output.buffer())?,
+                Frame::Data(data) => {
+                    self.encode(data, true, output.buffer())?;
+                    match self.replies_before_pong {
+                        0 => {}
+                        1 => self.append_pong(output.buffer()).await?,
+                        _ => self.replies_before_pong -= 1,
+                    }
+                }
                 Frame::Part(data) => self.encode(data, false, output.buffer())?,
                 Frame::Oversized => {}
             }
+        }
+        if self.replies_before_pong > 0 && (self.in_parts || frames.is_empty()) {
+            self.append_pong(output.buffer()).await?;
         }
         output.end();
         self.write(output.as_bytes()).await

@@ -148,6 +148,88 @@ async fn pings_are_answered() {
 }
 
 #[tokio::test]
+async fn a_pong_comes_behind_the_replies_to_messages_before_its_ping() {
+    let (a, b, c) = (frame(TEXT, b"a"), frame(TEXT, b"b"), frame(TEXT, b"c"));
+    let ping = |payload: &[u8]| frame(PING, payload);
+    check(
+        &[a.clone(), ping(b"1"), b.clone()],
+        &["a", "b"],
+        &["text a", "pong 1", "text b"],
+    )
+    .await;
+    check(
+        &[
+            ping(b"1"),
+            a.clone(),
+            b.clone(),
+            ping(b"2"),
+            ping(b"3"),
+            c.clone(),
+        ],
+        &["a", "b", "c"],
+        &["pong 1", "text a", "text b", "pong 2", "pong 3", "text c"],
+    )
+    .await;
+    check(
+        &[a.clone(), ping(b"1"), frame(CLOSE, b"")],
+        &["a"],
+        &["text a", "pong 1", "close"],
+    )
+    .await;
+    check(
+        &[a.clone(), ping(b"1"), frame(TEXT, b"123456789")],
+        &["a", "OVERSIZED"],
+        &["text a", "pong 1", "close 1009"],
+    )
+    .await;
+    check(
+        &[
+            a,
+            frame(PART_TEXT, b"b"),
+            ping(b"1"),
+            frame(LAST, b"b"),
+            ping(b"2"),
+        ],
+        &["a", "bb"],
+        &["text a", "pong 1", "text bb", "pong 2"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_flood_of_messages_and_pings_is_answered_in_order() {
+    bounded(async {
+        const PAIRS: u32 = 10_000;
+        let (mut client, session) = open(limits(LIMIT), b"").await;
+        let (mut reader, mut writer) = client.split();
+        let write = async {
+            let pair = |number: u32| {
+                let payload = number.to_string();
+                [TEXT, PING]
+                    .map(|kind| frame(kind, payload.as_bytes()))
+                    .concat()
+            };
+            let input: Vec<u8> = (0..PAIRS).flat_map(pair).collect();
+            writer.write_all(&input).await.unwrap();
+            writer.shutdown().await.unwrap();
+        };
+        let read = async {
+            for number in 0..PAIRS {
+                for kind in [TEXT, PONG] {
+                    let reply = read_frame(&mut reader).await.unwrap();
+                    assert_eq!(reply, (kind, number.to_string().into_bytes()));
+                }
+            }
+            read_frame(&mut reader).await
+        };
+        let (received, (), rest) = tokio::join!(serve(session), write, read);
+        assert_eq!(received.len(), PAIRS as usize);
+        assert_eq!(rest, None);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_close_is_answered() {
     check(&[frame(CLOSE, b"")], &[], &["close"]).await;
     let close = [&code(1000)[..], b"bye"].concat();

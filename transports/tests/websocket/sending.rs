@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use futures_util::{SinkExt, StreamExt};
-use glockd_transports::Frames;
+use glockd_transports::{Frames, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
@@ -114,6 +114,101 @@ async fn a_pong_goes_between_parts() {
             let got = read_frame(&mut client).await.unwrap();
             assert_eq!(got, (first, payload.to_vec()));
         }
+    })
+    .await;
+}
+
+/// A session that has received two messages and a ping behind them, and what is sent to its client.
+async fn open_pinged() -> (TcpStream, Box<dyn Session>) {
+    let input = [frame(TEXT, b"a"), frame(TEXT, b"b"), frame(PING, b"1")].concat();
+    let (client, mut session) = open(limits(LIMIT), &input).await;
+    let mut frames = Frames::new();
+    assert_eq!(session.recv(&mut frames).await.unwrap(), 2);
+    (client, session)
+}
+
+async fn check_next(client: &mut TcpStream, expect: (u8, &[u8])) {
+    let (first, payload) = read_frame(client).await.unwrap();
+    assert_eq!((first, &payload[..]), expect);
+}
+
+#[tokio::test]
+async fn a_pong_comes_behind_all_replies_before_it_whenever_they_are_sent() {
+    bounded(async {
+        let (mut client, mut session) = open_pinged().await;
+        for reply in [b"one", b"two"] {
+            let mut replies = Frames::new();
+            replies.push(reply);
+            session.send(&replies).await.unwrap();
+        }
+        check_next(&mut client, (TEXT, b"one")).await;
+        check_next(&mut client, (TEXT, b"two")).await;
+        check_next(&mut client, (PONG, b"1")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pong_is_not_held_up_by_a_reply_that_is_not_ready() {
+    bounded(async {
+        let (mut client, mut session) = open_pinged().await;
+        let mut replies = Frames::new();
+        replies.push(b"one");
+        session.send(&replies).await.unwrap();
+        check_next(&mut client, (TEXT, b"one")).await;
+        // As a server does while a command waits.
+        let mut frames = Frames::new();
+        tokio::select! {
+            received = session.recv(&mut frames) => panic!("{received:?}"),
+            () = check_next(&mut client, (PONG, b"1")) => {}
+        }
+        session.send(&replies).await.unwrap();
+        check_next(&mut client, (TEXT, b"one")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pong_is_not_held_up_by_a_reply_in_parts() {
+    bounded(async {
+        let (mut client, mut session) = open_pinged().await;
+        let mut replies = Frames::new();
+        replies.push(b"one");
+        replies.buffer().extend_from_slice(b"tw");
+        replies.end_part();
+        session.send(&replies).await.unwrap();
+        replies.clear();
+        replies.push(b"o");
+        session.send(&replies).await.unwrap();
+        check_next(&mut client, (TEXT, b"one")).await;
+        check_next(&mut client, (BINARY & !FIN, b"tw")).await;
+        check_next(&mut client, (PONG, b"1")).await;
+        check_next(&mut client, (FIN, b"o")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_batch_sends_the_pong() {
+    bounded(async {
+        let (mut client, mut session) = open_pinged().await;
+        session.send(&Frames::new()).await.unwrap();
+        check_next(&mut client, (PONG, b"1")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_sends_its_pong_before() {
+    bounded(async {
+        let (mut client, session) = open_pinged().await;
+        let talk = async {
+            let sent = read_all(&mut client).await;
+            drop(client);
+            sent
+        };
+        let ((), sent) = tokio::join!(session.close(), talk);
+        assert_eq!(sent, ["pong 1", "close 1001"]);
     })
     .await;
 }
