@@ -31,14 +31,22 @@ enum Line<'a> {
 }
 
 fuzz_target!(|input: Input<'_>| {
+    run(&input, false);
+    run(&input, true);
+});
+
+fn run(input: &Input<'_>, refuse_http: bool) {
     let limits = Limits::default().with_max_line(input.max_line.into());
     let given = AtomicUsize::new(0);
     let peer = Peer {
         bytes: input.bytes,
-        reads: input.reads.into_iter(),
+        reads: input.reads.clone().into_iter(),
         given: &given,
     };
     let mut session = LineSession::new(join(peer, sink()), limits);
+    if refuse_http {
+        session = session.refuse_http();
+    }
     let mut batches = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
     let ended = loop {
@@ -68,7 +76,19 @@ fuzz_target!(|input: Input<'_>| {
     };
     assert_eq!(ended, input.bytes.len(), "0 is the end of input");
     check(&batches, &reference(input.bytes, limits.max_line, true));
-});
+    let expect = match refuse_http {
+        true => reference_ends(input.bytes, limits.max_line),
+        false => Vec::new(),
+    };
+    let frames = batches.iter().flat_map(Frames::iter);
+    let found: Vec<Vec<u8>> = frames
+        .filter_map(|frame| match frame {
+            Frame::Part(bytes) => Some(ends(bytes)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(found, expect);
+}
 
 /// A peer that sends, and then closes its sending side.
 struct Peer<'a> {
@@ -128,15 +148,35 @@ fn reference(input: &[u8], limit: usize, ended: bool) -> Vec<Line<'_>> {
     lines
 }
 
+/// The ends of the lines of an input that are too long.
+fn reference_ends(input: &[u8], limit: usize) -> Vec<Vec<u8>> {
+    let mut pieces: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
+    let last = pieces.pop().filter(|last| last.len() > limit);
+    let ended = pieces
+        .into_iter()
+        .filter(|piece| piece.strip_suffix(b"\r").unwrap_or(piece).len() > limit);
+    ended.chain(last).map(ends).collect()
+}
+
+/// The first and the last bytes of a line that is too long.
+fn ends(line: &[u8]) -> Vec<u8> {
+    const END: usize = 32;
+    let line = line.trim_ascii_start();
+    match line.len() {
+        0..=64 => line.to_vec(),
+        length => [&line[..END], &line[length - END..]].concat(),
+    }
+}
+
 #[track_caller]
 fn check(batches: &[Frames], expect: &[Line<'_>]) {
     let lines: Vec<Line<'_>> = batches
         .iter()
         .flat_map(Frames::iter)
-        .map(|frame| match frame {
-            Frame::Data(line) => Line::Whole(line),
-            Frame::Oversized => Line::TooLong,
-            Frame::Part(_) => unreachable!("a line comes whole"),
+        .filter_map(|frame| match frame {
+            Frame::Data(line) => Some(Line::Whole(line)),
+            Frame::Oversized => Some(Line::TooLong),
+            Frame::Part(_) => None,
         })
         .collect();
     assert_eq!(lines, expect);

@@ -59,6 +59,8 @@ struct Client {
     /// The lines of its messages; `None`: one that is too long, behind which nothing counts.
     lines: Vec<Option<Vec<u8>>>,
     pings: Vec<Vec<u8>>,
+    /// What should come back, up to a message that is too long: pongs among the answers.
+    expect: Vec<(bool, Vec<u8>)>,
 }
 
 impl Client {
@@ -81,6 +83,13 @@ impl Client {
         let payload = &payload[..payload.len().min(125)];
         self.frame(true, PING, payload);
         self.pings.push(payload.to_vec());
+        self.expect(true, payload);
+    }
+
+    fn expect(&mut self, pong: bool, payload: &[u8]) {
+        if self.lines.iter().all(Option::is_some) {
+            self.expect.push((pong, payload.to_vec()));
+        }
     }
 
     fn say(&mut self, said: Said<'_>, max_line: usize) {
@@ -99,8 +108,7 @@ impl Client {
                 let line = message.strip_suffix(b"\n").map_or(&message[..], |line| {
                     line.strip_suffix(b"\r").unwrap_or(line)
                 });
-                self.lines
-                    .push((line.len() <= max_line).then(|| line.to_vec()));
+                let line = (line.len() <= max_line).then(|| line.to_vec());
                 let text = str::from_utf8(&message).is_ok();
                 let mut opcode = if text { TEXT } else { BINARY };
                 let mut rest = &message[..];
@@ -113,6 +121,8 @@ impl Client {
                     }
                 }
                 self.frame(true, opcode, rest);
+                self.lines.push(line.clone());
+                self.expect(false, &line.unwrap_or_default());
             }
         }
     }
@@ -202,6 +212,7 @@ fuzz_target!(|input: Input<'_>| {
     let written = written.lock().expect("nobody panicked");
     let mut answers = Vec::new();
     let mut pongs = Vec::new();
+    let mut order = Vec::new();
     let mut close = None;
     for (opcode, payload) in frames(&written) {
         assert_eq!(close, None, "something is said behind the goodbye");
@@ -209,12 +220,17 @@ fuzz_target!(|input: Input<'_>| {
             TEXT => {
                 assert!(str::from_utf8(payload).is_ok());
                 answers.push(Some(payload.to_vec()));
+                order.push((false, payload.to_vec()));
             }
             BINARY => {
                 assert!(str::from_utf8(payload).is_err());
                 answers.push(Some(payload.to_vec()));
+                order.push((false, payload.to_vec()));
             }
-            PONG => pongs.push(payload.to_vec()),
+            PONG => {
+                pongs.push(payload.to_vec());
+                order.push((true, payload.to_vec()));
+            }
             CLOSE => close = Some(payload.to_vec()),
             other => panic!("opcode {other}"),
         }
@@ -230,6 +246,8 @@ fuzz_target!(|input: Input<'_>| {
     } else if input.rest.is_empty() {
         assert_eq!(close, None, "there is nobody to tell");
     }
+    let known = order.len().min(client.expect.len());
+    assert_eq!(order[..known], client.expect[..known]);
     let answered = pongs.len().min(client.pings.len());
     assert_eq!(pongs[..answered], client.pings[..answered]);
     if too_long.is_none() {
