@@ -80,7 +80,7 @@ impl Builder {
     }
 
     /// Sets how many connections there may be at a time; `None`, as by default, for any number. One that is
-    /// too many is closed at once, and counted.
+    /// too many is [refused](Pending::refuse) at once, and counted.
     ///
     /// Each takes a descriptor. Keep this some below what the process may have, or nobody can even be turned
     /// away: what waits to be accepted then waits until a connection ends.
@@ -214,10 +214,12 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
     while let Some(accepted) = incoming.next().await {
         while handshakes.try_join_next().is_some() {}
         match accepted {
-            Ok(Pending { peer, handshake }) => {
-                let Some(permit) = hub.admit(&peer) else {
+            Ok(pending) => {
+                let Some(permit) = hub.admit(&pending.peer) else {
+                    pending.refuse();
                     continue;
                 };
+                let Pending { peer, handshake } = pending;
                 // Its panic must end neither the loop nor the other handshakes.
                 let mut handshake = AssertUnwindSafe(handshake)
                     .catch_unwind()

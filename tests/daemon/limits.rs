@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use socket2::{Domain, Socket, Type};
 use tempfile::tempdir;
+use tokio_tungstenite::tungstenite::{self, Error, HandshakeError};
 
 use crate::clients::{Client, Web};
 use crate::faults::connections;
@@ -33,6 +34,28 @@ fn is_let_in(mut stream: &TcpStream) -> bool {
     // It may have hung up before, or do so now.
     let _ = stream.write_all(b"i x\n");
     stream.read(&mut [0; 100]).is_ok_and(|read| read > 0)
+}
+
+/// The whole answer to a request to open a WebSocket that the daemon turns away.
+fn refusal(mut stream: &TcpStream) -> String {
+    // The daemon may have answered and hung up before.
+    let _ = stream.write_all(
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n",
+    );
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+#[track_caller]
+fn assert_unavailable(answer: &str) {
+    assert!(
+        answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n")
+            && answer.contains("\r\nconnection: close\r\n")
+            && answer.ends_with("\r\n\r\nToo many connections.\n"),
+        "{answer:?}"
+    );
 }
 
 /// Connects until one is let in.
@@ -81,7 +104,7 @@ fn connections_that_are_too_many_are_closed() {
     // Once more, for what is left to do of that.
     first.counter("connections");
     assert!(!is_let_in(&connect(HERE, daemon.port)));
-    assert!(!is_let_in(&connect(HERE, daemon.ws)));
+    assert_unavailable(&refusal(&connect(HERE, daemon.ws)));
     daemon.await_line(&["WARN", "connection refused", "peer=127.0.0.1:"]);
     assert!(first.counter("refused_connections") >= 2);
     drop(third);
@@ -95,6 +118,40 @@ fn connections_that_are_too_many_are_closed() {
     // Those that were refused later are untold.
     let log = daemon.stop();
     assert!(log.lines().count() < 10, "{log}");
+}
+
+#[test]
+fn websockets_that_are_too_many_are_told_so() {
+    let dir = tempdir().unwrap();
+    let flags = "-port {port} -ws {ws} -unix {sock} -max-connections-per-ip 1";
+    let daemon = Daemon::start(dir.path(), flags);
+    let mut web = Web::connect(&daemon);
+    assert_unavailable(&refusal(&connect(HERE, daemon.ws)));
+    // As a client of the usual kind sees it.
+    let refused = tungstenite::client("ws://localhost/", connect(HERE, daemon.ws));
+    match refused.unwrap_err() {
+        HandshakeError::Failure(Error::Http(response)) => assert_eq!(response.status(), 503),
+        other => panic!("{other}"),
+    }
+    // Where commands are lines, there is nothing to say.
+    let mut line = connect(HERE, daemon.port);
+    let mut answer = Vec::new();
+    assert_eq!(line.read_to_end(&mut answer).unwrap(), 0);
+    // Those that are refused take nothing from those that are not, even if they stay.
+    let before = daemon.descriptors();
+    let refused: Vec<_> = (0..500).map(|_| connect(HERE, daemon.ws)).collect();
+    assert_eq!(web.ask("i x"), "0 Lock Not Locked: x\\n");
+    refused
+        .iter()
+        .for_each(|stream| assert_unavailable(&refusal(stream)));
+    assert!(daemon.descriptors() <= before);
+    assert_eq!(Client::unix(&daemon).counter("refused_connections"), 503);
+    drop(web);
+    let start = Instant::now();
+    while tungstenite::client("ws://localhost/", connect(HERE, daemon.ws)).is_err() {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    daemon.stop();
 }
 
 #[test]

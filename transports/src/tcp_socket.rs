@@ -1,12 +1,12 @@
 //! A TCP socket that says goodbye in a way that its peer understands.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -25,6 +25,16 @@ impl TcpSocket {
             stream,
             blocked: false,
         }
+    }
+
+    /// Sends what fits into the socket's buffer, and closes the connection, all without waiting.
+    pub(crate) fn close_with(self, last_words: &[u8]) {
+        // Past the runtime, which has yet to learn whether a fresh socket is ready.
+        let mut socket: &Socket = &SockRef::from(&self.stream);
+        // Input that is not read makes the close a reset, and that may destroy the last words. More input than this
+        // is not worth the time. Whatever fails here, the peer is gone, or will see the close.
+        let _ = socket.read(&mut [0; 8 * 1024]);
+        let _ = socket.write(last_words);
     }
 }
 

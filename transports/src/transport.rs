@@ -112,6 +112,9 @@ pub struct Pending {
 ///
 /// The server runs it apart from accepting, under a time limit, so it may be dropped at any point. Until
 /// it is done the connection counts for nothing. An error is logged, and nothing else.
+///
+/// If it is dropped before it was first polled, the connection was [refused](Pending::refuse). A transport that can
+/// tell its peer so (a WebSocket by 503) does it then, without waiting; otherwise the connection is just closed.
 pub type Handshake = Pin<Box<dyn Future<Output = io::Result<Option<Box<dyn Session>>>> + Send>>;
 
 impl Pending {
@@ -122,6 +125,13 @@ impl Pending {
             peer,
             handshake: Box::pin(std::future::ready(Ok(Some(session)))),
         }
+    }
+
+    /// Refuses the connection, for a limit is reached: closes it, and tells the peer why if the transport has a way
+    /// to.
+    pub fn refuse(self) {
+        // A handshake that was never polled knows what that means.
+        drop(self.handshake);
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 
+use handshake::Arrival;
 pub use origins::{OriginError, Origins};
 pub use session::WebSocketSession;
 
@@ -32,7 +33,8 @@ const LAST_WORDS: u64 = 1024 * 1024;
 /// Listens for WebSocket connections on a TCP port.
 ///
 /// Any path and any `Host` is welcome, and any or no `Origin` unless told [otherwise](WebSocket::origins).
-/// Of subprotocols, one that is offered alone is accepted.
+/// Of subprotocols, one that is offered alone is accepted. A connection that the server [refuses](Pending::refuse) is
+/// answered by 503.
 #[derive(Clone, Debug)]
 pub struct WebSocket {
     on: On,
@@ -77,7 +79,7 @@ impl Transport for WebSocket {
             let origins = Arc::clone(&origins);
             Ok(Pending {
                 peer,
-                handshake: Box::pin(handshake::shake(stream, limits, origins)),
+                handshake: Box::pin(handshake::shake(Arrival::new(stream), limits, origins)),
             })
         });
         Ok(Listening {

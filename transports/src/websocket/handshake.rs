@@ -32,12 +32,45 @@ use crate::{Limits, Session};
 /// The longest request head, the least that hyper can be held to. Browsers send cookies along.
 const HEAD: usize = 8 * 1024;
 
+/// Answers whatever request is under way, or about to come. HTTP allows an answer before the end of a request.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: text/plain\r\n\
+    connection: close\r\n\
+    content-length: 22\r\n\r\n\
+    Too many connections.\n";
+
+/// The socket of a handshake that has not begun. If it never does, the server has refused the connection, and the
+/// peer is answered by 503.
+pub(super) struct Arrival(Option<TcpSocket>);
+
+impl Arrival {
+    pub(super) fn new(stream: TcpSocket) -> Arrival {
+        Arrival(Some(stream))
+    }
+
+    /// The socket, whose handshake now begins.
+    fn begin(mut self) -> Option<TcpSocket> {
+        self.0.take()
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            stream.close_with(TOO_MANY);
+        }
+    }
+}
+
 /// Serves the one request of a connection. `None` if it led to no session; it was answered then.
 pub(super) async fn shake(
-    stream: TcpSocket,
+    arrival: Arrival,
     limits: Limits,
     origins: Arc<Origins>,
 ) -> io::Result<Option<Box<dyn Session>>> {
+    let Some(stream) = arrival.begin() else {
+        return Ok(None);
+    };
     let accepted = AtomicBool::new(false);
     let service = service_fn(|request| {
         let response = answer(&request, &origins);

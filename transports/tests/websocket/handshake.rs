@@ -1,5 +1,6 @@
 //! The opening handshake, and what else may come to a WebSocket port.
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
@@ -173,6 +174,54 @@ async fn a_peer_that_gives_up_is_no_session() {
             let session = pending.handshake.await;
             assert!(!matches!(session, Ok(Some(_))), "after {said}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_answered_by_503() {
+    const EXPECT: &str = "HTTP/1.1 503 Service Unavailable\r\n\
+        content-type: text/plain\r\n\
+        connection: close\r\n\
+        content-length: 22\r\n\r\n\
+        Too many connections.\n";
+    bounded(async {
+        let (address, mut incoming) = listen(limits(1000)).await;
+        for request_comes_first in [true, false] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let pending = incoming.next().await.unwrap().unwrap();
+            let request = REQUEST.as_bytes();
+            if request_comes_first {
+                client.write_all(request).await.unwrap();
+                pending.refuse();
+            } else {
+                pending.refuse();
+                client.write_all(request).await.unwrap();
+            }
+            let mut response = vec![0; EXPECT.len()];
+            client.read_exact(&mut response).await.unwrap();
+            assert_eq!(str::from_utf8(&response).unwrap(), EXPECT);
+            // It is closed, by a reset if the request came too late.
+            let mut rest = Vec::new();
+            let end = client.read_to_end(&mut rest).await;
+            assert!(end.is_ok() || !request_comes_first, "{end:?}");
+            assert_eq!(rest, b"");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_given_up_is_not_a_refusal() {
+    bounded(async {
+        let (address, mut incoming) = listen(limits(1000)).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut pending = incoming.next().await.unwrap().unwrap();
+        assert!((&mut pending.handshake).now_or_never().is_none());
+        drop(pending);
+        let mut response = Vec::new();
+        client.read_to_end(&mut response).await.unwrap();
+        assert_eq!(response, b"");
     })
     .await;
 }
