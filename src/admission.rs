@@ -135,7 +135,14 @@ impl Admitted {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use glockd_transports::Frames;
+
     use super::*;
+    use crate::connection::say_goodbye;
 
     fn from(ip: &str) -> Peer {
         Peer::new("x").with_ip(ip.parse().unwrap())
@@ -162,6 +169,75 @@ mod tests {
         assert!(admit(&b).is_some());
         drop(fourth);
         assert!((0..10).all(|_| admit(&a).is_some()));
+    }
+
+    /// A session in the only place. It counts how often that was still taken while there was a descriptor.
+    struct Last {
+        admission: Arc<Admission>,
+        taken: Arc<AtomicUsize>,
+        says_goodbye: bool,
+    }
+
+    impl Last {
+        fn look(&self) {
+            if self.admission.admit(&Peer::new("next")).is_none() {
+                self.taken.fetch_add(1, SeqCst);
+            }
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Session for Last {
+        async fn recv(&mut self, _: &mut Frames) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        async fn send(&mut self, _: &Frames) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn close(self: Box<Self>) {
+            self.look();
+            if !self.says_goodbye {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.look();
+        }
+    }
+
+    /// Without that, there may be one descriptor more than the limit says.
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_free_only_after_its_session_has_ended() {
+        let admission = Arc::new(Admission::new(Capacity {
+            in_all: Some(1),
+            per_ip: None,
+        }));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let admit = |says_goodbye| {
+            let session = Last {
+                admission: Arc::clone(&admission),
+                taken: Arc::clone(&taken),
+                says_goodbye,
+            };
+            let permit = admission.admit(&Peer::new("last")).unwrap();
+            Admitted::new(Box::new(session), permit)
+        };
+        drop(admit(true));
+        assert_eq!(taken.swap(0, SeqCst), 1, "dropped");
+        let goodbyes = async {
+            say_goodbye(admit(true)).await;
+            assert_eq!(taken.swap(0, SeqCst), 2, "closed, and dropped");
+            say_goodbye(admit(false)).await;
+            assert_eq!(taken.swap(0, SeqCst), 2, "closed in vain, and dropped");
+        };
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, goodbyes).await.unwrap();
+        assert!(admission.admit(&Peer::new("next")).is_some());
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::client::{PING, PONG, TEXT, frame, read_frame, serve};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// More pings than are read from a peer that does not read.
+const PINGS: usize = 10_000;
+
 /// Both ends of a WebSocket between which so many bytes fit, each way.
 async fn open(limits: Limits, room: usize) -> (DuplexStream, WebSocketSession<DuplexStream>) {
     let (client, server) = duplex(room);
@@ -154,10 +157,44 @@ async fn who_takes_no_answer_to_its_pings_is_given_up() {
         let start = Instant::now();
         let (error, ()) = tokio::join!(fails(session), async {
             // For each there is a pong, of which the first 10 bytes are taken.
-            while client.write_all(&frame(PING, b"12345678")).await.is_ok() {}
+            for _ in 0..PINGS {
+                if client.write_all(&frame(PING, b"12345678")).await.is_err() {
+                    return;
+                }
+            }
+            panic!("it reads on");
         });
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert_eq!(start.elapsed(), Duration::from_secs(7), "{keepalive:?}");
+    }
+}
+
+/// A peer must not fill the memory by pings whose pongs it does not read.
+#[tokio::test(start_paused = true)]
+async fn pings_are_read_only_while_their_pongs_are_few() {
+    // Pings, and messages with pings behind them.
+    for message in [None, Some(b"12345678")] {
+        let limits = Limits::default().with_write_timeout(None);
+        let (mut client, session) = open(limits.with_keepalive(None), 10).await;
+        let ping = frame(PING, b"12345678");
+        let message = message.map_or(Vec::new(), |message| frame(TEXT, message));
+        let mut read = 0;
+        let pinging = async {
+            for _ in 0..PINGS {
+                client.write_all(&message).await.unwrap();
+                client.write_all(&ping).await.unwrap();
+                read += ping.len();
+            }
+        };
+        let serving = serve(Box::new(session));
+        // Time passes only when both can do nothing more.
+        let stuck = timeout(HOUR, async { tokio::join!(pinging, serving) });
+        assert!(stuck.await.is_err());
+        // A kilobyte of pongs, and one of pings to come, and what both ends have begun with.
+        assert!(
+            (1..4000).contains(&read),
+            "{read} bytes of pings were read"
+        );
     }
 }
 
