@@ -7,6 +7,7 @@
 mod waiting;
 
 use std::fmt::{self, Display};
+use std::hint::cold_path;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -341,15 +342,19 @@ fn answer(
                     // Not moved: it is as large as it is short-lived.
                     Answer::Reply(ref reply) => {
                         reply.encode(out);
-                        match reply {
-                            Reply::Statistics(_) | Reply::CountedStatistics(_) => {
-                                turn.spend(STATISTICS);
+                        // One comparison for all that is rare: these stand side by side in the enum.
+                        if let Reply::Nothing | Reply::Statistics(_) | Reply::CountedStatistics(_) =
+                            reply
+                        {
+                            cold_path();
+                            match reply {
+                                // It is a verb that is not known here.
+                                Reply::Nothing if dispatcher.is_http(bytes) => {
+                                    return Some(Later::Http);
+                                }
+                                Reply::Nothing => {}
+                                _ => turn.spend(STATISTICS),
                             }
-                            // It is a verb that is not known here.
-                            Reply::Nothing if dispatcher.is_http(bytes) => {
-                                return Some(Later::Http);
-                            }
-                            _ => {}
                         }
                         if enabled!(Level::DEBUG) && is_logged(command.verb()) {
                             log_reply(dispatcher, client, &out[start..]);

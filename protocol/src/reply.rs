@@ -9,8 +9,6 @@ use crate::listing::{self, Listing};
 /// One answer, short of a listing (see [`listing`](crate::listing)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// No bytes: what an unknown command gets.
-    Nothing,
     /// To `g`: is the lock now held by this connection?
     Get {
         /// Whether this connection holds the lock now.
@@ -69,6 +67,8 @@ pub enum Reply<'a> {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// No bytes: what an unknown command gets.
+    Nothing,
     /// To `q`: counters, in the order in which they are to be shown.
     Statistics(Vec<(Counter, u64)>),
     /// To `lq`: the same, counted.

@@ -191,10 +191,7 @@ async fn pings_are_read_only_while_their_pongs_are_few() {
         let stuck = timeout(HOUR, async { tokio::join!(pinging, serving) });
         assert!(stuck.await.is_err());
         // A kilobyte of pongs, and one of pings to come, and what both ends have begun with.
-        assert!(
-            (1..4000).contains(&read),
-            "{read} bytes of pings were read"
-        );
+        assert!((1..4000).contains(&read), "{read} bytes of pings were read");
     }
 }
 
