@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use glockd::Policy;
+use glockd::{Policy, Server};
 use serde_json::Value;
 
 use crate::served::{Served, finish};
@@ -93,6 +93,23 @@ fn it_reads_while_it_writes() {
         let report = report(&served, &format!("-c 1 -P 20000 -n {operations}"));
         assert_eq!(report["operations"], operations);
         assert_eq!(report["refused"], 0);
+    }
+}
+
+#[test]
+fn limit_of_connections_is_told() {
+    let served = Served::build(Server::builder().max_connections(Some(7)));
+    for threads in 1..=3 {
+        let finished = served
+            .run(&format!("bench -c 20 --threads {threads}"))
+            .exited(69);
+        assert_eq!(
+            finished.stderr,
+            "glock: the server took 7 of 20 connections and closed the others: it probably limits them \
+             (-max-connections, -max-connections-per-ip)\n"
+        );
+        // Those of the last run are closed by the time that they are missed.
+        served.run("bench -c 7 -n 1000").exited(0);
     }
 }
 

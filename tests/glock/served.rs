@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glockd::{Policy, Server, Unix};
+use glockd::{Builder, Policy, Server, Unix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -62,12 +62,15 @@ impl Served {
     }
 
     pub(crate) fn with(policy: Policy) -> Served {
+        Served::build(Server::builder().policy(policy))
+    }
+
+    pub(crate) fn build(builder: Builder) -> Served {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::new().unwrap();
         catch_what_is_ignored(&runtime);
         let unix = Unix::path(dir.path().join("sock"));
-        let bound = Server::builder().transport(unix).policy(policy).bind();
-        let server = runtime.block_on(bound).unwrap();
+        let server = runtime.block_on(builder.transport(unix).bind()).unwrap();
         let (stop, stopped) = oneshot::channel();
         let running = runtime.spawn(server.run(async { drop(stopped.await) }));
         Served {

@@ -13,22 +13,22 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io::{self, IsTerminal, stderr};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glockd::protocol::Verb;
+use glockd::protocol::{Command, Verb};
 use glockd_client::{Client, Endpoint, Error};
 use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Barrier, Notify};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 use self::batch::{Batch, WAIT_MS};
@@ -45,6 +45,10 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// What clears a line of a terminal.
 const CLEAR: &str = "\r\x1b[K";
 
+/// How long the server may take to see that a connection is closed: the one that asked what it can do, above all. After
+/// this, a connection that it has refused is tried once more.
+const CLOSED_WITHIN: Duration = Duration::from_millis(100);
+
 /// How long a server may be silent that could answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -54,7 +58,11 @@ pub(crate) async fn bench(server: &str, args: &Bench) -> Result<u8, Failure> {
     if !matches!(endpoint, Endpoint::Tcp { .. } | Endpoint::Unix(_)) {
         return Err(Failure::usage("bench speaks tcp:// and unix: alone"));
     }
-    let features = Client::connect(server).await?.features();
+    let client = Client::connect(server).await.map_err(Failure::of_connect)?;
+    let features = client.features();
+    drop(client);
+    // The client's task gets to close its connection, which would otherwise count against a limit of the server's.
+    yield_now().await;
     if args.work == Work::Wait && !features.wait {
         return Err(Error::Unsupported(Verb::Gw).into());
     }
@@ -82,6 +90,8 @@ fn run(endpoint: Endpoint, args: &Bench) -> Result<u8, Failure> {
         operations: args.operations,
         taken: AtomicU64::new(0),
         done: AtomicU64::new(0),
+        connections: args.connections,
+        open: AtomicU32::new(0),
         ready: Barrier::new(args.connections as usize),
         start: OnceLock::new(),
         has_failed: AtomicBool::new(false),
@@ -144,6 +154,10 @@ struct Load {
     taken: AtomicU64,
     /// How many were answered.
     done: AtomicU64,
+    /// Number of connections in all.
+    connections: u32,
+    /// Number of connections on which the server has answered.
+    open: AtomicU32,
     /// Where all wait until all are connected.
     ready: Barrier,
     /// When the first left there.
@@ -185,6 +199,23 @@ impl Load {
             keys => number % keys,
         };
         format!("bench:{:08x}:{key:06}", self.salt)
+    }
+
+    fn not_connected(&self, source: io::Error) -> Failure {
+        let endpoint = self.endpoint.clone();
+        Error::Connect { endpoint, source }.into()
+    }
+
+    /// Fails if the server has refused connections. It has accepted each, and closed some without an answer.
+    fn check_open(&self) -> Result<(), Failure> {
+        let (open, connections) = (self.open.load(Relaxed), self.connections);
+        if open == connections {
+            return Ok(());
+        }
+        Err(Failure::unavailable(format!(
+            "the server took {open} of {connections} connections and closed the others: it probably limits them \
+             (-max-connections, -max-connections-per-ip)"
+        )))
     }
 
     fn fail(&self) {
@@ -307,26 +338,61 @@ async fn stalled(load: &Load) -> Duration {
 }
 
 async fn one_connection(load: &Load, number: u32, tally: &RefCell<Tally>) -> Result<(), Failure> {
-    let failed = |source| Error::Connect {
-        endpoint: load.endpoint.clone(),
-        source,
-    };
     match &load.endpoint {
         Endpoint::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await;
-            let mut stream = stream.map_err(failed)?;
-            stream.set_nodelay(true).map_err(failed)?;
+            let connect = async || {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            };
+            let mut stream = open(load, number, connect).await?;
             let (reader, writer) = stream.split();
             batches(load, number, tally, reader, writer).await
         }
         Endpoint::Unix(path) => {
-            let mut stream = UnixStream::connect(path).await.map_err(failed)?;
+            let connect = async || UnixStream::connect(path).await;
+            let mut stream = open(load, number, connect).await?;
             let (reader, writer) = stream.split();
             batches(load, number, tally, reader, writer).await
         }
         // Refused before.
-        _ => Err(failed(io::ErrorKind::Unsupported.into()).into()),
+        _ => Err(load.not_connected(io::ErrorKind::Unsupported.into())),
     }
+}
+
+/// Opens a connection, and asks for something on it: a server that takes no more connections accepts them as well, and
+/// closes them. Whether it does is for [`Load::check_open`] to say, when all have been tried.
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    load: &Load,
+    number: u32,
+    connect: impl AsyncFn() -> io::Result<S>,
+) -> Result<S, Failure> {
+    let mut question = Vec::new();
+    Command::Inspect(load.lock_name(number).as_bytes().into()).encode(&mut question);
+    let mut has_paused = false;
+    loop {
+        let mut stream = connect().await.map_err(|error| load.not_connected(error))?;
+        if is_answered(&mut stream, &question).await {
+            load.open.fetch_add(1, Relaxed);
+            return Ok(stream);
+        }
+        if has_paused {
+            return Ok(stream);
+        }
+        sleep(CLOSED_WITHIN).await;
+        has_paused = true;
+    }
+}
+
+/// Whether the server answers to a line.
+async fn is_answered(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), line: &[u8]) -> bool {
+    let mut answer = Vec::new();
+    stream.write_all(line).await.is_ok()
+        && BufReader::new(stream)
+            .read_until(b'\n', &mut answer)
+            .await
+            .is_ok()
+        && answer.ends_with(b"\n")
 }
 
 /// Sends batch after batch.
@@ -341,6 +407,7 @@ async fn batches(
     let Some(start) = load.all_ready().await else {
         return Ok(());
     };
+    load.check_open()?;
     while !load.has_failed.load(Relaxed) {
         let commands = load.take();
         if commands == 0 {

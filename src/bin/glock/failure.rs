@@ -48,6 +48,17 @@ impl Failure {
         Failure::new(UNAVAILABLE, message)
     }
 
+    /// For an error of connecting.
+    pub(crate) fn of_connect(error: Error) -> Failure {
+        match error {
+            Error::Lost(lost @ (Lost::Closed | Lost::Io(_))) => Failure::unavailable(format!(
+                "the server hung up at once, as it does beyond a limit of connections \
+                 (-max-connections, -max-connections-per-ip): {lost}"
+            )),
+            error => error.into(),
+        }
+    }
+
     pub(crate) fn of_system(error: impl Into<io::Error>) -> Failure {
         Failure::new(SYSTEM, error.into().to_string())
     }

@@ -68,5 +68,5 @@ fn obey(args: Args) -> Result<u8, Failure> {
 }
 
 async fn connect(server: &str) -> Result<Client, Failure> {
-    Ok(Client::connect(server).await?)
+    Client::connect(server).await.map_err(Failure::of_connect)
 }
