@@ -1,11 +1,15 @@
 //! `glock run` and `glock get`: whether the lock is had, held and released, and how that ends.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Stdio;
+use std::thread;
 
-use glockd::Policy;
+use glockd::{Policy, Server};
 use rustix::process::Signal;
 
 use crate::served::{Running, Served, finish};
@@ -67,7 +71,69 @@ fn a_fence_is_never_that_of_another_lock() {
     let served = Served::with(Policy::default().without_extensions());
     let mut command = served.glock(["run", "job", "--", "sh", "-c", "echo ${GLOCK_FENCE-none}"]);
     command.env("GLOCK_FENCE", "17");
-    assert_eq!(finish(command).printed(), "none\n");
+    let finished = finish(command).exited(0);
+    assert_eq!(finished.stdout, "none\n");
+    assert_eq!(finished.stderr, NO_FENCE);
+}
+
+const NO_FENCE: &str = "glock: the server gives no fencing token, so $GLOCK_FENCE is not set\n";
+
+/// A server whose disk fails gives locks, but `0 Lock Fence Failure` for a token. It takes one connection after the other.
+fn server_that_cannot_vouch(path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                let answer = match &*line {
+                    "f job" => "0 Lock Fence Failure: job".to_owned(),
+                    "r job" => "1 Lock Release Success: job".to_owned(),
+                    hello if hello.starts_with("hello") => {
+                        "1 hello: wait limit fence list own ping".to_owned()
+                    }
+                    _ => "1 Lock Get Success: job".to_owned(),
+                };
+                let _ = writeln!(&stream, "{answer}");
+            }
+        }
+    });
+}
+
+#[test]
+fn missing_fencing_token_is_told_or_refused() {
+    let served = Served::new();
+    let expect = "glock: the server gives no fencing token (--require-fence)\n";
+    served.run("run --require-fence job true").exited(0);
+    server_that_cannot_vouch(&served.path("faulty"));
+    let plain = Served::with(Policy::default().without_extensions());
+    let faulty = format!("unix:{}", served.path("faulty").display());
+    for server in [plain.url(), faulty] {
+        for flags in ["", "-s", "--require-fence", "--require-fence -s"] {
+            if server.ends_with("faulty") && flags.ends_with("-s") {
+                continue;
+            }
+            let flags = flags.split(' ').filter(|flag| !flag.is_empty());
+            let is_required = flags.clone().any(|flag| flag == "--require-fence");
+            let command = ["run", "--server", &server];
+            let command = command
+                .into_iter()
+                .chain(flags)
+                .chain(["job", "echo", "ran"]);
+            let finished = finish(served.glock(command));
+            if is_required {
+                let finished = finished.exited(69);
+                assert_eq!((&*finished.stdout, &*finished.stderr), ("", expect));
+            } else {
+                let finished = finished.exited(0);
+                assert_eq!((&*finished.stdout, &*finished.stderr), ("ran\n", NO_FENCE));
+            }
+        }
+        let mut get = served.glock(["get", "--server", &server, "--require-fence", "job"]);
+        get.stdin(Stdio::piped());
+        let finished = finish(get).exited(69);
+        assert_eq!((&*finished.stdout, &*finished.stderr), ("", expect));
+    }
+    assert_eq!(plain.ask("i job"), "0 Lock Not Locked: job");
 }
 
 #[test]
@@ -274,3 +340,15 @@ fn help_teaches_by_example() {
         "{help}"
     );
 }
+#[test]
+fn refused_connection_is_told() {
+    let served = Served::build(Server::builder().max_connections(Some(1)));
+    let _only = served.asked("g job");
+    for arguments in ["ls", "run job true", "bench"] {
+        let finished = served.run(arguments).exited(69);
+        let expect = "glock: the server hung up at once, as it does beyond a limit of connections \
+                      (-max-connections, -max-connections-per-ip): ";
+        assert!(finished.stderr.starts_with(expect), "{finished:?}");
+    }
+}
+

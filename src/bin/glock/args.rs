@@ -104,6 +104,9 @@ pub(crate) struct Lock {
     /// What to be shown as, to who asks for the holder; by default, where the connection comes from
     #[arg(long = "name", value_name = "ME")]
     pub(crate) me: Option<OsString>,
+    /// Give up, by exit code 69, if the server gives no fencing token
+    #[arg(long)]
+    pub(crate) require_fence: bool,
     /// Say on stderr what happens to the lock
     #[arg(short, long)]
     pub(crate) verbose: bool,

@@ -17,6 +17,7 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until};
 
 use crate::failure::Failure;
+use crate::show::complain;
 use crate::signals::{exit_code, is_of_key};
 use crate::start;
 
@@ -64,8 +65,11 @@ impl Group {
         let mut started = start::command(command, has_foreground);
         match fence {
             Some(token) => started.env("GLOCK_FENCE", token.to_string()),
-            // That of another lock would be a lie.
-            None => started.env_remove("GLOCK_FENCE"),
+            None => {
+                complain("the server gives no fencing token, so $GLOCK_FENCE is not set");
+                // That of another lock would be a lie.
+                started.env_remove("GLOCK_FENCE")
+            }
         };
         let child = started.spawn().map_err(Failure::of_system)?;
         let leader = i32::try_from(child.id()).map_err(|_| Failure::of_system(Errno::ERANGE))?;

@@ -57,7 +57,10 @@ pub(crate) async fn acquire(
         Some(wait) => builder.connect_timeout(connect_timeout(wait)),
         None => builder,
     };
-    let client = builder.connect().await?;
+    let client = builder.connect().await.map_err(Failure::of_connect)?;
+    if lock.require_fence && !client.features().fence {
+        return Err(no_fence());
+    }
     if let (Some(grace), Some(left)) = (grace, client.time_to_stop())
         && grace > left
     {
@@ -87,7 +90,16 @@ pub(crate) async fn acquire(
         acquired => acquired?,
     };
     say(lock, &format!("has the lock {}", text(guard.name())));
+    // A server whose disk fails gives locks, but no tokens.
+    if lock.require_fence && guard.fence().is_none() {
+        release(lock, guard).await?;
+        return Err(no_fence());
+    }
     Ok(guard)
+}
+
+fn no_fence() -> Failure {
+    Failure::unavailable("the server gives no fencing token (--require-fence)")
 }
 
 /// Releases the lock. It fails if that was gone before.
