@@ -45,7 +45,9 @@ fn locks_and_their_holders() {
 fn owners_and_waiters() {
     let served = Served::new();
     let holder = served.asked("g job");
-    let mut waiter = Running::start(served.glock(["get", "--name", "next", "job"]), None);
+    let mut waiter = served.glock(["get", "--name", "next", "job"]);
+    waiter.stdin(Stdio::piped());
+    let mut waiter = Running::start(waiter, None);
     served.await_answer("own job", "2 Lock Owners: job");
     let shown = served.run("own job").printed();
     let lines: Vec<&str> = shown.lines().collect();

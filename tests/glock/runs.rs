@@ -209,11 +209,12 @@ fn a_signal_ends_the_wait() {
         ("get", Signal::QUIT, (None, Some(3))),
         ("get", Signal::HUP, (Some(129), None)),
     ] {
-        let command = served.glock(
+        let mut command = served.glock(
             [verb, "job"]
                 .into_iter()
                 .chain((verb == "run").then_some("true")),
         );
+        command.stdin(Stdio::piped());
         let mut waiter = Running::start(command, None);
         served.await_answer("own job", "2 Lock Owners: job");
         waiter.signal(signal);
@@ -273,6 +274,48 @@ fn get_holds_until_its_input_ends() {
         holder.exited(0);
         assert_eq!(served.ask("own job"), "0 Lock Owners: job");
     }
+}
+
+/// It would release the lock at once, and exit by 0.
+#[test]
+fn get_refuses_an_input_that_has_ended_already() {
+    let served = Served::new();
+    let hint = "glock get holds the lock until its input ends: give it a fifo or a terminal, or use `glock run`\n";
+    for (script, what) in [
+        ("glock get job < /dev/null", "is /dev/null"),
+        ("glock get job <&-", "is /dev/null"),
+        ("glock get --json -n job < /dev/null", "is /dev/null"),
+        ("glock get job & wait $!", "is /dev/null"),
+        ("glock get job 0> file", "cannot be read"),
+        ("glock get job < .", "cannot be read"),
+        // As nohup(1) opens it.
+        ("glock get job 0> /dev/null", "is /dev/null"),
+    ] {
+        let finished = finish(served.shell(script)).exited(2);
+        assert_eq!(finished.stdout, "", "{script}");
+        assert_eq!(
+            finished.stderr,
+            format!("glock: standard input {what}; {hint}")
+        );
+    }
+    let counters = served.run("stats --json").printed();
+    let counters: serde_json::Value = serde_json::from_str(&counters).unwrap();
+    assert_eq!(counters["command_g"], 0);
+    // An empty file ends as well, but somebody has made it.
+    finish(served.shell("glock get job <> file")).exited(0);
+}
+
+/// As its help has it.
+#[test]
+fn get_holds_for_a_script() {
+    let served = Served::new();
+    let script = "mkfifo lock; glock get job < lock & exec 3> lock
+        until glock inspect -q job; do sleep 0.01; done
+        echo held; exec 3>&-; wait $!; echo code $?";
+    let printed = finish(served.shell(script)).printed();
+    assert!(printed.starts_with("held"), "{printed}");
+    assert!(printed.ends_with("held\ncode 0\n"), "{printed}");
+    assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
 }
 
 #[test]

@@ -179,13 +179,16 @@ impl Run {
 /// Hold a lock until standard input ends
 #[derive(clap::Args)]
 #[command(after_help = "\
-Says when it has the lock, and keeps it until its standard input ends, or a signal ends it.
+Says when it has the lock, and keeps it until its standard input ends, or a signal ends it. Input from /dev/null is \
+refused: it has ended already. A script's background jobs have that, so give them a fifo, or use `glock run`.
 
 Examples:
   glock get backup
       Until Ctrl-D; exits by 3 if the lock is lost
   glock get --json -n backup < fifo
-      For programs: {\"name\":\"backup\",\"fence\":\"1834…\",…}")]
+      For programs: {\"name\":\"backup\",\"fence\":\"1834…\",…}
+  mkfifo lock; glock get backup < lock & exec 3> lock
+      In a script: until it closes that by `exec 3>&-`, or ends")]
 pub(crate) struct Get {
     #[command(flatten)]
     pub(crate) lock: Lock,

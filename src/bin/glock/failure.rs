@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! | --- | --- |
 //! | 1 | the lock is held by others (`-E` for another code), or free where it was asked whether it is held |
-//! | 2 | the command line is wrong, or a name |
+//! | 2 | the command line is wrong, or a name, or the standard input of `glock get` |
 //! | 3 | the lock was lost while the command ran |
 //! | 69 | there is no server, it went away, or it does not do what was asked for |
 //! | 71 | the system does not let glock do its work |

@@ -1,11 +1,15 @@
 //! A lock that is held for as long as somebody wants.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::{OFlags, fcntl_getfl, makedev};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
@@ -19,7 +23,11 @@ use crate::start::end_as_asked;
 /// How often who is in the background looks whether it still is.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What to do about a standard input that cannot say how long to hold the lock.
+const HINT: &str = "glock get holds the lock until its input ends: give it a fifo or a terminal, or use `glock run`";
+
 pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
+    check_input()?;
     let mut signals = Signals::new()?;
     let guard = tokio::select! {
         guard = acquire(server, &args.lock, bytes(&args.lock_name), None) => guard?,
@@ -52,6 +60,26 @@ pub(crate) async fn hold(server: &str, args: Get) -> Result<u8, Failure> {
     }
     release(&args.lock, guard).await?;
     Ok(0)
+}
+
+/// Refuses a standard input that ends at once, since that would release the lock at once, as if all were well.
+///
+/// A shell without job control starts a job in the background with `/dev/null`. So does systemd; and where standard input
+/// is closed, the standard library has opened `/dev/null` in its place.
+fn check_input() -> Result<(), Failure> {
+    let input = io::stdin().as_fd().try_clone_to_owned();
+    let input = input.map_err(Failure::of_system)?;
+    let is_readable = fcntl_getfl(&input).is_ok_and(|flags| !flags.contains(OFlags::WRONLY));
+    let metadata = File::from(input).metadata().map_err(Failure::of_system)?;
+    let file_type = metadata.file_type();
+    let what = if file_type.is_char_device() && metadata.rdev() == makedev(1, 3) {
+        "is /dev/null"
+    } else if file_type.is_dir() || !is_readable {
+        "cannot be read"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::usage(format!("standard input {what}; {HINT}")))
 }
 
 /// Reads standard input to its end, on a thread that ends with the process: one that waits for a terminal would
