@@ -1,7 +1,11 @@
 //! The processes that a command starts: which signals they get, and that they end.
 
+use std::collections::BTreeMap;
+use std::env;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -51,7 +55,7 @@ fn tests_may_be_started_deaf() {
     let served = Served::new();
     let script = "trap '' HUP INT QUIT TERM USR1 USR2 TSTP; exec \"$0\" --exact groups::signals_are_forwarded";
     let mut tests = served.shell(script);
-    tests.arg(std::env::current_exe().unwrap());
+    tests.arg(env::current_exe().unwrap());
     let printed = finish(tests).exited(0).stdout;
     assert!(printed.contains("1 passed"), "{printed}");
 }
@@ -93,6 +97,127 @@ fn the_command_inherits_no_socket() {
     let printed = finish(served.glock(run)).printed();
     assert!(printed.starts_with("0 1 "), "{printed}");
     assert_eq!(printed, finish(served.shell(list)).printed());
+}
+
+/// The sets of signals that proc(5) shows of a process, by their names there; bit n - 1 stands for signal n.
+fn signal_sets(status: &str) -> BTreeMap<String, u64> {
+    let lines = status.lines().filter_map(|line| line.split_once(":\t"));
+    let set = |set| u64::from_str_radix(set, 16).unwrap();
+    lines
+        .filter(|(name, _)| name.starts_with("Sig") || name.starts_with("Shd"))
+        .filter(|(name, _)| *name != "SigQ")
+        .map(|(name, bits)| (name.to_owned(), set(bits)))
+        .collect()
+}
+
+/// env(1), by which a command starts with signals blocked or ignored.
+fn env_with(served: &Served, flags: &str, command: &str) -> Command {
+    served.shell(&format!("exec env {flags} {command}"))
+}
+
+#[test]
+fn command_inherits_the_signals_that_glock_was_started_with() {
+    let served = Served::new();
+    for flags in [
+        "",
+        "--block-signal",
+        "--block-signal=CHLD",
+        "--block-signal=TERM,TSTP,TTIN,ALRM,SEGV,RTMIN,RTMAX",
+        "--ignore-signal=CHLD",
+        "--ignore-signal=HUP,TSTP,ALRM,RTMIN+1",
+        "--ignore-signal=CHLD,USR1 --block-signal=CHLD,USR2",
+    ] {
+        let sets = |command| {
+            let printed = finish(env_with(&served, flags, command)).printed();
+            let sets = signal_sets(&printed);
+            // The C library may start a process with the two signals ignored that it uses itself.
+            let reserved = (1 << 31) | (1 << 32);
+            (sets["SigBlk"], sets["SigIgn"] & !reserved)
+        };
+        let expect = sets("cat /proc/self/status");
+        let found = sets("glock run job -- cat /proc/self/status");
+        assert_eq!(found, expect, "{flags}");
+    }
+}
+
+#[test]
+fn exit_code_is_passed_on_whatever_becomes_of_sigchld() {
+    let served = Served::new();
+    for flags in [
+        "--block-signal=CHLD",
+        "--ignore-signal=CHLD",
+        "--ignore-signal=CHLD --block-signal=CHLD",
+        "--block-signal",
+    ] {
+        // A command that ends at once, and one that does not.
+        for command in ["sh -c 'exit 7'", "sh -c 'sleep 0.1; exit 7'"] {
+            let command = format!("glock run job -- {command}");
+            finish(env_with(&served, flags, &command)).exited(7);
+            assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
+        }
+    }
+}
+
+#[test]
+fn blocked_signals_end_glock_nevertheless() {
+    let served = Served::new();
+    let _held = served.asked("g held");
+    let start = |command| {
+        let mut command = env_with(&served, "--block-signal", command);
+        command.stdin(Stdio::piped());
+        Running::start(command, None)
+    };
+    let end = |mut running: Running| {
+        running.signal(Signal::TERM);
+        let status = running.status();
+        (status.code(), status.signal())
+    };
+    for (command, lock, owners) in [
+        ("glock run held -- true", "held", 2),
+        ("glock get held", "held", 2),
+        ("glock get job", "job", 1),
+    ] {
+        let running = start(command);
+        let expect = format!("{owners} Lock Owners: {lock}");
+        served.await_answer(&format!("own {lock}"), &expect);
+        assert_eq!(end(running), (Some(143), None), "{command}");
+    }
+    let mut watch = start("glock watch --json -i 0.01");
+    watch.line();
+    assert_eq!(end(watch), (Some(0), None));
+    let gets = || {
+        let counters = served.run("stats --json").printed();
+        let counters: serde_json::Value = serde_json::from_str(&counters).unwrap();
+        counters["command_g"].as_u64().unwrap()
+    };
+    let before = gets();
+    let bench = start("glock bench -t 600");
+    until(|| gets() > before, "it makes no load");
+    assert_eq!(end(bench), (None, Some(Signal::TERM.as_raw())));
+}
+
+/// The command decides: glock does not end one that does not want to.
+#[test]
+fn signal_that_the_command_blocks_is_only_forwarded() {
+    let served = Served::new();
+    let mut command = env_with(
+        &served,
+        "--block-signal=TERM",
+        "glock run job -- sh -c 'echo $$; read x; echo on; exit 4'",
+    );
+    command.stdin(Stdio::piped());
+    let mut running = Running::start(command, None);
+    let status = Path::new("/proc").join(running.line()).join("status");
+    running.signal(Signal::TERM);
+    let is_pending = || {
+        let sets = signal_sets(&fs::read_to_string(&status).unwrap());
+        sets["ShdPnd"] & (1 << (Signal::TERM.as_raw() - 1)) != 0
+    };
+    until(is_pending, "it is not forwarded");
+    assert_eq!(served.ask("i job"), "1 Lock Is Locked: job");
+    running.input(b"\n");
+    running.await_line("on");
+    running.exited(4);
 }
 
 fn is_gone(pid: &str) -> bool {

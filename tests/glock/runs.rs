@@ -364,6 +364,18 @@ fn who_asks_wrongly_is_told() {
 }
 
 #[test]
+fn refused_connection_is_told() {
+    let served = Served::build(Server::builder().max_connections(Some(1)));
+    let _only = served.asked("g job");
+    for arguments in ["ls", "run job true", "bench"] {
+        let finished = served.run(arguments).exited(69);
+        let expect = "glock: the server hung up at once, as it does beyond a limit of connections \
+                      (-max-connections, -max-connections-per-ip): ";
+        assert!(finished.stderr.starts_with(expect), "{finished:?}");
+    }
+}
+
+#[test]
 fn help_teaches_by_example() {
     let served = Served::new();
     for verb in [
@@ -383,15 +395,3 @@ fn help_teaches_by_example() {
         "{help}"
     );
 }
-#[test]
-fn refused_connection_is_told() {
-    let served = Served::build(Server::builder().max_connections(Some(1)));
-    let _only = served.asked("g job");
-    for arguments in ["ls", "run job true", "bench"] {
-        let finished = served.run(arguments).exited(69);
-        let expect = "glock: the server hung up at once, as it does beyond a limit of connections \
-                      (-max-connections, -max-connections-per-ip): ";
-        assert!(finished.stderr.starts_with(expect), "{finished:?}");
-    }
-}
-

@@ -299,6 +299,28 @@ fn a_wait_ends_by_a_key() {
     shell.read_to("code 130");
 }
 
+/// Whatever its parent has blocked: where the command does not stop, glock does.
+#[test]
+fn blocked_stops_stop_glock_nevertheless() {
+    let served = Served::new();
+    let Some(mut shell) = shell(&served) else {
+        return;
+    };
+    let _held = served.asked("g held");
+    for (lock, owners, rest) in [("held", 2, "true"), ("job", 1, "sleep 60 | cat")] {
+        let command = format!("env --block-signal glock run {lock} -- {rest}\n");
+        shell.input(command.as_bytes());
+        let expect = format!("{owners} Lock Owners: {lock}");
+        served.await_answer(&format!("own {lock}"), &expect);
+        shell.input(b"\x1a");
+        shell.read_to("Stopped");
+        shell.input(b"kill -KILL %%; echo done\n");
+        shell.read_to("done");
+        let expect = format!("{} Lock Owners: {lock}", owners - 1);
+        served.await_answer(&format!("own {lock}"), &expect);
+    }
+}
+
 #[test]
 fn watch_draws_on_a_screen_of_its_own() {
     let served = Served::new();

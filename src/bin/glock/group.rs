@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getppid, getsid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{self, SignalKind};
@@ -54,15 +54,18 @@ pub(crate) struct End {
 pub(crate) struct Members(Pid);
 
 impl Group {
-    /// Starts the command.
-    pub(crate) fn start(command: &[OsString], fence: Option<u64>) -> Result<Group, Failure> {
-        let changes = unix::signal(SignalKind::child()).map_err(Failure::of_system)?;
+    /// Starts the command, with `mask` for the signals that it blocks.
+    pub(crate) fn start(
+        command: &[OsString],
+        fence: Option<u64>,
+        mask: &SigSet,
+    ) -> Result<Group, Failure> {
         set_child_subreaper(true).map_err(Failure::of_system)?;
         let terminal = Terminal::open();
         // In a pipeline others may want it more.
         let is_interactive = stdin().is_terminal() && stdout().is_terminal();
         let has_foreground = is_interactive && terminal.as_ref().is_some_and(Terminal::is_ours);
-        let mut started = start::command(command, has_foreground);
+        let mut started = start::command(command, has_foreground, mask);
         match fence {
             Some(token) => started.env("GLOCK_FENCE", token.to_string()),
             None => {
@@ -71,15 +74,17 @@ impl Group {
                 started.env_remove("GLOCK_FENCE")
             }
         };
-        let child = started.spawn().map_err(Failure::of_system)?;
-        let leader = i32::try_from(child.id()).map_err(|_| Failure::of_system(Errno::ERANGE))?;
-        Ok(Group {
-            leader: Pid::from_raw(leader),
+        let leader = start::spawn(started, mask).map_err(Failure::of_system)?;
+        let changes = unix::signal(SignalKind::child()).map_err(Failure::of_system)?;
+        let group = Group {
+            leader,
             ended: None,
             changes,
             terminal,
             has_foreground,
-        })
+        };
+        start::let_go(leader).map_err(Failure::of_system)?;
+        Ok(group)
     }
 
     pub(crate) fn members(&self) -> Members {
@@ -294,11 +299,10 @@ impl Terminal {
     /// Puts a group in the foreground.
     pub(crate) fn give(&self, group: Pid) {
         // Who is not in the foreground and does this is stopped, unless the signal is blocked.
-        let mut stops = SigSet::empty();
-        stops.add(Signal::SIGTTOU);
-        if stops.thread_block().is_ok() {
+        let stops = SigSet::from(Signal::SIGTTOU);
+        if let Ok(mask) = stops.thread_swap_mask(SigmaskHow::SIG_BLOCK) {
             let _ = tcsetpgrp(&self.0, group);
-            let _ = stops.thread_unblock();
+            let _ = mask.thread_set_mask();
         }
     }
 }

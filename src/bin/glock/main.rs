@@ -46,6 +46,7 @@ fn main() -> ExitCode {
 /// One thread, and the main one: what the kernel is to do to a command when this ends, it does when the thread that
 /// started the command ends.
 fn obey(args: Args) -> Result<u8, Failure> {
+    let mask = signals::unblock().map_err(Failure::of_system)?;
     let server = args.server()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -53,7 +54,7 @@ fn obey(args: Args) -> Result<u8, Failure> {
         .map_err(Failure::of_system)?;
     runtime.block_on(async {
         match args.action {
-            Action::Run(run) => run::run(&server, run).await,
+            Action::Run(run) => run::run(&server, run, &mask).await,
             Action::Get(get) => hold::hold(&server, get).await,
             Action::Inspect(inspect) => queries::inspect(&connect(&server).await?, &inspect).await,
             Action::Ls(ls) => queries::ls(&connect(&server).await?, &ls).await,

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::task::yield_now;
 
 use crate::args::{Run, bytes};
@@ -13,14 +13,15 @@ use crate::show::text;
 use crate::signals::Signals;
 use crate::start::{Whom, end_as_asked, end_by};
 
-pub(crate) async fn run(server: &str, args: Run) -> Result<u8, Failure> {
+/// `mask` holds the signals that the command blocks, which are those that glock was started with.
+pub(crate) async fn run(server: &str, args: Run, mask: &SigSet) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let guard = tokio::select! {
         guard = acquire(server, &args.lock, bytes(&args.lock_name), Some(args.grace)) => guard?,
         signal = signals.next() => return Ok(end_as_asked(signal)),
     };
     let mut lost = pin!(guard.lost());
-    let mut group = Group::start(args.command(), guard.fence())?;
+    let mut group = Group::start(args.command(), guard.fence(), mask)?;
     signals.catch_stops()?;
     // The signals that glock itself got.
     let mut asked = Vec::new();

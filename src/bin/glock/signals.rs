@@ -1,15 +1,24 @@
-//! The signals that a command would have had, had it been run without glock.
+//! The signals that glock gets, and what a command inherits of them.
+//!
+//! | signals | |
+//! | --- | --- |
+//! | SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 | [caught](Signals), and forwarded to the command |
+//! | SIGTSTP | caught while a command runs, and stops both |
+//!
+//! A signal that was ignored when glock started stays ignored. One that was blocked is [unblocked](unblock) if glock
+//! needs it. The command starts with what glock was given: see [`start`](crate::start).
 
 use std::fs;
 use std::future::poll_fn;
+use std::io;
 use std::task::Poll;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tokio::signal::unix::{self, SignalKind};
 
 use crate::failure::Failure;
 
-/// Those that ask a process for something, and that it may catch.
+/// Signals that ask a process for something, and that it may catch.
 const FORWARDED: [Signal; 6] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -18,6 +27,24 @@ const FORWARDED: [Signal; 6] = [
     Signal::SIGUSR1,
     Signal::SIGUSR2,
 ];
+
+/// Signals that stop a process, or let it go on: glock and its command do so together.
+const STOPS: [Signal; 4] = [
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGCONT,
+];
+
+/// Unblocks the signals that glock needs, and returns the mask that it was started with.
+///
+/// A parent may have blocked any of them. Without SIGCHLD, glock would never learn that the command has ended; without
+/// SIGTERM, it could not be told to end. Threads inherit the mask, so this comes before there are any.
+pub(crate) fn unblock() -> io::Result<SigSet> {
+    let needed = FORWARDED.into_iter().chain(STOPS);
+    let needed = SigSet::from_iter(needed.chain([Signal::SIGCHLD]));
+    Ok(needed.thread_swap_mask(SigmaskHow::SIG_UNBLOCK)?)
+}
 
 /// The signals that this process gets, from now on.
 pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
@@ -40,7 +67,7 @@ impl Signals {
 
     fn catch(&mut self, signal: Signal) -> Result<(), Failure> {
         let number = signal as i32;
-        if ignored() & (1 << (number - 1)) == 0 {
+        if status(&["SigIgn"]) & bit(number) == 0 {
             let stream = unix::signal(SignalKind::from_raw(number));
             self.0.push((signal, stream.map_err(Failure::of_system)?));
         }
@@ -71,11 +98,16 @@ pub(crate) fn exit_code(signal: i32) -> u8 {
     128 | signal.to_le_bytes()[0]
 }
 
-/// The set of signals that are ignored, as proc(5) shows it.
-fn ignored() -> u64 {
+/// Union of sets of signals that proc(5) shows of this process: bit n - 1 stands for signal n.
+fn status(sets: &[&str]) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mut lines = status.lines();
-    let set = lines.find_map(|line| line.strip_prefix("SigIgn:"));
-    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-        .unwrap_or(0)
+    let fields = status.lines().filter_map(|line| line.split_once(':'));
+    fields
+        .filter(|(name, _)| sets.contains(name))
+        .filter_map(|(_, set)| u64::from_str_radix(set.trim(), 16).ok())
+        .fold(0, |union, set| union | set)
+}
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
 }
