@@ -220,6 +220,88 @@ fn signal_that_the_command_blocks_is_only_forwarded() {
     running.exited(4);
 }
 
+/// Signals that end a process, and that glock does not forward: all but SIGKILL, SIGPIPE, which is ignored, and the two
+/// real-time signals that belong to the C library.
+const FATAL: [i32; 22] = [
+    4, 5, 6, 7, 8, 11, 14, 16, 24, 25, 26, 27, 29, 30, 31, 34, 35, 40, 50, 60, 63, 64,
+];
+
+fn kill(signal: i32, process: &Running) {
+    let kill = Command::new("kill")
+        .args([format!("-{signal}"), process.pid().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+}
+
+#[test]
+fn fatal_signal_ends_the_group_before_glock() {
+    let served = Served::new();
+    for signal in FATAL {
+        let script = "sleep 600 & echo $!; trap 'echo told; read x; exit' TERM; echo up; while :; do sleep 0.05; done";
+        let mut command = served.glock(["run", "--grace", "600", "job", "--", "sh", "-c", script]);
+        command.stdin(Stdio::piped());
+        let mut running = Running::start(command, Some(&served.path("errors")));
+        let child = running.line();
+        running.await_line("up");
+        kill(signal, &running);
+        running.await_line("told");
+        assert_eq!(served.ask("i job"), "1 Lock Is Locked: job", "{signal}");
+        running.end_input();
+        assert_eq!(running.status().signal(), Some(signal));
+        assert!(is_gone(&child), "{signal}");
+        served.await_answer("i job", "0 Lock Not Locked: job");
+    }
+}
+
+#[test]
+fn fatal_signal_kills_a_group_that_ignores_sigterm() {
+    let served = Served::new();
+    let script = format!("trap '' TERM; sleep 600 & echo $!; echo up; {REST}");
+    let mut command = served.glock(["run", "--grace", "0.1", "job", "--", "sh", "-c", &script]);
+    command.stdin(Stdio::null());
+    let mut running = Running::start(command, Some(&served.path("errors")));
+    let child = running.line();
+    running.await_line("up");
+    running.signal(Signal::ALARM);
+    assert_eq!(running.status().signal(), Some(Signal::ALARM.as_raw()));
+    assert!(is_gone(&child));
+}
+
+#[test]
+fn fatal_signal_ends_a_wait_at_once() {
+    let served = Served::new();
+    let _held = served.asked("g job");
+    for signal in FATAL {
+        let mut waiter = Running::start(served.glock(["run", "job", "true"]), None);
+        served.await_answer("own job", "2 Lock Owners: job");
+        kill(signal, &waiter);
+        assert_eq!(waiter.status().signal(), Some(signal));
+        served.await_answer("own job", "1 Lock Owners: job");
+    }
+}
+
+/// Neither would end a process without glock.
+#[test]
+fn fatal_signal_that_is_ignored_or_blocked_ends_nothing() {
+    let served = Served::new();
+    let command =
+        "glock run job -- sh -c 'trap \"echo heard\" USR1; echo up; while :; do sleep 0.05; done'";
+    let flags = "--ignore-signal=ALRM,RTMIN --block-signal=PROF,RTMIN+1";
+    let mut running = Running::start(
+        env_with(&served, flags, command),
+        Some(&served.path("errors")),
+    );
+    running.await_line("up");
+    for signal in [14, 34, 27, 35] {
+        kill(signal, &running);
+        running.signal(Signal::USR1);
+        running.await_line("heard");
+    }
+    // The next one does.
+    kill(36, &running);
+    assert_eq!(running.status().signal(), Some(36));
+}
+
 fn is_gone(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
     // Whoever gets it as a child may take its time to bury it.

@@ -142,9 +142,11 @@ Examples:
   glock run leader -- sh -c 'serve --fence $GLOCK_FENCE'
       A leader, and the next one stands by until it is gone
 
-The command finds the lock's fencing token in $GLOCK_FENCE. If the connection to the server is lost, so is the lock: \
-then the group gets SIGTERM, after --grace SIGKILL, and glock exits by 3. If glock itself is killed by SIGKILL, the \
-kernel kills the command, but not what the command has started; nor does it a command that is set-user-ID. \
+The command finds the lock's fencing token in $GLOCK_FENCE. If the server gives none, the variable is not set, and \
+glock says so; with --require-fence, it does not start the command. If the connection to the server is lost, so is the \
+lock: then the group gets SIGTERM, after --grace SIGKILL, and glock exits by 3. A signal that ends glock ends the group \
+first, in the same way. If glock itself is killed by SIGKILL, the kernel kills the command, but neither what the \
+command has started nor a command that is set-user-ID. \
 What leaves the group (setsid, or a daemon) is nobody's concern.")]
 pub(crate) struct Run {
     #[command(flatten)]

@@ -8,7 +8,7 @@
 //! | 69 | there is no server, it went away, or it does not do what was asked for |
 //! | 71 | the system does not let glock do its work |
 //! | 126, 127 | the command cannot be run, or is not there |
-//! | 128 + n | signal n ended the command, or the wait for the lock |
+//! | 128 + n | signal n ended the command, or the wait for the lock, or glock itself |
 
 use std::io;
 

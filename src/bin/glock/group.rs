@@ -32,6 +32,8 @@ pub(crate) struct Group {
     /// The command itself, which leads the group.
     leader: Pid,
     ended: Option<End>,
+    /// True once no process of the group is left. Its id may then be another group's.
+    is_gone: bool,
     changes: unix::Signal,
     terminal: Option<Terminal>,
     /// Whether the command has the terminal whenever glock could have it.
@@ -79,6 +81,7 @@ impl Group {
         let group = Group {
             leader,
             ended: None,
+            is_gone: false,
             changes,
             terminal,
             has_foreground,
@@ -219,6 +222,7 @@ impl Group {
             }
             self.look(true);
         }
+        self.is_gone = true;
     }
 }
 
@@ -241,8 +245,12 @@ impl Members {
     }
 }
 
+/// A group that was not [ended](Group::end) is killed: something failed, and the lock is about to be free.
 impl Drop for Group {
     fn drop(&mut self) {
+        if !self.is_gone {
+            self.members().signal(Signal::SIGKILL);
+        }
         if let Some(terminal) = &self.terminal
             && terminal.is(self.leader)
         {
@@ -304,5 +312,40 @@ impl Terminal {
             let _ = tcsetpgrp(&self.0, group);
             let _ = mask.thread_set_mask();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// As when something fails, or panics, while the command runs.
+    #[tokio::test]
+    async fn dropped_group_is_killed() {
+        let mut leader = Command::new("sh")
+            .args(["-c", "sleep 60 & echo up; wait"])
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut output = leader.stdout.take().unwrap();
+        output.read_exact(&mut [0; 3]).unwrap();
+        let group = Group {
+            leader: Pid::from_raw(leader.id().try_into().unwrap()),
+            ended: None,
+            is_gone: false,
+            changes: unix::signal(SignalKind::child()).unwrap(),
+            terminal: None,
+            has_foreground: false,
+        };
+        drop(group);
+        let status = leader.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
+        // Its child had this as well.
+        assert_eq!(output.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -4,17 +4,24 @@
 //! | --- | --- |
 //! | SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 | [caught](Signals), and forwarded to the command |
 //! | SIGTSTP | caught while a command runs, and stops both |
+//! | all others that end a process, except SIGKILL | [held back](FatalSignals) until the command has ended |
 //!
 //! A signal that was ignored when glock started stays ignored. One that was blocked is [unblocked](unblock) if glock
 //! needs it. The command starts with what glock was given: see [`start`](crate::start).
 
 use std::fs;
-use std::future::poll_fn;
+use std::future::{self, poll_fn};
 use std::io;
 use std::task::Poll;
+use std::thread;
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::getpid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tokio::signal::unix::{self, SignalKind};
+use tokio::sync::oneshot;
 
 use crate::failure::Failure;
 
@@ -35,6 +42,9 @@ const STOPS: [Signal; 4] = [
     Signal::SIGTTOU,
     Signal::SIGCONT,
 ];
+
+/// Signals that do nothing to a process that does not handle them.
+const HARMLESS: [Signal; 3] = [Signal::SIGCHLD, Signal::SIGURG, Signal::SIGWINCH];
 
 /// Unblocks the signals that glock needs, and returns the mask that it was started with.
 ///
@@ -86,6 +96,86 @@ impl Signals {
         })
         .await
     }
+}
+
+/// Signals that end this process, held back while it has something to do before.
+///
+/// They are blocked, so the first one stays pending, and is delivered as soon as it is unblocked: then it ends this
+/// process as if it had come only now. To catch them instead would not do for all, since tokio refuses to catch
+/// SIGSEGV, SIGILL and SIGFPE, which kill(1) can send like any other.
+///
+/// Not held back are signals that were ignored or blocked from the start, since they would not end this process; and
+/// the faults of this process itself, since the kernel does not wait then.
+pub(crate) struct FatalSignals {
+    /// The number of the first one that is pending.
+    first: oneshot::Receiver<i32>,
+    /// The mask before.
+    mask: SigSet,
+}
+
+impl FatalSignals {
+    /// Threads inherit the mask, so this comes before there are any: if a thread does not block the signal, the kernel
+    /// ends the process by that one.
+    pub(crate) fn hold_back() -> Result<FatalSignals, Failure> {
+        let spared = status(&["SigIgn", "SigBlk"]);
+        let (mut set, mut numbers) = (SigSet::all(), !spared);
+        for signal in FORWARDED.into_iter().chain(STOPS).chain(HARMLESS) {
+            set.remove(signal);
+            numbers &= !bit(signal as i32);
+        }
+        for signal in Signal::iterator().filter(|signal| spared & bit(*signal as i32) != 0) {
+            set.remove(signal);
+        }
+        let mask = set.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        Ok(FatalSignals {
+            mask: mask.map_err(Failure::of_system)?,
+            first: await_pending(&set, numbers).map_err(Failure::of_system)?,
+        })
+    }
+
+    /// Waits until one is pending, and returns its number. Cancel-safe; not to be called again after it has returned.
+    pub(crate) async fn next(&mut self) -> i32 {
+        match (&mut self.first).await {
+            Ok(number) => number,
+            // The system does not let this process see them.
+            Err(_) => future::pending().await,
+        }
+    }
+
+    /// Ends this process by the signal `number`, which is pending. If that fails, returns the exit code that says the
+    /// same.
+    pub(crate) fn end_by(self, number: i32) -> u8 {
+        let _ = self.mask.thread_set_mask();
+        // The standard library catches the first SIGSEGV or SIGBUS, to find overflows of the stack.
+        if let Ok(signal) = Signal::try_from(number) {
+            let _ = kill(getpid(), signal);
+        }
+        exit_code(number)
+    }
+}
+
+/// Waits, on a thread that ends with the process, until one of these is pending: of the blocked signals in `set`, those
+/// in `numbers`, where bit n - 1 stands for signal n.
+fn await_pending(set: &SigSet, numbers: u64) -> io::Result<oneshot::Receiver<i32>> {
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let mut signals = SignalFd::with_flags(set, flags)?;
+    let (sender, first) = oneshot::channel();
+    thread::Builder::new().spawn(move || {
+        loop {
+            match poll(&mut [PollFd::new(&signals, PollFlags::IN)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let pending = status(&["ShdPnd"]) & numbers;
+            if pending != 0 {
+                let _ = sender.send(pending.trailing_zeros() as i32 + 1);
+                return;
+            }
+            // A real-time signal that is ignored, which no `SigSet` can leave out.
+            signals.next();
+        }
+    })?;
+    Ok(first)
 }
 
 /// Whether a key of the terminal sends it, to whom it is to end.
