@@ -426,3 +426,62 @@ fn what_leaves_the_group_is_buried() {
     running.end_input();
     running.exited(1);
 }
+
+/// Each kind of daemon lives on always, since it has time to leave the group.
+#[test]
+fn daemon_that_leaves_the_group_lives_on() {
+    let served = Served::new();
+    let daemon = "echo $$ >> daemons; exec sleep 600";
+    let perl = "exit if fork; POSIX::setsid(); exit if fork; exec @ARGV";
+    for (kind, start) in [
+        ("setsid -f", format!("setsid -f sh -c '{daemon}'")),
+        (
+            "double fork",
+            format!("perl -MPOSIX -e '{perl}' sh -c '{daemon}'"),
+        ),
+        ("timeout", format!("timeout 600 sh -c '{daemon}' &")),
+    ] {
+        let mut survivors = 0;
+        for _ in 0..40 {
+            let script = format!("exec < /dev/null > /dev/null 2>&1; {start}");
+            let run = ["run", "--grace", "600", "job", "--", "sh", "-c", &script];
+            finish(served.glock(run)).exited(0);
+            let daemons = served.path("daemons");
+            // One that was ended does not get that far, and is not waited for.
+            let left = Command::new("sh")
+                .args([
+                    "-c",
+                    "for i in $(seq 100); do [ -s \"$0\" ] && exec cat \"$0\"; sleep 0.02; done",
+                ])
+                .arg(&daemons)
+                .output()
+                .unwrap();
+            let pid = String::from_utf8(left.stdout).unwrap();
+            if !pid.is_empty() && !is_gone(pid.trim_end()) {
+                survivors += 1;
+                let kill = Command::new("kill").arg(pid.trim_end()).status();
+                assert!(kill.unwrap().success());
+            }
+            let _ = fs::remove_file(daemons);
+        }
+        assert_eq!(survivors, 40, "{kind}");
+    }
+}
+
+/// Whatever stays in the group never lives on.
+#[test]
+fn job_that_stays_in_the_group_is_ended() {
+    let served = Served::new();
+    let fork = "exit if fork; exit if fork; print qq($$\\n); exec @ARGV";
+    for start in [
+        "nohup sleep 600 > /dev/null 2>&1 & echo $!".to_owned(),
+        "(sleep 600 > /dev/null 2>&1 & echo $!)".to_owned(),
+        format!("perl -e '$| = 1; {fork}' sleep 600 2> /dev/null | head -n 1"),
+    ] {
+        for _ in 0..8 {
+            let run = ["run", "--grace", "600", "job", "--", "sh", "-c", &start];
+            let pid = finish(served.glock(run)).exited(0).stdout;
+            assert!(is_gone(pid.trim_end()), "{start}: {pid}");
+        }
+    }
+}

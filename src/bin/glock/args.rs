@@ -146,8 +146,10 @@ The command finds the lock's fencing token in $GLOCK_FENCE. If the server gives 
 glock says so; with --require-fence, it does not start the command. If the connection to the server is lost, so is the \
 lock: then the group gets SIGTERM, after --grace SIGKILL, and glock exits by 3. A signal that ends glock ends the group \
 first, in the same way. If glock itself is killed by SIGKILL, the kernel kills the command, but neither what the \
-command has started nor a command that is set-user-ID. \
-What leaves the group (setsid, or a daemon) is nobody's concern.")]
+command has started nor a command that is set-user-ID.
+
+When the command has ended, whatever has not left its group within 0.3 seconds is ended, nohup or not. A daemon that \
+leaves it by setsid lives on.")]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) lock: Lock,

@@ -24,6 +24,13 @@ use crate::start;
 /// How often it is looked whether a group has ended: some of it may be nobody's child here, whose end is not seen.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long the processes that a command leaves behind have to leave its group, before whatever is left of that is ended.
+///
+/// A daemon that a command starts leaves by itself, by setsid(2), but runs at the same time as the command ends. The time
+/// makes that no race: `setsid -f` and a double fork live on always, what stays in the group (`nohup … &`) never does. It
+/// is far more than a child takes to call setsid(2) on a busy machine, and is spent only if something is left.
+const LEAVES_WITHIN: Duration = Duration::from_millis(300);
+
 /// How long what was killed may take to be gone. It is not up to it any more.
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -31,7 +38,8 @@ const KILLED_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Group {
     /// The command itself, which leads the group.
     leader: Pid,
-    ended: Option<End>,
+    /// How the leader has ended, and when that was seen.
+    ended: Option<(End, Instant)>,
     /// True once no process of the group is left. Its id may then be another group's.
     is_gone: bool,
     changes: unix::Signal,
@@ -102,14 +110,27 @@ impl Group {
         }
     }
 
-    /// Waits for the command to end. Cancel-safe.
+    /// Waits until the command has ended, and until whatever it has left in its group had [time to
+    /// leave](LEAVES_WITHIN). Cancel-safe.
     pub(crate) async fn ended(&mut self) -> End {
         loop {
             self.look(true);
+            let now = Instant::now();
             match self.ended {
-                Some(end) => return end,
+                Some((end, at)) if now >= at + LEAVES_WITHIN || !self.members().live() => {
+                    return end;
+                }
+                Some(_) => self.change_by(now + LOOK).await,
                 None => drop(self.changes.recv().await),
             }
+        }
+    }
+
+    /// Waits until a child has ended or stopped, but not for longer than this.
+    async fn change_by(&mut self, limit: Instant) {
+        tokio::select! {
+            _ = self.changes.recv() => {}
+            () = sleep_until(limit) => {}
         }
     }
 
@@ -127,19 +148,23 @@ impl Group {
                 }
             } else if let Some(signal) = status.terminating_signal() {
                 let by_key = Signal::try_from(signal).ok();
-                self.ended = Some(End {
-                    code: exit_code(signal),
-                    by_key: by_key.filter(|signal| is_of_key(*signal)),
-                    had_terminal: self.has_terminal(),
-                });
+                self.leader_ended(
+                    exit_code(signal),
+                    by_key.filter(|signal| is_of_key(*signal)),
+                );
             } else if let Some(code) = status.exit_status() {
-                self.ended = Some(End {
-                    code: code.to_le_bytes()[0],
-                    by_key: None,
-                    had_terminal: self.has_terminal(),
-                });
+                self.leader_ended(code.to_le_bytes()[0], None);
             }
         }
+    }
+
+    fn leader_ended(&mut self, code: u8, by_key: Option<Signal>) {
+        let end = End {
+            code,
+            by_key,
+            had_terminal: self.has_terminal(),
+        };
+        self.ended = Some((end, Instant::now()));
     }
 
     fn has_terminal(&self) -> bool {
@@ -216,10 +241,7 @@ impl Group {
                 members.signal(Signal::SIGKILL);
                 (limit, is_killed) = (Some(now + KILLED_WITHIN), true);
             }
-            tokio::select! {
-                _ = self.changes.recv() => {}
-                () = sleep_until(now + LOOK) => {}
-            }
+            self.change_by(now + LOOK).await;
             self.look(true);
         }
         self.is_gone = true;
