@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, getpid, set_child_subreaper};
 
 use crate::served::{Running, Served, finish, until};
 
@@ -484,4 +484,29 @@ fn job_that_stays_in_the_group_is_ended() {
             assert!(is_gone(pid.trim_end()), "{start}: {pid}");
         }
     }
+}
+
+/// In a container, process 1 may be a program that does not reap the orphans that it is given. If glock did not, they
+/// would stay in the group as zombies, and keep the lock.
+#[test]
+fn orphans_of_the_command_are_reaped_by_glock() {
+    const INNER: &str = "GLOCK_TEST_IS_A_SUBREAPER";
+    if env::var_os(INNER).is_none() {
+        // A process of its own, since the orphans of all other tests would come to it, too.
+        let mut test = Command::new(env::current_exe().unwrap());
+        test.args([
+            "--exact",
+            "groups::orphans_of_the_command_are_reaped_by_glock",
+        ])
+        .env(INNER, "");
+        let printed = finish(test).exited(0).stdout;
+        assert!(printed.contains("1 passed"), "{printed}");
+        return;
+    }
+    set_child_subreaper(Some(getpid())).unwrap();
+    let served = Served::new();
+    let script = "sleep 600 > /dev/null 2>&1 & exit 4";
+    let run = ["run", "--grace", "600", "job", "--", "sh", "-c", script];
+    finish(served.glock(run)).exited(4);
+    assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
 }
