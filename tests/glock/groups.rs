@@ -404,11 +404,12 @@ fn the_lock_may_be_lost_at_the_very_end() {
     running.await_line("heard");
     running.exited(3);
     let errors = fs::read_to_string(served.path("errors")).unwrap();
-    let expect = "glock: the lock job is lost, so the command was ended: ";
-    assert!(
-        errors.lines().any(|line| line.starts_with(expect)),
-        "{errors}"
-    );
+    // On a machine that is busy, glock may hear of it only when it releases the lock.
+    let is_told = |line: &str| {
+        line.starts_with("glock: the lock job is lost, so the command was ended: ")
+            || line.starts_with("glock: the lock job was lost before it was released: ")
+    };
+    assert!(errors.lines().any(is_told), "{errors}");
 }
 
 /// What leaves the group is nobody's concern; but when it ends, somebody has to bury it.

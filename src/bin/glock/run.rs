@@ -26,7 +26,7 @@ enum Outcome {
 
 /// `mask` holds the signals that the command blocks, which are those that glock was started with.
 pub(crate) async fn run(server: &str, args: Run, mask: &SigSet) -> Result<u8, Failure> {
-    let mut fatal = FatalSignals::hold_back()?;
+    let fatal = FatalSignals::hold_back()?;
     let mut signals = Signals::new()?;
     let guard = tokio::select! {
         guard = acquire(server, &args.lock, bytes(&args.lock_name), Some(args.grace)) => guard?,

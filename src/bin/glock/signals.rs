@@ -13,15 +13,13 @@ use std::fs;
 use std::future::{self, poll_fn};
 use std::io;
 use std::task::Poll;
-use std::thread;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::getpid;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{self, SignalKind};
-use tokio::sync::oneshot;
 
 use crate::failure::Failure;
 
@@ -107,8 +105,10 @@ impl Signals {
 /// Not held back are signals that were ignored or blocked from the start, since they would not end this process; and
 /// the faults of this process itself, since the kernel does not wait then.
 pub(crate) struct FatalSignals {
-    /// The number of the first one that is pending.
-    first: oneshot::Receiver<i32>,
+    /// Readable while any of them is pending.
+    pending: AsyncFd<SignalFd>,
+    /// Bit n - 1 stands for signal n.
+    numbers: u64,
     /// The mask before.
     mask: SigSet,
 }
@@ -128,17 +128,33 @@ impl FatalSignals {
         }
         let mask = set.thread_swap_mask(SigmaskHow::SIG_BLOCK);
         Ok(FatalSignals {
+            pending: watch(&set).map_err(Failure::of_system)?,
+            numbers,
             mask: mask.map_err(Failure::of_system)?,
-            first: await_pending(&set, numbers).map_err(Failure::of_system)?,
         })
     }
 
-    /// Waits until one is pending, and returns its number. Cancel-safe; not to be called again after it has returned.
-    pub(crate) async fn next(&mut self) -> i32 {
-        match (&mut self.first).await {
-            Ok(number) => number,
-            // The system does not let this process see them.
-            Err(_) => future::pending().await,
+    /// Waits until one is pending, and returns its number. Cancel-safe.
+    pub(crate) async fn next(&self) -> i32 {
+        loop {
+            let Ok(mut ready) = self.pending.readable().await else {
+                // The runtime ends, and so does whoever awaits this.
+                return future::pending().await;
+            };
+            let pending = status(&["SigPnd", "ShdPnd"]) & self.numbers;
+            if pending != 0 {
+                return pending.trailing_zeros() as i32 + 1;
+            }
+            // A real-time signal that is ignored or blocked, which no `SigSet` can leave out; or one that came just now.
+            match self.pending.get_ref().read_signal() {
+                Ok(Some(signal)) => {
+                    let number = signal.ssi_signo as i32;
+                    if self.numbers & bit(number) != 0 {
+                        return number;
+                    }
+                }
+                _ => ready.clear_ready(),
+            }
         }
     }
 
@@ -154,28 +170,17 @@ impl FatalSignals {
     }
 }
 
-/// Waits, on a thread that ends with the process, until one of these is pending: of the blocked signals in `set`, those
-/// in `numbers`, where bit n - 1 stands for signal n.
-fn await_pending(set: &SigSet, numbers: u64) -> io::Result<oneshot::Receiver<i32>> {
+/// Watches for blocked signals to become pending.
+///
+/// A thread that waits for them would do as well, but for stops: a process counts as stopped only when all of its threads
+/// are. If its shell ended just before that, nobody would let glock go on, and it would keep the lock.
+#[expect(
+    deprecated,
+    reason = "The replacement is unsafe: the descriptor must stay open, and a SignalFd sees to that."
+)]
+fn watch(set: &SigSet) -> io::Result<AsyncFd<SignalFd>> {
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-    let mut signals = SignalFd::with_flags(set, flags)?;
-    let (sender, first) = oneshot::channel();
-    thread::Builder::new().spawn(move || {
-        loop {
-            match poll(&mut [PollFd::new(&signals, PollFlags::IN)], None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => return,
-            }
-            let pending = status(&["ShdPnd"]) & numbers;
-            if pending != 0 {
-                let _ = sender.send(pending.trailing_zeros() as i32 + 1);
-                return;
-            }
-            // A real-time signal that is ignored, which no `SigSet` can leave out.
-            signals.next();
-        }
-    })?;
-    Ok(first)
+    AsyncFd::with_interest(SignalFd::with_flags(set, flags)?, Interest::READABLE)
 }
 
 /// Whether a key of the terminal sends it, to whom it is to end.
