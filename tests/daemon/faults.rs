@@ -129,7 +129,8 @@ fn await_reply<S: Read + Write>(client: &mut Client<S>, command: &str, expect: &
     }
 }
 
-/// So many connections, or fewer where this process, and a daemon, may not have as many.
+/// The number of connections wanted, or as many as the limit of descriptors of this process and of a daemon allows.
+/// Fails where that is too few to show anything.
 pub(crate) fn connections(wanted: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -139,6 +140,10 @@ pub(crate) fn connections(wanted: u64) -> u64 {
     setrlimit(Resource::Nofile, raised).unwrap();
     // The other tests need some, too.
     let possible = limit.maximum.unwrap_or(u64::MAX).saturating_sub(500);
+    assert!(
+        possible >= 100,
+        "the hard limit of descriptors (`ulimit -Hn`) is too low for this test"
+    );
     if possible < wanted {
         eprintln!("{possible} connections instead of {wanted}, by the limit of descriptors");
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 
 use rustix::process::{Resource, getrlimit};
 use tempfile::tempdir;
@@ -35,30 +35,32 @@ fn all_ways_in_lead_to_the_same_locks() {
 }
 
 #[test]
-fn ports_are_open_to_ipv4_and_ipv6() {
+fn ports_are_open_to_ipv4() {
+    ports_are_open_to(Ipv4Addr::LOCALHOST.into());
+}
+
+#[test]
+#[ignore = "needs IPv6: run by .ci/run"]
+fn ports_are_open_to_ipv6() {
+    ports_are_open_to(Ipv6Addr::LOCALHOST.into());
+}
+
+/// A daemon that was not told which addresses to listen on answers on this one.
+fn ports_are_open_to(ip: IpAddr) {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws}");
-    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        eprintln!("skipped: this host has no IPv6");
-        return;
-    }
-    for ip in [
-        IpAddr::from(Ipv4Addr::LOCALHOST),
-        Ipv6Addr::LOCALHOST.into(),
-    ] {
-        let stream = TcpStream::connect((ip, daemon.port)).unwrap();
-        let address = stream.local_addr().unwrap();
-        assert_eq!(
-            Client::new(stream).ask("me"),
-            format!("1 {address} {address}")
-        );
-        let stream = TcpStream::connect((ip, daemon.ws)).unwrap();
-        let address = stream.local_addr().unwrap();
-        assert_eq!(
-            Web::new(stream).ask("me"),
-            format!("1 {address} {address}\\n")
-        );
-    }
+    let stream = TcpStream::connect((ip, daemon.port)).unwrap();
+    let address = stream.local_addr().unwrap();
+    assert_eq!(
+        Client::new(stream).ask("me"),
+        format!("1 {address} {address}")
+    );
+    let stream = TcpStream::connect((ip, daemon.ws)).unwrap();
+    let address = stream.local_addr().unwrap();
+    assert_eq!(
+        Web::new(stream).ask("me"),
+        format!("1 {address} {address}\\n")
+    );
     daemon.stop();
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Signal, getpid, set_child_subreaper};
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 
 use crate::served::{Running, Served, finish, until};
 
@@ -377,14 +377,16 @@ fn a_glock_that_is_killed_takes_the_command_along() {
 #[test]
 fn a_command_that_is_stopped_keeps_the_lock() {
     let served = Served::new();
-    let mut running = up(
-        &served,
-        "--grace 30 job",
-        "echo up; kill -STOP $$; echo on; exit 5",
-    );
+    let script = "echo $$; kill -STOP $$; echo on; exit 5";
+    let command = ["run", "--grace", "30", "job", "--", "sh", "-c", script];
+    let mut running = Running::start(served.glock(command), None);
+    let pid = running.line();
+    let stat = Path::new("/proc").join(&pid).join("stat");
+    let is_stopped = || fs::read_to_string(&stat).unwrap().contains(") T ");
+    until(is_stopped, "the command is not stopped");
     assert_eq!(served.ask("i job"), "1 Lock Is Locked: job");
-    let printed = finish(served.shell(&format!("pkill -CONT -P {}", running.pid())));
-    drop(printed);
+    let command = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    kill_process(command, Signal::CONT).unwrap();
     running.await_line("on");
     running.exited(5);
 }

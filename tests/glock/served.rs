@@ -234,7 +234,8 @@ impl Running {
         if let Some(errors) = errors {
             command.stderr(File::create(errors).unwrap());
         }
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let spawned = command.stdout(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let pipe = File::from(OwnedFd::from(child.stdout.take().unwrap()));
         let deadline = Instant::now();
         let stdout = BufReader::new(Output { pipe, deadline });

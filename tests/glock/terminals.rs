@@ -1,5 +1,9 @@
-//! glock on a terminal. `script` makes one, `bash` is the shell with job control; where they are missing, these tests
-//! say so and do nothing, unless `GLOCKD_TERMINALS=required`.
+//! glock on a terminal. `script` (of util-linux) makes the terminal, and `bash` is the shell with job control. Not every
+//! machine has both, so these tests are ignored unless asked for, and then fail where one of the two is missing:
+//!
+//! ```text
+//! cargo test --test glock terminals -- --ignored
+//! ```
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,18 +11,8 @@ use std::process::{Command, Stdio};
 
 use crate::served::{Running, Served, until};
 
-/// A shell with a terminal.
-fn shell(served: &Served) -> Option<Running> {
-    let has = |program: &str| {
-        let mut version = Command::new(program);
-        version.arg("--version").stdout(Stdio::null());
-        version.status().is_ok_and(|status| status.success())
-    };
-    if !(has("script") && has("bash")) {
-        assert_ne!(std::env::var("GLOCKD_TERMINALS").as_deref(), Ok("required"));
-        eprintln!("skipped: there is no `script`, or no `bash`, to make a terminal by");
-        return None;
-    }
+/// Starts a shell with a terminal.
+fn shell(served: &Served) -> Running {
     let mut command = Command::new("script");
     command.args(["-qfec", "bash --norc --noediting -i", "/dev/null"]);
     served.prepare(&mut command);
@@ -37,7 +31,7 @@ fn shell(served: &Served) -> Option<Running> {
     // What is typed is not to be found in the output, which would be taken for what it makes.
     shell.input(b"stty -echo; echo shell'' ready\n");
     shell.read_to("shell ready");
-    Some(shell)
+    shell
 }
 
 /// Waits until the test's glock is stopped, or is so no more. Of what is not its child, a shell says neither.
@@ -59,11 +53,10 @@ fn await_stop(served: &Served, is_stopped: bool) {
 }
 
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn the_command_has_the_terminal() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     shell
         .input(b"glock run job -- sh -c 'echo name?; read name; echo hello $name'; echo code $?\n");
     shell.read_to("name?");
@@ -76,11 +69,10 @@ fn the_command_has_the_terminal() {
 }
 
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn keys_are_for_the_command() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'trap \"echo interrupted; exit 6\" INT; echo up; while :; do sleep 0.05; done'; echo code $?\n");
     shell.read_to("up");
     shell.input(b"\x03");
@@ -106,11 +98,10 @@ fn keys_are_for_the_command() {
 
 /// Whatever glock does for it, and wherever its output goes.
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn a_key_ends_a_script() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     let _held = served.asked("g held");
     // Said when the shell has the terminal again, and not before: what is typed meanwhile may be read by glock.
     shell.input(b"PROMPT_COMMAND='echo code $?.'\n");
@@ -136,11 +127,10 @@ fn a_key_ends_a_script() {
 
 /// Who holds a lock in the background is not stopped for a terminal that it does not need, and ends when it is told to.
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn get_does_not_read_the_terminal_in_the_background() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     shell.input(b"glock get job &\n");
     shell.read_to("held: job");
     shell.input(b"jobs; echo listed\n");
@@ -161,11 +151,10 @@ fn get_does_not_read_the_terminal_in_the_background() {
 }
 
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn a_script_stops_as_a_whole() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     let script = b"sh -c 'glock run job -- sh -c \"echo up; read name; echo hello \\$name\"; echo went on'\n";
     shell.input(script);
     shell.read_to("up");
@@ -180,11 +169,10 @@ fn a_script_stops_as_a_whole() {
 
 /// Its output goes elsewhere, so it is not put in the foreground; but a key stops it all the same.
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn a_command_in_a_pipeline_stops_with_glock() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'echo up; until [ -e go ]; do sleep 0.05; done; echo on' | sh -c 'read x; echo reader $x; exec cat'\n");
     served.await_answer("i job", "1 Lock Is Locked: job");
     // What has not started yet would not be stopped.
@@ -197,11 +185,10 @@ fn a_command_in_a_pipeline_stops_with_glock() {
 }
 
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn glock_and_its_command_are_one_job() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'echo up; read name; echo hello $name'; echo code $?\n");
     shell.read_to("up");
     shell.input(b"\x1a");
@@ -217,11 +204,10 @@ fn glock_and_its_command_are_one_job() {
 
 /// In a pipeline somebody else may want the terminal; who asks for it gets it.
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn a_command_that_reads_the_terminal_gets_it() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'read name < /dev/tty; echo hello $name' < /dev/null | cat; echo done\n");
     served.await_answer("i job", "1 Lock Is Locked: job");
     shell.input(b"pipeline\n");
@@ -231,11 +217,10 @@ fn a_command_that_reads_the_terminal_gets_it() {
 
 /// As it would without glock.
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn a_job_in_the_background_stops_when_it_reads() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'read name; echo hello $name' &\n");
     shell.input(b"until jobs | grep -q Stopped; do sleep 0.05; done; echo it is\n");
     shell.read_to("it is");
@@ -246,12 +231,11 @@ fn a_job_in_the_background_stops_when_it_reads() {
 
 /// What is stopped does not keep the lock.
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn a_terminal_that_is_closed_ends_the_command() {
     let served = Served::new();
     for (place, is_stopped) in [("", false), ("&", true)] {
-        let Some(mut shell) = shell(&served) else {
-            return;
-        };
+        let mut shell = shell(&served);
         let command = format!("glock run job -- sh -c 'echo up; exec cat' {place}\n");
         shell.input(command.as_bytes());
         // It has the terminal; or wants it, and so is stopped.
@@ -264,11 +248,10 @@ fn a_terminal_that_is_closed_ends_the_command() {
 
 /// Nobody would let it go on.
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn who_wants_the_terminal_when_the_shell_is_gone_is_ended() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     let command =
         "glock run job -- sh -c \"echo up; until [ -e go ]; do sleep 0.05; done; exec cat\"";
     shell.input(format!("bash --norc -ic '{command} &'\n").as_bytes());
@@ -278,11 +261,10 @@ fn who_wants_the_terminal_when_the_shell_is_gone_is_ended() {
 }
 
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn a_wait_ends_by_a_key() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     let _held = served.asked("g job");
     shell.input(b"glock run job -- true; echo code $?\n");
     served.await_answer("own job", "2 Lock Owners: job");
@@ -322,11 +304,10 @@ fn blocked_stops_stop_glock_nevertheless() {
 }
 
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn watch_draws_on_a_screen_of_its_own() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     let _held = served.asked("g wanted");
     shell.input(b"stty rows 20 cols 60; glock watch -i 0.05; echo code $?\n");
     let shown = shell.read_to("wanted");
@@ -338,11 +319,10 @@ fn watch_draws_on_a_screen_of_its_own() {
 }
 
 #[test]
+#[ignore = "needs bash and script(1): run by .ci/run"]
 fn watch_makes_way_for_the_shell() {
     let served = Served::new();
-    let Some(mut shell) = shell(&served) else {
-        return;
-    };
+    let mut shell = shell(&served);
     let _held = served.asked("g wanted");
     shell.input(b"stty rows 20 cols 60; glock watch -i 0.05; echo code $?\n");
     shell.read_to("wanted");
