@@ -33,7 +33,8 @@ async fn main() -> Result<(), Error> {
     println!("worker: {}", ask(&mut worker, "g nightly report").await?);
     println!("rival:  {}", ask(&mut rival, "g nightly report").await?);
 
-    // No unlock, no timeout: the worker is gone, and so is its lock.
+    // No unlock, no timeout: the worker is gone, and so is its lock. But closing is not synchronous, so the rival asks
+    // until the server has noticed. A worker that goes on would release, `r nightly report`, and read the reply.
     drop(worker);
     while ask(&mut rival, "i nightly report").await?.starts_with('1') {}
     println!("rival:  {}", ask(&mut rival, "g nightly report").await?);

@@ -28,7 +28,7 @@
 //! // Three at a time:
 //! let gpu = client.shared("gpu").limit(3).acquire().await?;
 //! assert_eq!(gpu.holders(), 1);
-//! drop(gpu);
+//! gpu.release().await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -39,6 +39,12 @@
 //! [`LockGuard::lost`]. And a process that was stopped for long (by a debugger, by swapping, by its virtual machine)
 //! cannot watch anything, and may go on as if it still held the lock: against that there are fencing tokens, see
 //! [`LockGuard::fence`].
+//!
+//! # Release, then ask again
+//!
+//! To drop a guard, or a client, is not synchronous: the server learns of it a moment later, and until then refuses the
+//! lock to other connections. Where you or another client of yours asks for the lock again, await
+//! [`LockGuard::release`] first.
 //!
 //! # Do not pool connections yourself
 //!

@@ -8,6 +8,13 @@
 //!
 //! Names are bytes, never text: whatever a client sends that is not white space comes back unchanged.
 //!
+//! # Locks and connections
+//!
+//! A connection holds what it got until it releases it or ends. Closing is not synchronous: the server notices it a
+//! moment later, and until then a get on another connection is refused. Release first if you or another connection of
+//! yours asks again: the lock is free when the reply to the [release](Command::Release) has come. It is also free when
+//! the server has closed in answer to a peer that closed its sending side.
+//!
 //! # The second half
 //!
 //! Beyond the thirteen documented commands there are those that wait, limit, fence, count and tell who owns what:
