@@ -5,6 +5,7 @@
 
 mod blocking;
 mod exclusion;
+mod fakes;
 mod guards;
 mod losses;
 mod queries;

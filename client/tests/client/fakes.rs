@@ -1,0 +1,213 @@
+//! The client against servers whose every line is the test's: for what a real one does too seldom, or never.
+
+use glockd_client::{Client, Error, LockGuard, LockRequest};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::servers::within;
+
+const HELLO: &str = "1 hello: wait limit fence list own ping";
+
+/// A server on a Unix socket.
+struct Fake {
+    listener: UnixListener,
+    url: String,
+    _dir: TempDir,
+}
+
+impl Fake {
+    fn new() -> Fake {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        Fake {
+            listener: UnixListener::bind(&path).unwrap(),
+            url: format!("unix:{}", path.display()),
+            _dir: dir,
+        }
+    }
+
+    /// Waits for the next connection of a client.
+    async fn accept(&self) -> Conversation {
+        let (stream, _) = within(self.listener.accept()).await.unwrap();
+        Conversation::new(stream)
+    }
+
+    /// Connects a client, and returns it with the server's side of its first connection.
+    async fn connect(&self) -> (Client, Conversation) {
+        let (client, conversation) = tokio::join!(within(Client::connect(&self.url)), async {
+            let mut conversation = self.accept().await;
+            conversation.answer("hello", HELLO).await;
+            conversation
+        });
+        (client.unwrap(), conversation)
+    }
+}
+
+/// The server's side of a connection.
+struct Conversation {
+    input: Lines<BufReader<OwnedReadHalf>>,
+    output: OwnedWriteHalf,
+}
+
+impl Conversation {
+    fn new(stream: UnixStream) -> Conversation {
+        let (input, output) = stream.into_split();
+        let input = BufReader::new(input).lines();
+        Conversation { input, output }
+    }
+
+    /// Waits for the client's next line; `None` if it has closed.
+    async fn next(&mut self) -> Option<String> {
+        within(self.input.next_line()).await.unwrap()
+    }
+
+    async fn say(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.output.write_all(line.as_bytes()).await.unwrap();
+    }
+
+    /// Waits for this line of the client, and answers it.
+    async fn answer(&mut self, expect: &str, line: &str) {
+        assert_eq!(self.next().await.as_deref(), Some(expect));
+        self.say(line).await;
+    }
+
+    /// Gives the lock `name` to a request for it, which is to be sent as `get`.
+    async fn give(&mut self, request: LockRequest, get: &str, name: &str) -> LockGuard {
+        let (guard, ()) = tokio::join!(within(request.acquire()), async {
+            let shared = get.starts_with('s');
+            let kind = if shared { "Shared Lock" } else { "Lock" };
+            let fence = if shared { "sf" } else { "f" };
+            let granted = format!("1 {kind} Get Success: {name}");
+            self.answer(&format!("{get} {name}"), &granted).await;
+            let token = format!("7 Lock Fence: {name}");
+            self.answer(&format!("{fence} {name}"), &token).await;
+        });
+        guard.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn release_fails_if_the_server_says_that_the_lock_was_not_held() {
+    let fake = Fake::new();
+    let (client, mut server) = fake.connect().await;
+    let guard = server.give(client.lock("a b"), "g", "a b").await;
+    let (released, ()) = tokio::join!(
+        within(guard.release()),
+        server.answer("r a b", "0 Lock Release Failure: a b")
+    );
+    let error = released.unwrap_err();
+    assert!(
+        matches!(&error, Error::NotHeld { name } if name == b"a b"),
+        "{error:?}"
+    );
+    assert_eq!(
+        error.to_string(),
+        "the server says that the lock a b was not held here"
+    );
+
+    let guard = server.give(client.shared("c"), "sg", "c").await;
+    let (released, ()) = tokio::join!(
+        within(guard.release()),
+        server.answer("sr c", "0 Shared Lock Release Failure: c")
+    );
+    let error = released.unwrap_err();
+    assert!(
+        matches!(&error, Error::NotHeld { name } if name == b"c"),
+        "{error:?}"
+    );
+
+    // The connection is as good as before.
+    let guard = server.give(client.lock("a b"), "g", "a b").await;
+    let (released, ()) = tokio::join!(
+        within(guard.release()),
+        server.answer("r a b", "1 Lock Release Success: a b")
+    );
+    released.unwrap();
+}
+
+/// The guard of the lost lock is still there, so another would be a second one.
+#[tokio::test]
+async fn a_lock_that_is_lost_while_another_connection_opens_is_not_acquired_anew() {
+    let fake = Fake::new();
+    let (client, mut first) = fake.connect().await;
+    let lost = first.give(client.lock("k"), "g", "k").await;
+    let one_of_two = first.give(client.shared("s"), "sg", "s").await;
+    // A second connection lives on, and is in use, so that a wait needs a third.
+    let (two_of_two, mut second) = tokio::join!(within(client.shared("s").acquire()), async {
+        let mut second = fake.accept().await;
+        second.answer("hello", HELLO).await;
+        second.answer("sg s", "2 Shared Lock Get Success: s").await;
+        second.answer("sf s", "8 Lock Fence: s").await;
+        second
+    });
+    let two_of_two = two_of_two.unwrap();
+
+    let again = client.lock("k").wait_forever().acquire();
+    let (again, ()) = tokio::join!(within(again), async {
+        let mut third = fake.accept().await;
+        assert_eq!(third.next().await.as_deref(), Some("hello"));
+        drop(first);
+        within(lost.lost()).await;
+        third.say(HELLO).await;
+        assert_eq!(third.next().await, None, "the lock was asked for");
+    });
+    let error = again.unwrap_err();
+    assert!(matches!(error, Error::LocksLost(_)), "{error:?}");
+
+    // Once nobody believes to hold it any more, it is to be had again.
+    drop((lost, one_of_two));
+    let guard = second.give(client.lock("k"), "g", "k").await;
+    assert!(!guard.is_lost());
+    assert!(!two_of_two.is_lost());
+}
+
+/// Nor is any other lock: whoever holds the guard is to hear of the loss first.
+#[tokio::test]
+async fn nothing_is_acquired_if_all_is_lost_while_another_connection_opens() {
+    let fake = Fake::new();
+    let (client, mut first) = fake.connect().await;
+    let lost = first.give(client.lock("k"), "g", "k").await;
+    let other = client.lock("other").wait_forever().acquire();
+    let (other, ()) = tokio::join!(within(other), async {
+        let mut second = fake.accept().await;
+        assert_eq!(second.next().await.as_deref(), Some("hello"));
+        drop(first);
+        within(lost.lost()).await;
+        second.say(HELLO).await;
+        assert_eq!(second.next().await, None, "the lock was asked for");
+    });
+    let error = other.unwrap_err();
+    assert!(matches!(error, Error::LocksLost(_)), "{error:?}");
+}
+
+/// Another task has reconnected sooner, and has lost a lock since.
+#[tokio::test]
+async fn reconnect_fails_if_a_lock_is_lost_while_it_connects() {
+    let fake = Fake::new();
+    let (client, first) = fake.connect().await;
+    let watched = client.lock("k").wait_forever().acquire();
+    let (watched, ()) = tokio::join!(within(watched), async { drop(first) });
+    let error = watched.unwrap_err();
+    assert!(matches!(error, Error::Lost(_)), "{error:?}");
+
+    let (slow, ()) = tokio::join!(within(client.reconnect()), async {
+        let mut second = fake.accept().await;
+        assert_eq!(second.next().await.as_deref(), Some("hello"));
+        let (quick, mut third) = tokio::join!(within(client.reconnect()), async {
+            let mut third = fake.accept().await;
+            third.answer("hello", HELLO).await;
+            third
+        });
+        quick.unwrap();
+        let lost = third.give(client.lock("k"), "g", "k").await;
+        drop(third);
+        within(lost.lost()).await;
+        second.say(HELLO).await;
+        assert_eq!(second.next().await, None, "it is kept");
+    });
+    let error = slow.unwrap_err();
+    assert!(matches!(error, Error::LocksLost(_)), "{error:?}");
+}
