@@ -507,3 +507,75 @@ fn waiting<'a>(goal: Goal, name: &'a [u8], ms: u32, attempt: Attempt) -> Answer<
 fn list(cursor: Cursor) -> Answer<'static> {
     Answer::List(Box::new(cursor))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::testing::spawn_until_blocked;
+
+    /// Runs `blocked` in a thread of its own while the registry is locked; and `meanwhile`, once that thread waits for
+    /// the registry. Returns what `blocked` does, when the registry is unlocked again.
+    fn with_locked_registry<T: Send>(
+        dispatcher: &Dispatcher,
+        client: ClientId,
+        blocked: impl FnOnce() -> T + Send,
+        meanwhile: impl FnOnce(),
+    ) -> T {
+        thread::scope(|scope| {
+            let locked = dispatcher.registry.look(client, |_| {
+                let thread = spawn_until_blocked(scope, blocked);
+                meanwhile();
+                thread
+            });
+            locked.unwrap().join().unwrap()
+        })
+    }
+
+    /// What `q` shows must include the locks of every connection that it does not count any more. So it is to look at
+    /// the connections before it looks at the orphans.
+    #[test]
+    fn statistics_count_orphans_after_connections() {
+        let dispatcher = Dispatcher::default();
+        let client = dispatcher.connect(&Peer::new("a"));
+        let statistics = with_locked_registry(
+            &dispatcher,
+            client,
+            || dispatcher.statistics(),
+            || dispatcher.stats.orphans(3, 5),
+        );
+        for counted in [
+            (Counter::Connections, 1),
+            (Counter::Orphans, 3),
+            (Counter::SharedOrphans, 5),
+        ] {
+            assert!(
+                statistics.contains(&counted),
+                "no {counted:?} in {statistics:?}"
+            );
+        }
+    }
+
+    /// For the same reason a connection that ends counts its orphans before it leaves.
+    #[test]
+    fn a_connection_leaves_after_its_orphans_are_counted() {
+        let dispatcher = Dispatcher::default();
+        let client = dispatcher.connect(&Peer::new("a"));
+        assert!(dispatcher.locks.get(client, b"x"));
+        assert_eq!(dispatcher.locks.shared_get(client, b"x"), 1);
+        let mut departure = Departure::new(client);
+        let has_left = with_locked_registry(
+            &dispatcher,
+            client,
+            || dispatcher.disconnect(&mut departure, usize::MAX),
+            || {
+                assert_eq!(dispatcher.stats.exclusive_orphans(), 1);
+                assert_eq!(dispatcher.stats.shared_orphans(), 1);
+                assert_eq!(dispatcher.locks.holder(b"x"), None);
+            },
+        );
+        assert!(has_left);
+        assert_eq!(dispatcher.registry.connections(), 0);
+    }
+}

@@ -156,3 +156,46 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+    use std::thread;
+
+    use super::*;
+    use crate::dispatcher::Departure;
+    use crate::locks::Attempt;
+    use crate::testing::spawn_until_blocked;
+
+    /// Not even by the first connection that ends.
+    #[test]
+    fn a_lock_that_is_freed_by_the_end_is_granted_to_no_waiter() {
+        let dispatcher = Arc::new(Dispatcher::default());
+        let (orphans, _arrivals) = mpsc::unbounded_channel();
+        let hub = Hub::new(
+            Arc::clone(&dispatcher),
+            Limits::default(),
+            Capacity::default(),
+            orphans,
+        );
+        let locks = dispatcher.locks();
+        let [holder, waiter] = ["a", "b"].map(|peer| dispatcher.connect(&Peer::new(peer)));
+        assert!(locks.get(holder, b"x"));
+        let Attempt::Waits(ticket) = locks.get_or_wait(waiter, b"x", true) else {
+            panic!("it is held by another");
+        };
+        let mut ticket = Some(ticket);
+        thread::scope(|scope| {
+            let tasks = hub.tasks.lock();
+            // It is about to end the connections.
+            let end = spawn_until_blocked(scope, || hub.end());
+            assert!(dispatcher.disconnect(&mut Departure::new(holder), usize::MAX));
+            let context = Context::from_waker(Waker::noop());
+            assert!(locks.poll(&mut ticket, &context).is_pending());
+            drop(tasks);
+            end.join().unwrap();
+        });
+        assert_eq!(locks.give_up(ticket.unwrap()), None);
+        assert_eq!(locks.holder(b"x"), None);
+    }
+}

@@ -57,6 +57,8 @@ mod reaper;
 pub mod registry;
 mod server;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 
 pub use fence::{Fence, FenceError};
 pub use glockd_protocol as protocol;

@@ -100,13 +100,28 @@ pub(crate) async fn reap(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use glockd_protocol::LockKind;
     use glockd_transports::{Frames, Peer, Session};
+    use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::admission::{Admission, Capacity};
     use crate::policy::Policy;
 
-    struct Silent;
+    /// Longer than anything takes on the slowest of machines: to reach it is to fail.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A session whose peer says nothing, and takes some time over its goodbye.
+    #[derive(Default)]
+    struct Silent {
+        goodbye: Duration,
+        panics: bool,
+        /// Goodbyes that were said to their end.
+        said: Arc<AtomicUsize>,
+    }
 
     #[async_trait::async_trait]
     impl Session for Silent {
@@ -117,21 +132,98 @@ mod tests {
         async fn send(&mut self, _: &Frames) -> std::io::Result<()> {
             Ok(())
         }
+
+        async fn close(self: Box<Self>) {
+            assert!(!self.panics, "as a bug in a transport would");
+            sleep(self.goodbye).await;
+            self.said.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Connects a client that holds this many locks, and ends at once.
+    fn orphan(dispatcher: &Dispatcher, name: &str, locks: usize, session: Silent) -> Orphan {
+        let peer = Peer::new(name);
+        let client = dispatcher.connect(&peer);
+        for number in 0..locks {
+            assert!(
+                dispatcher
+                    .locks()
+                    .get(client, format!("{name} {number}").as_bytes())
+            );
+        }
+        let permit = Admission::new(Capacity::default()).admit(&peer).unwrap();
+        Orphan::new(client, Admitted::new(Box::new(session), permit))
     }
 
     /// The connection that has its identity now must not be taken for it.
     #[test]
     fn a_connection_leaves_once() {
         let dispatcher = Dispatcher::new(Policy::default());
-        let peer = Peer::new("a");
-        let client = dispatcher.connect(&peer);
-        let permit = Admission::new(Capacity::default()).admit(&peer).unwrap();
-        let silent = Admitted::new(Box::new(Silent), permit);
-        let mut orphan = Orphan::new(client, silent);
+        let mut orphan = orphan(&dispatcher, "a", 0, Silent::default());
+        let client = orphan.departure.client();
         orphan.release(&dispatcher, SLICE);
         assert_eq!(dispatcher.connect(&Peer::new("b")), client);
         orphan.release(&dispatcher, SLICE);
         assert_eq!(dispatcher.registry().connections(), 1);
         assert!(orphan.into_session().is_ok());
+    }
+
+    /// On one thread, where each turn of the reaper can be counted.
+    #[tokio::test]
+    async fn a_large_holder_does_not_delay_small_ones() {
+        const SLICES: usize = 40;
+        const SMALL: usize = 3;
+        let dispatcher = Arc::new(Dispatcher::default());
+        let (orphans, arrivals) = mpsc::unbounded_channel();
+        let large = orphan(&dispatcher, "large", SLICES * SLICE, Silent::default());
+        orphans.send(large).unwrap();
+        for small in 0..SMALL {
+            let name = format!("small{small}");
+            let small = orphan(&dispatcher, &name, SLICE / 2, Silent::default());
+            orphans.send(small).unwrap();
+        }
+        drop(orphans);
+        let reaper = tokio::spawn(reap(Arc::clone(&dispatcher), arrivals));
+        let small_are_gone = async {
+            while dispatcher.registry().connections() > 1 {
+                yield_now().await;
+            }
+        };
+        timeout(PATIENCE, small_are_gone).await.unwrap();
+        // The large one has had its turns in between, and is far from done.
+        let left = dispatcher.locks().count(LockKind::Exclusive);
+        let least = SLICES * SLICE * 3 / 4;
+        assert!(left > least, "{left} locks are left, not {least}");
+        timeout(PATIENCE, reaper).await.unwrap().unwrap();
+        assert_eq!(dispatcher.registry().connections(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_waits_for_every_goodbye() {
+        const SLOW: usize = 5;
+        let dispatcher = Arc::new(Dispatcher::default());
+        let (orphans, arrivals) = mpsc::unbounded_channel();
+        let said = Arc::new(AtomicUsize::new(0));
+        let slow = |tenths: usize| Silent {
+            goodbye: Duration::from_millis(100 * tenths as u64),
+            said: Arc::clone(&said),
+            ..Silent::default()
+        };
+        for number in 0..SLOW {
+            let slow = orphan(&dispatcher, "slow", 0, slow(1 + number));
+            orphans.send(slow).unwrap();
+        }
+        // One that fails must not cut the others short.
+        let panics = Silent {
+            panics: true,
+            ..Silent::default()
+        };
+        orphans
+            .send(orphan(&dispatcher, "panics", 0, panics))
+            .unwrap();
+        drop(orphans);
+        let reaped = reap(Arc::clone(&dispatcher), arrivals);
+        timeout(PATIENCE, reaped).await.unwrap();
+        assert_eq!(said.load(SeqCst), SLOW);
     }
 }

@@ -357,3 +357,45 @@ async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing()
     })
     .await;
 }
+
+/// Connections end one after the other, and many stand between a holder and its waiter. (That the end of a server closes
+/// the table first is tested beside it, in `src/hub.rs`.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_end_of_a_server_grants_no_lock_to_waiters() {
+    const PAIRS: usize = 100;
+    const IDLE: usize = 4000;
+    bounded(async {
+        let (memory, connector) = Memory::new();
+        let server = Server::builder().transport(memory).bind().await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+        let ask = async |line: String, expect: String| {
+            let mut client = connector.connect().unwrap();
+            client.write_all(line.as_bytes()).await.unwrap();
+            let mut answer = vec![0; expect.len()];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(String::from_utf8(answer).unwrap(), expect);
+            client
+        };
+        let (mut others, mut waiters) = (Vec::new(), Vec::new());
+        for pair in 0..PAIRS {
+            let granted = format!("1 Lock Get Success: {pair}\n");
+            others.push(ask(format!("g {pair}\n"), granted).await);
+        }
+        for _ in 0..IDLE {
+            others.push(ask("ping\n".to_owned(), "1 pong: \n".to_owned()).await);
+        }
+        for pair in 0..PAIRS {
+            let wait = format!("gw 3600000 {pair}\nping\n");
+            waiters.push(ask(wait, "1 pong: \n".to_owned()).await);
+        }
+        drop(stop);
+        for mut waiter in waiters {
+            let mut rest = String::new();
+            waiter.read_to_string(&mut rest).await.unwrap();
+            assert_eq!(rest, "");
+        }
+        running.await.unwrap();
+    })
+    .await;
+}
