@@ -12,13 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts a thread, and returns as soon as it sleeps: because `run` waits for a mutex that the caller holds, say. So a
 /// test can see what was done before, and do something meanwhile.
-pub(crate) fn spawn_until_blocked<'scope, T: Send>(
+pub(crate) fn spawn_until_blocked<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     run: impl FnOnce() -> T + Send + 'scope,
-) -> ScopedJoinHandle<'scope, T>
-where
-    T: 'scope,
-{
+) -> ScopedJoinHandle<'scope, T> {
     let (sender, receiver) = mpsc::channel();
     let thread = scope.spawn(move || {
         sender.send(gettid()).unwrap();
