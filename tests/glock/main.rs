@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod bench;
+mod fakes;
 mod groups;
 mod limits;
 mod queries;

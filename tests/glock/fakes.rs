@@ -1,0 +1,52 @@
+//! glock against servers whose every line is the test's: for what a real one does too seldom, or never.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+
+use crate::served::{Finished, Served, finish};
+
+/// Runs a glock in the folder of a test, against a server that answers each line by what `answer` makes of it.
+fn run_against(answer: fn(&str) -> &'static str, arguments: &[&str]) -> Finished {
+    let served = Served::new();
+    let listener = UnixListener::bind(served.path("fake")).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            converse(&stream.unwrap(), answer);
+        }
+    });
+    let mut glock = served.glock(arguments);
+    glock.env("GLOCKD_SERVER", "unix:fake");
+    finish(glock)
+}
+
+/// Answers the lines of a connection until that ends.
+fn converse(mut stream: &UnixStream, answer: fn(&str) -> &'static str) {
+    for line in BufReader::new(stream).lines() {
+        let Ok(line) = line else { return };
+        if writeln!(stream, "{}", answer(&line)).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_lock_that_the_server_did_not_know_of_is_a_lost_one() {
+    let answer = |line: &str| match line.split(' ').next().unwrap() {
+        "hello" => "1 hello: wait limit fence list own ping",
+        "g" | "gw" => "1 Lock Get Success: job",
+        "f" => "7 Lock Fence: job",
+        "r" => "0 Lock Release Failure: job",
+        other => panic!("{other}"),
+    };
+    let expect = "glock: the lock job was lost before it was released: \
+                  the server says that the lock job was not held here\n";
+    for (arguments, output) in [
+        (&["run", "job", "--", "echo", "ran"][..], "ran\n"),
+        (&["get", "job"][..], "held: job, fence 7\n"),
+    ] {
+        let finished = run_against(answer, arguments).exited(3);
+        assert_eq!(finished.stderr, expect);
+        assert_eq!(finished.stdout, output);
+    }
+}
