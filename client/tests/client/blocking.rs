@@ -6,7 +6,7 @@ use glockd_client::blocking::Client;
 use glockd_client::{Error, LockKind};
 use tokio::runtime::Runtime;
 
-use crate::servers::serve;
+use crate::servers::{connect, serve};
 
 #[test]
 fn it_blocks() {
@@ -56,4 +56,39 @@ async fn it_works_beside_another_runtime() {
     client.ping().unwrap();
     // It may be dropped here.
     drop(client);
+}
+
+#[test]
+fn it_answers_what_the_asynchronous_client_does() {
+    let runtime = Runtime::new().unwrap();
+    let served = runtime.block_on(serve());
+    let builder = glockd_client::Client::builder(&served.unix()).name("thread");
+    let client = Client::build(builder).unwrap();
+    let other = runtime.block_on(connect(&served.unix()));
+    let held = client.lock("held").acquire().unwrap();
+    let first = client.shared("shared").acquire().unwrap();
+    let second = client.shared("shared").limit(2).acquire().unwrap();
+    assert!(client.shared("shared").limit(2).acquire().is_err());
+    assert_eq!((first.holders(), second.holders()), (1, 2));
+    assert!(held.wait_lost(Duration::ZERO).is_none());
+    let owners = client.owners("held").unwrap();
+    assert_eq!(held.fence(), owners[0].fence);
+
+    assert_eq!(client.holders("shared").unwrap(), 2);
+    assert!(client.is_locked("held").unwrap());
+    assert!(!client.is_locked("free").unwrap());
+    for name in [None, Some(&b"held"[..]), Some(b"shared"), Some(b"free")] {
+        for kind in [LockKind::Exclusive, LockKind::Shared] {
+            let expect = runtime.block_on(other.locks(kind, name)).unwrap();
+            assert_eq!(client.locks(kind, name).unwrap(), expect);
+        }
+    }
+    let expect = runtime.block_on(other.clients(None)).unwrap();
+    assert_eq!(client.clients(None).unwrap(), expect);
+    assert_eq!(client.clients(Some(b"thread")).unwrap(), expect);
+    assert_eq!(client.clients(Some(b"nobody")).unwrap(), []);
+    let statistics = client.statistics().unwrap();
+    assert!(statistics.contains(&("locks".to_owned(), 1)));
+    assert!(statistics.contains(&("shared_locks".to_owned(), 1)));
+    assert!(client.ping().unwrap() > Duration::ZERO);
 }

@@ -1,10 +1,13 @@
 //! The client against servers whose every line is the test's: for what a real one does too seldom, or never.
 
+use std::time::Duration;
+
 use glockd_client::{Client, Error, LockGuard, LockRequest};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
 
 use crate::servers::within;
 
@@ -210,4 +213,52 @@ async fn reconnect_fails_if_a_lock_is_lost_while_it_connects() {
     });
     let error = slow.unwrap_err();
     assert!(matches!(error, Error::LocksLost(_)), "{error:?}");
+}
+
+/// A server that answers pings is there, however long it lets a client wait.
+#[tokio::test(start_paused = true)]
+async fn a_wait_outlasts_the_reply_timeout_while_pings_are_answered() {
+    let fake = Fake::new();
+    let client = Client::builder(&fake.url).reply_timeout(Duration::from_secs(2));
+    let (client, mut server) = tokio::join!(client.connect(), async {
+        let mut server = fake.accept().await;
+        server.answer("hello", HELLO).await;
+        server
+    });
+    let start = Instant::now();
+    let waited = client.unwrap().lock("k").wait_forever().acquire();
+    let (waited, ()) = tokio::join!(waited, async {
+        assert_eq!(server.next().await.as_deref(), Some("gw 4294967295 k"));
+        assert_eq!(server.next().await.as_deref(), Some("f k"));
+        for _ in 0..50 {
+            let line = server.next().await.expect("it has given up");
+            let text = line.strip_prefix("ping ").unwrap();
+            server.say(&format!("1 pong: {text}")).await;
+        }
+        server.say("1 Lock Get Success: k").await;
+        server.say("7 Lock Fence: k").await;
+    });
+    assert_eq!(waited.unwrap().fence(), Some(7));
+    assert!(start.elapsed() > Duration::from_secs(30));
+}
+
+/// The original loses what comes together with something else. So what is asked to find the end of its silence is soon
+/// asked again, and not only when the server has been silent for too long.
+#[tokio::test(start_paused = true)]
+async fn an_original_that_loses_a_question_is_soon_asked_again() {
+    let fake = Fake::new();
+    let start = Instant::now();
+    let (client, _server) = tokio::join!(Client::connect(&fake.url), async {
+        let mut server = fake.accept().await;
+        assert_eq!(server.next().await.as_deref(), Some("hello"));
+        let lost = server.next().await.unwrap();
+        assert!(lost.starts_with("i "), "{lost}");
+        let again = server.next().await.unwrap();
+        let name = again.strip_prefix("i ").unwrap();
+        server.say(&format!("0 Lock Not Locked: {name}")).await;
+        server
+    });
+    assert!(!client.unwrap().features().wait);
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
 }
