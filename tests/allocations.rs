@@ -9,11 +9,12 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
-use glockd::dispatcher::{Answer, Dispatcher};
-use glockd::protocol::parse;
+use glockd::dispatcher::{Answer, Departure, Dispatcher};
+use glockd::protocol::{LockKind, parse};
 use glockd::registry::ClientId;
 use glockd::transports::Peer;
 use glockd::{Connector, Memory, Server};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
@@ -272,4 +273,42 @@ fn a_server_leaves_nothing() {
     let info = measure(life);
     assert_ne!(info.count_total, 0);
     assert_eq!((info.count_current, info.bytes_current), (0, 0));
+}
+
+/// Gives this thread one processor: then a lock table has as few shards as it ever has, whatever the machine.
+fn use_one_processor() {
+    let allowed = sched_getaffinity(None).unwrap();
+    let first = (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu));
+    let mut one = CpuSet::new();
+    one.set(first.unwrap());
+    sched_setaffinity(None, &one).unwrap();
+}
+
+/// A table of which every shard was large is as small as it was, once nothing is locked.
+#[test]
+fn released_locks_leave_no_memory() {
+    const LOCKS: usize = 200_000;
+    /// Bytes that the whole table may keep.
+    const KEPT: i64 = 10_000;
+    use_one_processor();
+    let dispatcher = Dispatcher::default();
+    let [first, second] = ["a", "b"].map(|peer| dispatcher.connect(&Peer::new(peer)));
+    let locks = dispatcher.locks();
+    let names: Vec<String> = (0..LOCKS).map(|number| format!("lock {number}")).collect();
+    let left = measure(|| {
+        for name in names.iter().map(String::as_bytes) {
+            assert!(locks.get(first, name));
+            assert_eq!(locks.shared_get(first, name), 1);
+            assert_eq!(locks.shared_get(second, name), 2);
+        }
+        // One client releases them one by one, the other by its end.
+        for name in names.iter().map(String::as_bytes) {
+            assert!(locks.release(first, name));
+            assert!(locks.shared_release(first, name));
+        }
+        while !dispatcher.disconnect(&mut Departure::new(second), usize::MAX) {}
+        assert_eq!(locks.count(LockKind::Shared), 0);
+    });
+    let bytes = left.bytes_current;
+    assert!(bytes < KEPT, "{bytes} bytes are left");
 }
