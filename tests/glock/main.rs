@@ -11,3 +11,4 @@ mod queries;
 mod runs;
 mod served;
 mod terminals;
+mod watches;

@@ -1,0 +1,81 @@
+//! What glock watch makes of the server's answers.
+
+use std::io::Write;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::served::Served;
+
+/// Runs `glock watch --json`, and returns its frames.
+fn frames(served: &Served, flags: &str) -> Vec<Value> {
+    let printed = served.run(&format!("watch --json {flags}")).printed();
+    let lines = printed.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_row_is_a_lock_with_its_own_holders_and_waiters() {
+    let served = Served::new();
+    let _other = served.asked("g another");
+    let _holder = served.asked("g job");
+    // Answered before they wait, as a connection is asked for one line.
+    let mut waiters = [(); 2].map(|()| served.asked("ping"));
+    for waiter in &mut waiters {
+        writeln!(waiter, "gw 3600000 job").unwrap();
+    }
+    served.await_answer("own job", "3 Lock Owners: job");
+    let _shared = [(); 3].map(|()| served.asked("sg job"));
+    let frames = frames(&served, "-c 1");
+    let rows: Vec<_> = frames[0]["locks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            assert!(row["held_ms"].is_u64(), "{row}");
+            let text = |key: &str| row[key].as_str().unwrap().to_owned();
+            let number = |key: &str| row[key].as_u64().unwrap();
+            let numbers = [number("holders"), number("waiters")];
+            (text("kind"), text("name"), numbers)
+        })
+        .collect();
+    let expect = [
+        ("exclusive", "another", [1, 0]),
+        ("exclusive", "job", [1, 2]),
+        ("shared", "job", [3, 0]),
+    ];
+    let expect = expect.map(|(kind, name, counts)| (kind.to_owned(), name.to_owned(), counts));
+    assert_eq!(rows, expect);
+
+    let shown = served.run("watch -c 1").printed();
+    assert!(shown.contains(" and 2 more\n"), "{shown}");
+    assert_eq!(shown.matches(" more\n").count(), 1, "{shown}");
+}
+
+/// What is counted between two frames, by the time between them.
+#[test]
+fn rates_are_per_second() {
+    let served = Served::new();
+    let start = Instant::now();
+    let frames = frames(&served, "-c 2 -i 0.2");
+    let at_most = start.elapsed().as_secs_f64();
+    let [first, second] = &frames[..] else {
+        panic!("{frames:?}");
+    };
+    assert!(first["rates"].is_null(), "{first}");
+    let commands = |frame: &Value| -> f64 {
+        let counters = frame["counters"].as_object().unwrap().iter();
+        let commands = counters.filter(|(key, _)| key.starts_with("command_"));
+        commands.map(|(_, count)| count.as_f64().unwrap()).sum()
+    };
+    let rate = second["rates"]["commands"].as_f64().unwrap();
+    let seconds = (commands(second) - commands(first)) / rate;
+    // As long as between the frames, which is less than the whole run.
+    assert!(
+        seconds > 0.0 && seconds <= at_most,
+        "{seconds} s in {second}"
+    );
+    assert_eq!(second["rates"]["gets"], 0.0);
+}
