@@ -1,4 +1,4 @@
-//! What glock watch makes of the server's answers.
+//! What glock watch and glock ping make of the server's answers.
 
 use std::io::Write;
 use std::time::Instant;
@@ -78,4 +78,27 @@ fn rates_are_per_second() {
         "{seconds} s in {second}"
     );
     assert_eq!(second["rates"]["gets"], 0.0);
+}
+
+#[test]
+fn pings_are_in_milliseconds() {
+    const COUNT: usize = 3;
+    let served = Served::new();
+    let start = Instant::now();
+    let printed = served.run(&format!("ping -c {COUNT} -i 0.01")).printed();
+    let at_most = start.elapsed().as_secs_f64() * 1000.0;
+    let times: Vec<f64> = printed
+        .split([' ', '\n'])
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [pings @ .., least, mean, most] = &times[..] else {
+        panic!("{printed}");
+    };
+    assert_eq!(pings.len(), COUNT, "{printed}");
+    // A way through the kernel and back takes some microseconds.
+    let range = 0.001..at_most;
+    assert!(times.iter().all(|ms| range.contains(ms)), "{printed}");
+    assert!(least <= mean && mean <= most, "{printed}");
+    let shown = |found: f64| pings.contains(&found);
+    assert!(shown(*least) && shown(*most), "{printed}");
 }

@@ -153,3 +153,25 @@ async fn futures_poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool
     })
     .await
 }
+
+#[tokio::test]
+async fn exactly_as_many_as_the_limit_hold_a_lock() {
+    let served = serve().await;
+    let all = served.modern().into_iter();
+    for url in all.chain([served.plain(), served.original()]) {
+        let client = connect(&url).await;
+        let mut guards = Vec::new();
+        for holders in 1..=3 {
+            let tried = client.shared("gpu").limit(3).acquire();
+            let guard = within(tried).await.unwrap();
+            assert_eq!(guard.holders(), holders, "{url}");
+            guards.push(guard);
+        }
+        let error = within(client.shared("gpu").limit(3).acquire()).await;
+        assert!(error.unwrap_err().is_refusal(), "{url}");
+        assert_eq!(client.holders("gpu").await.unwrap(), 3, "{url}");
+        for guard in guards {
+            guard.release().await.unwrap();
+        }
+    }
+}

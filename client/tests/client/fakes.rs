@@ -262,3 +262,28 @@ async fn an_original_that_loses_a_question_is_soon_asked_again() {
     let elapsed = start.elapsed();
     assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
 }
+
+#[tokio::test]
+async fn a_client_that_has_reconnected_opens_as_many_connections_as_it_needs() {
+    let fake = Fake::new();
+    let (client, first) = fake.connect().await;
+    let pinged = tokio::join!(within(client.ping()), async { drop(first) }).0;
+    assert!(matches!(pinged, Err(Error::Lost(_))), "{pinged:?}");
+    let (reconnected, mut second) = tokio::join!(within(client.reconnect()), async {
+        let mut second = fake.accept().await;
+        second.answer("hello", HELLO).await;
+        second
+    });
+    reconnected.unwrap();
+    // There is a connection now, so this is nothing to do.
+    within(client.reconnect()).await.unwrap();
+    let one = second.give(client.shared("s"), "sg", "s").await;
+    let (two, _third) = tokio::join!(within(client.shared("s").acquire()), async {
+        let mut third = fake.accept().await;
+        third.answer("hello", HELLO).await;
+        third.answer("sg s", "2 Shared Lock Get Success: s").await;
+        third.answer("sf s", "8 Lock Fence: s").await;
+        third
+    });
+    assert_eq!((one.holders(), two.unwrap().holders()), (1, 2));
+}
