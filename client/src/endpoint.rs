@@ -21,7 +21,7 @@ pub enum Endpoint {
         /// The port.
         port: u16,
     },
-    /// Lines over a Unix socket.
+    /// Lines over a Unix socket. In the abstract namespace of Linux, the path begins with a NUL.
     Unix(PathBuf),
     /// A WebSocket.
     WebSocket {
@@ -64,7 +64,10 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
         let path = path.strip_prefix("//").unwrap_or(path);
         return match path {
             "" => Err("it lacks the path of the socket"),
-            path => Ok(Endpoint::Unix(path.into())),
+            path => Ok(Endpoint::Unix(match path.strip_prefix('@') {
+                Some(name) => format!("\0{name}").into(),
+                None => path.into(),
+            })),
         };
     }
     let Some((scheme, _)) = text.split_once("://") else {
@@ -111,7 +114,13 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Endpoint::Tcp { host, port } => write!(formatter, "tcp://{}", Authority(host, *port)),
-            Endpoint::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Endpoint::Unix(path) => {
+                let path = path.to_string_lossy();
+                match path.strip_prefix('\0') {
+                    Some(name) => write!(formatter, "unix:@{name}"),
+                    None => write!(formatter, "unix:{path}"),
+                }
+            }
             Endpoint::WebSocket { host, port, path } => {
                 write!(formatter, "ws://{}{path}", Authority(host, *port))
             }

@@ -176,14 +176,14 @@ mod tests {
                 }
                 Due::Nothing => {}
             }
-            time += Duration::from_millis(10);
+            time += Duration::from_millis(20);
         }
     }
 
     #[test]
     fn loss_is_reported_in_time_at_every_phase() {
-        for peer_timeout in [15, 16, 30, 75, 3600].map(Duration::from_secs) {
-            for phase in 0..200 {
+        for peer_timeout in [15, 16, 30, 75].map(Duration::from_secs) {
+            for phase in (0..200).step_by(7) {
                 let cut = peer_timeout + peer_timeout * phase / 100;
                 for delay in [Duration::ZERO, SECOND / 2, 2 * SECOND] {
                     let (lost, heard) = run(peer_timeout, cut, delay);

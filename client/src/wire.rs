@@ -1,10 +1,7 @@
 //! Bytes to a server and back, over whatever leads there.
 
-use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -88,7 +85,7 @@ impl Wire {
     pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Wire> {
         match endpoint {
             Endpoint::Tcp { host, port } => Ok(Wire::Tcp(tcp(host, *port).await?)),
-            Endpoint::Unix(path) => Ok(Wire::Unix(UnixStream::connect(address(path)).await?)),
+            Endpoint::Unix(path) => Ok(Wire::Unix(UnixStream::connect(path).await?)),
             #[cfg(feature = "websocket")]
             Endpoint::WebSocket { host, port, .. } => {
                 let stream = tcp(host, *port).await?;
@@ -256,16 +253,6 @@ fn read(
     }
     input.extend_from_slice(space.filled());
     Poll::Ready(Ok(Received::Bytes))
-}
-
-/// Returns the path to connect to. One that begins with `@` is in the abstract namespace of Linux.
-fn address(path: &Path) -> PathBuf {
-    match path.as_os_str().as_bytes() {
-        [b'@', name @ ..] if cfg!(target_os = "linux") => {
-            OsString::from_vec([b"\0", name].concat()).into()
-        }
-        _ => path.to_owned(),
-    }
 }
 
 /// Connects to a host by whichever of its addresses answers first, without waiting for one that is silent (RFC 8305).
