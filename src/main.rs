@@ -20,10 +20,9 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::thread::{self, available_parallelism};
+use std::thread::available_parallelism;
 
 use glockd::{BindError, Fence, FenceError, Server};
-use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
@@ -71,8 +70,6 @@ enum Failure {
         "glockd: cannot start: {WORKER_THREADS} is {text:?}, and must be a number of threads from 1 to {MOST_WORKERS}"
     )]
     Workers { text: OsString },
-    #[error("glockd: cannot start: it needs {needed} threads: {source}")]
-    Threads { needed: usize, source: io::Error },
 }
 
 impl Failure {
@@ -84,8 +81,7 @@ impl Failure {
             | Failure::Bind(_)
             | Failure::System(_)
             | Failure::Descriptors { .. }
-            | Failure::Workers { .. }
-            | Failure::Threads { .. } => 1,
+            | Failure::Workers { .. } => 1,
             Failure::Args(ArgsError::Mistake { .. }) => 2,
             Failure::Pidfile(PidfileError::Unusable { .. }) => 3,
             Failure::Pidfile(PidfileError::Locked { .. }) => 4,
@@ -125,7 +121,6 @@ fn start() -> Result<(), Failure> {
     let workers = worker_threads(env::var_os(WORKER_THREADS))?;
     // Before there are threads, which inherit it.
     signals::defer()?;
-    check_threads(workers)?;
     runtime(workers)?.block_on(run(&config, &descriptors))
 }
 
@@ -194,26 +189,6 @@ fn worker_threads(asked: Option<OsString>) -> Result<usize, Failure> {
             .filter(|number| (1..=MOST_WORKERS).contains(number))
             .ok_or(Failure::Workers { text }),
     }
-}
-
-/// Checks that this process may have the threads of the runtime, which panics otherwise, and one more for writes
-/// to the disk.
-fn check_threads(workers: usize) -> Result<(), Failure> {
-    let needed = match available_parallelism() {
-        Ok(NonZeroUsize::MIN) => 1,
-        _ => workers + 1,
-    };
-    let gate = Mutex::new(());
-    let started = thread::scope(|scope| {
-        // None ends before all are there.
-        let _closed = gate.lock();
-        (0..needed).try_for_each(|_| {
-            let builder = thread::Builder::new().stack_size(STACK);
-            builder.spawn_scoped(scope, || drop(gate.lock()))?;
-            Ok(())
-        })
-    });
-    started.map_err(|source| Failure::Threads { needed, source })
 }
 
 /// Makes the runtime. Where there is but one processor, it runs on this thread alone: then the kernel need not
