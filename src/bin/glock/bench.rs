@@ -45,9 +45,9 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// What clears a line of a terminal.
 const CLEAR: &str = "\r\x1b[K";
 
-/// How long the server may take to see that a connection is closed: the one that asked what it can do, above all. After
-/// this, a connection that it has refused is tried once more.
-const CLOSED_WITHIN: Duration = Duration::from_millis(100);
+/// After which pauses, in milliseconds, a connection is tried again that the server has refused: it may take its time to
+/// see that another one is closed, above all the one that asked what it can do.
+const PAUSES_MS: [u64; 5] = [50, 100, 200, 400, 800];
 
 /// How long a server may be silent that could answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
@@ -369,18 +369,18 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<S, Failure> {
     let mut question = Vec::new();
     Command::Inspect(load.lock_name(number).as_bytes().into()).encode(&mut question);
-    let mut has_paused = false;
+    let mut pauses = PAUSES_MS.into_iter();
     loop {
         let mut stream = connect().await.map_err(|error| load.not_connected(error))?;
         if is_answered(&mut stream, &question).await {
             load.open.fetch_add(1, Relaxed);
             return Ok(stream);
         }
-        if has_paused {
+        let Some(pause) = pauses.next() else {
             return Ok(stream);
-        }
-        sleep(CLOSED_WITHIN).await;
-        has_paused = true;
+        };
+        drop(stream);
+        sleep(Duration::from_millis(pause)).await;
     }
 }
 

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getppid, getsid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{self, SignalKind};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 use crate::show::complain;
@@ -24,12 +24,14 @@ use crate::start;
 /// How often it is looked whether a group has ended: some of it may be nobody's child here, whose end is not seen.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long the processes that a command leaves behind have to leave its group, before whatever is left of that is ended.
+/// How often that is looked at before whatever a command has left in its group is ended: 15 times, so for 0.3 seconds.
 ///
-/// A daemon that a command starts leaves by itself, by setsid(2), but runs at the same time as the command ends. The time
-/// makes that no race: `setsid -f` and a double fork live on always, what stays in the group (`nohup … &`) never does. It
-/// is far more than a child takes to call setsid(2) on a busy machine, and is spent only if something is left.
-const LEAVES_WITHIN: Duration = Duration::from_millis(300);
+/// A daemon that a command starts leaves the group by itself, by setsid(2), but it runs at the same time as the command
+/// ends. The pause makes that no race: `setsid -f` and a double fork live on always, what stays in the group (`nohup … &`)
+/// never does. It is far more than a child takes to call setsid(2), and is spent only if something is left. Looks are
+/// counted, and not the time: where glock has to wait for the processor, or the whole machine stands still, so does the
+/// child.
+const LOOKS_TO_LEAVE: u32 = 15;
 
 /// How long what was killed may take to be gone. It is not up to it any more.
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
@@ -38,8 +40,9 @@ const KILLED_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Group {
     /// The command itself, which leads the group.
     leader: Pid,
-    /// How the leader has ended, and when that was seen.
-    ended: Option<(End, Instant)>,
+    ended: Option<End>,
+    /// Of [`LOOKS_TO_LEAVE`], those that are left.
+    looks_to_leave: u32,
     /// True once no process of the group is left. Its id may then be another group's.
     is_gone: bool,
     changes: unix::Signal,
@@ -89,6 +92,7 @@ impl Group {
         let group = Group {
             leader,
             ended: None,
+            looks_to_leave: LOOKS_TO_LEAVE,
             is_gone: false,
             changes,
             terminal,
@@ -111,26 +115,18 @@ impl Group {
     }
 
     /// Waits until the command has ended, and until whatever it has left in its group had [time to
-    /// leave](LEAVES_WITHIN). Cancel-safe.
+    /// leave](LOOKS_TO_LEAVE). Cancel-safe.
     pub(crate) async fn ended(&mut self) -> End {
         loop {
             self.look(true);
-            let now = Instant::now();
             match self.ended {
-                Some((end, at)) if now >= at + LEAVES_WITHIN || !self.members().live() => {
-                    return end;
-                }
-                Some(_) => self.change_by(now + LOOK).await,
+                Some(end) if self.looks_to_leave == 0 || !self.members().live() => return end,
+                Some(_) => tokio::select! {
+                    _ = self.changes.recv() => {}
+                    () = sleep(LOOK) => self.looks_to_leave -= 1,
+                },
                 None => drop(self.changes.recv().await),
             }
-        }
-    }
-
-    /// Waits until a child has ended or stopped, but not for longer than this.
-    async fn change_by(&mut self, limit: Instant) {
-        tokio::select! {
-            _ = self.changes.recv() => {}
-            () = sleep_until(limit) => {}
         }
     }
 
@@ -164,7 +160,7 @@ impl Group {
             by_key,
             had_terminal: self.has_terminal(),
         };
-        self.ended = Some((end, Instant::now()));
+        self.ended = Some(end);
     }
 
     fn has_terminal(&self) -> bool {
@@ -241,7 +237,10 @@ impl Group {
                 members.signal(Signal::SIGKILL);
                 (limit, is_killed) = (Some(now + KILLED_WITHIN), true);
             }
-            self.change_by(now + LOOK).await;
+            tokio::select! {
+                _ = self.changes.recv() => {}
+                () = sleep(LOOK) => {}
+            }
             self.look(true);
         }
         self.is_gone = true;
@@ -359,6 +358,7 @@ mod tests {
         let group = Group {
             leader: Pid::from_raw(leader.id().try_into().unwrap()),
             ended: None,
+            looks_to_leave: LOOKS_TO_LEAVE,
             is_gone: false,
             changes: unix::signal(SignalKind::child()).unwrap(),
             terminal: None,
