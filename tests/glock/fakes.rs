@@ -50,3 +50,22 @@ fn a_lock_that_the_server_did_not_know_of_is_a_lost_one() {
         assert_eq!(finished.stdout, output);
     }
 }
+
+#[test]
+fn verbose_says_when_the_lock_was_got_and_released() {
+    let answer = |line: &str| match line.split(' ').next().unwrap() {
+        "hello" => "1 hello: wait limit fence list own ping",
+        "g" | "gw" => "1 Lock Get Success: job",
+        "f" => "7 Lock Fence: job",
+        "r" => "1 Lock Release Success: job",
+        other => panic!("{other}"),
+    };
+    let finished = run_against(answer, &["run", "-v", "job", "--", "echo", "ran"]).exited(0);
+    assert_eq!(
+        finished.stderr,
+        "glock: has the lock job\nglock: released the lock job\n"
+    );
+    assert_eq!(finished.stdout, "ran\n");
+    let finished = run_against(answer, &["run", "job", "--", "echo", "ran"]).exited(0);
+    assert_eq!(finished.stderr, "");
+}
