@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use glockd::Policy;
 use glockd_client::{Client, LockGuard};
 use tokio::task::{JoinSet, yield_now};
 
-use crate::servers::{Served, connect, serve, within};
+use crate::servers::{Served, connect, serve, serve_with, within};
 
 const TASKS: usize = 8;
 
@@ -173,5 +174,26 @@ async fn exactly_as_many_as_the_limit_hold_a_lock() {
         for guard in guards {
             guard.release().await.unwrap();
         }
+    }
+}
+
+/// A guard is a lock that is held, of whichever kind.
+#[tokio::test]
+async fn locks_beyond_the_limit_of_the_server_are_refused() {
+    let served = serve_with(Policy::default().with_max_locks(Some(1))).await;
+    for url in served.modern() {
+        let client = connect(&url).await;
+        let held = client.lock("held").acquire().await.unwrap();
+        for request in [
+            client.lock("other"),
+            client.shared("other"),
+            client.shared("other").limit(3),
+            client.lock("other").wait(Duration::from_secs(20)),
+            client.shared("other").wait(Duration::from_secs(20)),
+        ] {
+            let error = within(request.acquire()).await.unwrap_err();
+            assert!(error.is_refusal(), "{error}");
+        }
+        held.release().await.unwrap();
     }
 }

@@ -235,11 +235,21 @@ async fn a_wait_outlasts_the_reply_timeout_while_pings_are_answered() {
             let text = line.strip_prefix("ping ").unwrap();
             server.say(&format!("1 pong: {text}")).await;
         }
+        // The lock is given while a ping is under way.
+        let line = server.next().await.expect("it has given up");
         server.say("1 Lock Get Success: k").await;
         server.say("7 Lock Fence: k").await;
+        let text = line.strip_prefix("ping ").unwrap();
+        server.say(&format!("1 pong: {text}")).await;
     });
-    assert_eq!(waited.unwrap().fence(), Some(7));
+    let guard = waited.unwrap();
+    assert_eq!(guard.fence(), Some(7));
     assert!(start.elapsed() > Duration::from_secs(30));
+    let (released, ()) = tokio::join!(
+        guard.release(),
+        server.answer("r k", "1 Lock Release Success: k")
+    );
+    released.unwrap();
 }
 
 /// The original loses what comes together with something else. So what is asked to find the end of its silence is soon
