@@ -1,6 +1,8 @@
 //! The table against a plain model, and the promises that a listing and a disconnect rest on.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
 
 use glockd_transports::Peer;
 use proptest::prelude::*;
@@ -242,4 +244,33 @@ fn a_full_table_is_exactly_full() {
     let free = MAX - table.count(LockKind::Exclusive);
     let more = (0..MAX).filter(|n| table.shared_get(clients[1], n.to_string().as_bytes()) > 0);
     assert_eq!(more.count(), free);
+}
+
+/// A wait may move from task to task.
+#[test]
+fn the_task_that_polled_last_is_woken() {
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    let (table, clients) = (LockTable::new(), clients(2));
+    assert!(table.get(clients[0], b"x"));
+    let Attempt::Waits(ticket) = table.get_or_wait(clients[1], b"x", true) else {
+        panic!("it is held by another");
+    };
+    let mut ticket = Some(ticket);
+    let tasks = [(); 2].map(|()| Arc::new(Woken::default()));
+    for task in &tasks {
+        let waker = Waker::from(Arc::clone(task));
+        let polled = table.poll(&mut ticket, &Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    assert!(table.release(clients[0], b"x"));
+    let woken = tasks.map(|task| task.0.load(Ordering::SeqCst));
+    assert_eq!(woken, [false, true]);
 }

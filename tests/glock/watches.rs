@@ -102,3 +102,19 @@ fn pings_are_in_milliseconds() {
     let shown = |found: f64| pings.contains(&found);
     assert!(shown(*least) && shown(*most), "{printed}");
 }
+
+/// Into a pipe, where there is room for a hundred.
+#[test]
+fn locks_that_are_left_out_are_counted() {
+    let served = Served::new();
+    let commands: Vec<String> = (0..103).map(|number| format!("g {number:03}")).collect();
+    let _holder = served.asked(&commands.join("\n"));
+    served.await_answer("i 102", "1 Lock Is Locked: 102");
+    let shown = served.run("watch -c 1").printed();
+    assert!(shown.ends_with("\nand 3 more\n"), "{shown}");
+    assert!(
+        shown.contains("  099 ") && !shown.contains("  100 "),
+        "{shown}"
+    );
+    assert_eq!(frames(&served, "-c 1")[0]["left_out"], 3);
+}
