@@ -221,6 +221,11 @@ fn borrow_memory() -> Box<Memory> {
 pub(crate) struct Marks<'a>(&'a mut Vec<Entry>);
 
 impl Marks<'_> {
+    /// Number of frames that are marked.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Makes this range of the buffer a frame.
     pub(crate) fn push(&mut self, range: Range<usize>) {
         self.0.push(Entry::new(range, Kind::Data));

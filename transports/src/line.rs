@@ -20,6 +20,13 @@ use crate::frames::Marks;
 use crate::write::write_all;
 use crate::{Frames, Limits, Session};
 
+/// Lines of a batch. One read of empty lines brings sixteen times as many, whose marks would take twelve times as much
+/// memory as they do, for as long as it takes until they have run.
+const BATCH_LINES: usize = 1024;
+
+/// Reads that bring no line before others get their turn.
+const READS: usize = 8;
+
 /// A session whose frames are lines, ended by `\n` or `\r\n`, on a byte stream.
 ///
 /// A last line without an end is a frame too, once the peer has closed its sending side.
@@ -52,26 +59,35 @@ impl<S> LineSession<S> {
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
     async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize> {
         poll_fn(|context| {
-            loop {
-                // `read_buf` keeps no state between polls, so it can be made anew for each. That lets
-                // the buffer go back to the pool while there is nothing to read.
-                let read = pin!(self.stream.read_buf(frames.buffer())).poll(context);
-                if read.is_pending() {
-                    frames.clear();
+            let mut reads = 0;
+            while reads < READS {
+                if self.framer.is_rest {
+                    self.framer.take_rest(frames);
+                } else {
+                    // `read_buf` keeps no state between polls, so it can be made anew for each. That lets
+                    // the buffer go back to the pool while there is nothing to read.
+                    let read = pin!(self.stream.read_buf(frames.buffer())).poll(context);
+                    if read.is_pending() {
+                        frames.clear();
+                    }
+                    if ready!(read)? == 0 {
+                        self.framer.end(frames);
+                        if frames.is_empty() {
+                            frames.clear();
+                        }
+                        return Poll::Ready(Ok(frames.len()));
+                    }
                 }
-                match ready!(read)? {
-                    0 => self.framer.end(frames),
-                    _ => self.framer.split(frames),
-                }
+                self.framer.split(frames);
                 if !frames.is_empty() {
                     return Poll::Ready(Ok(frames.len()));
                 }
-                let ended = frames.buffer().is_empty();
                 frames.clear();
-                if ended {
-                    return Poll::Ready(Ok(0));
-                }
+                reads += 1;
             }
+            // The peer is in the middle of a line that never ends.
+            context.waker().wake_by_ref();
+            Poll::Pending
         })
         .await
     }
@@ -94,7 +110,8 @@ const END: usize = 32;
 /// Cuts reads into lines.
 #[derive(Debug)]
 struct LineFramer {
-    /// The beginning of a line whose end has not come yet; while that is skipped, at most its ends.
+    /// The beginning of a line whose end has not come yet; while that is skipped, at most its ends; or the rest of a
+    /// read that had too many lines for a batch.
     tail: Vec<u8>,
     /// Bytes of a line without its end. 32 bits, because this exists once for each idle connection.
     limit: u32,
@@ -102,6 +119,8 @@ struct LineFramer {
     skipping: bool,
     /// Whether the ends of oversized lines are kept, and handed over.
     keeps_ends: bool,
+    /// Whether `tail` is the rest of a read.
+    is_rest: bool,
 }
 
 impl LineFramer {
@@ -111,10 +130,18 @@ impl LineFramer {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
             skipping: false,
             keeps_ends: false,
+            is_rest: false,
         }
     }
 
-    /// Marks the lines in what one read has put into the (otherwise empty) batch.
+    /// Puts the rest of an earlier read into the (empty) batch, to be split before more is read.
+    #[cold]
+    fn take_rest(&mut self, frames: &mut Frames) {
+        self.is_rest = false;
+        frames.buffer().append(&mut std::mem::take(&mut self.tail));
+    }
+
+    /// Marks the lines in what one read has put into the (otherwise empty) batch, as many as it takes.
     fn split(&mut self, frames: &mut Frames) {
         let (bytes, mut marks) = frames.parts();
         let read = bytes.len();
@@ -128,6 +155,11 @@ impl LineFramer {
         if !self.skipping && self.tail.is_empty() {
             let offset = start;
             for end in memchr_iter(b'\n', &bytes[offset..read]) {
+                if marks.len() >= BATCH_LINES {
+                    self.tail.extend_from_slice(&bytes[start..read]);
+                    self.is_rest = true;
+                    return;
+                }
                 let end = offset + end;
                 match self.content(&bytes[start..end]) {
                     Some(content) => marks.push(start..start + content),
@@ -268,6 +300,11 @@ mod tests {
     fn framed_by(mut framer: LineFramer, reads: &[&[u8]]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut take = |frames: &Frames| {
+            assert!(
+                frames.len() <= BATCH_LINES + 2,
+                "{} lines at once",
+                frames.len()
+            );
             lines.extend(frames.iter().map(|frame| match frame {
                 Frame::Data(line) => line.escape_ascii().to_string(),
                 Frame::Oversized => "OVERSIZED".to_owned(),
@@ -278,9 +315,15 @@ mod tests {
             let mut frames = Frames::new();
             frames.buffer().extend_from_slice(read);
             framer.split(&mut frames);
+            take(&frames);
+            while framer.is_rest {
+                let mut frames = Frames::new();
+                framer.take_rest(&mut frames);
+                framer.split(&mut frames);
+                take(&frames);
+            }
             let most = if framer.skipping { 2 * END } else { LIMIT + 1 };
             assert!(framer.tail.len() <= most, "an endless line takes memory");
-            take(&frames);
         }
         let mut frames = Frames::new();
         framer.end(&mut frames);
@@ -366,6 +409,53 @@ mod tests {
                 .for_each(|bytes| keep_ends(&mut kept, bytes));
             assert_eq!(kept, [&first[..], &last].concat(), "in pieces of {piece}");
         }
+    }
+
+    #[test]
+    fn a_read_of_many_lines_makes_several_batches() {
+        for (line, lines) in [
+            ("", 16 * 1024),
+            ("ab\r", 4000),
+            ("", BATCH_LINES),
+            ("", BATCH_LINES + 1),
+        ] {
+            let read = format!("{line}\n").repeat(lines);
+            // Also with the end of an earlier line before them, and the beginning of another behind.
+            for (before, behind) in [("", ""), ("x", "y")] {
+                let read = format!("{read}{behind}");
+                let reads = [before.as_bytes(), read.as_bytes()];
+                assert_eq!(framed(&reads), reference(&reads.concat()), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn marks_of_empty_lines_take_bounded_memory() {
+        let mut framer = LineFramer::new(LIMIT);
+        let mut frames = Frames::new();
+        frames.buffer().resize(16 * 1024, b'\n');
+        framer.split(&mut frames);
+        assert_eq!(frames.len(), BATCH_LINES);
+        assert_eq!(framer.tail.len(), 16 * 1024 - BATCH_LINES);
+        frames.clear();
+        framer.take_rest(&mut frames);
+        assert_eq!(framer.tail.capacity(), 0);
+    }
+
+    /// It gives others their turn, though there is always more to read.
+    #[tokio::test]
+    async fn an_endless_line_passes_the_turn_on() {
+        let limits = Limits::default().with_max_line(LIMIT);
+        let endless = tokio::io::join(tokio::io::repeat(b'x'), tokio::io::sink());
+        let mut session = LineSession::new(endless, limits);
+        let mut frames = Frames::new();
+        session.recv(&mut frames).await.unwrap();
+        assert_eq!(frames.iter().collect::<Vec<_>>(), [Frame::Oversized]);
+        frames.clear();
+        let mut receiving = pin!(session.recv(&mut frames));
+        // It would never be done.
+        let polled = poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
     }
 
     #[test]

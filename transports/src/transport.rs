@@ -37,7 +37,7 @@ pub trait Transport: Send {
 #[async_trait]
 pub trait Session: Send {
     /// Waits for input and appends to `frames` (which is empty) what one read brought, in order: as
-    /// many complete frames as there are, but no more than about 128 KiB beyond the first. Returns how
+    /// many complete frames as there are, but no more than about 128 KiB and a thousand frames beyond the first. Returns how
     /// many frames it appended; 0 means that the peer has closed its sending side and everything it sent
     /// has been handed over.
     ///
