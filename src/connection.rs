@@ -4,6 +4,7 @@
 //! an error, a panic, the server's end), dropping the `Connection` is what orphans its locks: there is no
 //! path that could forget to.
 
+mod backlog;
 mod waiting;
 
 use std::fmt::{self, Display};
@@ -13,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use glockd_protocol::{Reply, Verb, parse};
+use glockd_protocol::{ParseError, Reply, Verb, parse};
 use glockd_transports::{Frame, Frames, Peer, Session};
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -34,7 +35,7 @@ const CHUNK: usize = 64 * 1024;
 /// 100 microseconds.
 const TURN: u32 = 1024;
 
-/// So many bytes of a line cost as much again as a command.
+/// So many bytes of a line or of output cost as much again as a command.
 const BYTES: usize = 128;
 
 /// What a `q` costs, which visits every shard of the table.
@@ -127,8 +128,7 @@ impl Connection {
             let mut turn = Turn::default();
             let mut ended = false;
             loop {
-                // What has queued behind a wait comes first.
-                if input.is_empty() && (ended || self.session().recv(&mut input).await? == 0) {
+                if ended || self.session().recv(&mut input).await? == 0 {
                     return Ok(());
                 }
                 let mut next = 0;
@@ -146,6 +146,7 @@ impl Connection {
                         ended = later.await?;
                     }
                     if is_chunk(&output) || turn.is_over() {
+                        turn.spend_output(&output);
                         self.session().send(&output).await?;
                         output.clear();
                         if turn.pass() {
@@ -155,6 +156,7 @@ impl Connection {
                 }
                 input.clear();
                 if !output.is_empty() {
+                    turn.spend_output(&output);
                     self.session().send(&output).await?;
                     output.clear();
                 }
@@ -214,6 +216,7 @@ impl Connection {
                 continue;
             }
             if !output.is_empty() {
+                turn.spend_output(output);
                 self.session().send(output).await?;
                 output.clear_finished();
             }
@@ -269,6 +272,12 @@ impl Turn {
         self.work += work;
     }
 
+    /// Charges output that is about to be sent: it was copied, and the kernel copies it once more. Not by the frame,
+    /// since mostly these are many short ones.
+    fn spend_output(&mut self, output: &Frames) {
+        self.spend((output.as_bytes().len() / BYTES) as u32);
+    }
+
     fn is_over(&self) -> bool {
         self.work >= TURN
     }
@@ -281,6 +290,11 @@ impl Turn {
         }
         over
     }
+}
+
+/// Returns the cost of parsing and running a line, in plain commands.
+fn cost(line: &[u8]) -> u32 {
+    1 + (line.len() / BYTES) as u32
 }
 
 /// Whether there is so much output that it must be sent before more is run.
@@ -312,6 +326,10 @@ fn answer_some(
         *next += 1;
         let later = answer(hub, client, frame, output, turn);
         if later.is_some() {
+            if output.is_empty() {
+                // It may have to wait for long.
+                output.clear();
+            }
             return later;
         }
         output.end();
@@ -336,7 +354,7 @@ fn answer(
     let start = out.len();
     match frame {
         Frame::Data(bytes) => {
-            turn.spend(1 + (bytes.len() / BYTES) as u32);
+            turn.spend(cost(bytes));
             match parse(bytes) {
                 Ok(command) => match dispatcher.dispatch(client, &command) {
                     // Not moved: it is as large as it is short-lived.
@@ -364,8 +382,7 @@ fn answer(
                     Answer::Later(wait) => return Some(Later::Wait(wait)),
                 },
                 Err(error) => {
-                    debug!(peer = %address(dispatcher, client), line = %excerpt(bytes), "{error}");
-                    dispatcher.reject(error).encode(out);
+                    reject(hub, client, bytes, error, out);
                     if dispatcher.is_http(bytes) {
                         return Some(Later::Http);
                     }
@@ -380,15 +397,31 @@ fn answer(
         }
         Frame::Oversized => {
             turn.spend(1);
-            dispatcher
-                .reject_oversized(hub.limits().max_line)
-                .encode(out);
-            if enabled!(Level::DEBUG) {
-                log_reply(dispatcher, client, &out[start..]);
-            }
+            reject_oversized(hub, client, out);
         }
     }
     None
+}
+
+/// Answers a line that is no command.
+#[inline(never)] // Or the drop of a reply would be a call for commands, too.
+fn reject(hub: &Hub, client: ClientId, line: &[u8], error: ParseError, out: &mut Vec<u8>) {
+    let dispatcher = hub.dispatcher();
+    debug!(peer = %address(dispatcher, client), line = %excerpt(line), "{error}");
+    dispatcher.reject(error).encode(out);
+}
+
+/// Answers a line that was too long.
+#[cold]
+fn reject_oversized(hub: &Hub, client: ClientId, out: &mut Vec<u8>) {
+    let dispatcher = hub.dispatcher();
+    let start = out.len();
+    dispatcher
+        .reject_oversized(hub.limits().max_line)
+        .encode(out);
+    if enabled!(Level::DEBUG) {
+        log_reply(dispatcher, client, &out[start..]);
+    }
 }
 
 /// Whether the reply to a command is logged: what is granted, refused and released.

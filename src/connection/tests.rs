@@ -110,6 +110,75 @@ async fn a_flood_passes_its_turn_on() {
     check("q", 400, 12..=20).await;
 }
 
+/// A reply of 128 KiB is a turn's work, however short the command is.
+#[tokio::test]
+async fn long_replies_pass_the_turn_on() {
+    const COMMANDS: usize = 10;
+    let name = "x".repeat(BYTES * TURN as usize);
+    // A turn each, and not many more: before the batch, after it, and for what a listing takes.
+    let check = async |before: &str, command: &str| {
+        let commands = vec![command.to_owned(); COMMANDS].join("\n");
+        let script = Arc::new(Script {
+            batches: 1,
+            batch: format!("iam {name}\ng lock\nsg lock\n{before}{commands}").into_bytes(),
+            ..Script::default()
+        });
+        let mut passed = 0;
+        serve(&script, |_| passed += 1).await;
+        let turns = COMMANDS..3 * COMMANDS;
+        let command = &command[..command.len().min(10)];
+        assert!(turns.contains(&passed), "{command}: {passed} turns");
+    };
+    for command in ["me", "d lock", "sd lock", "own lock", "who"] {
+        check("", command).await;
+    }
+    check("", &format!("i {name}")).await;
+    // Answered during a wait, which ends with the input.
+    check("iw 60000 lock\n", &format!("ping {name}")).await;
+    check("iw 60000 lock\n", &format!("cancel {name}")).await;
+    // Run after it.
+    check("iw 60000 lock\n", "me").await;
+}
+
+/// Waits that end at once, one after the other, pass the turn on and send their replies as other commands do.
+#[tokio::test]
+async fn waits_that_end_at_once_pass_the_turn_on() {
+    const WAITS: usize = 20_000;
+    // It holds the lock itself, and its input ends.
+    let script = Arc::new(Script {
+        batches: 1,
+        batch: [b"g x\n", &lines(|_| "iw 60000 x".to_owned(), WAITS)[..]].concat(),
+        ..Script::default()
+    });
+    let mut passed = 0;
+    serve(&script, |_| passed += 1).await;
+    // Each is queued, and then run; but for those that find no room any more.
+    assert!(
+        (WAITS / 1024..4 * WAITS / 1024).contains(&passed),
+        "{passed}"
+    );
+    let longest = script.longest_send.load(SeqCst);
+    assert!(longest < CHUNK + 100, "{longest}");
+}
+
+/// The search of a backlog for what is cancelled is charged to the turn.
+#[tokio::test]
+async fn a_search_for_what_is_cancelled_passes_the_turn_on() {
+    const WAITS: usize = 10_000;
+    const CANCELS: usize = 10;
+    let waits = lines(|_| "iw 9 a".to_owned(), WAITS);
+    let cancels = lines(|_| "cancel b".to_owned(), CANCELS);
+    let script = Arc::new(Script {
+        batches: 1,
+        batch: [b"g a\niw 60000 a\n", &waits[..], b"\n", &cancels].concat(),
+        ..Script::default()
+    });
+    let mut passed = 0;
+    serve(&script, |_| passed += 1).await;
+    let searches = CANCELS * WAITS / 1024;
+    assert!((searches..3 * searches).contains(&passed), "{passed} turns");
+}
+
 #[tokio::test]
 async fn output_is_sent_as_soon_as_it_is_a_chunk() {
     let name = "x".repeat(1000);
