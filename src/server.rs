@@ -211,8 +211,15 @@ async fn watch(accepting: &mut JoinSet<()>) {
 async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
     let mut handshakes = JoinSet::new();
     let mut failures = Quiet::default();
-    while let Some(accepted) = incoming.next().await {
-        while handshakes.try_join_next().is_some() {}
+    loop {
+        let accepted = tokio::select! {
+            accepted = incoming.next() => accepted,
+            // Joined at once: until then a handshake that is over takes memory.
+            Some(_) = handshakes.join_next() => continue,
+        };
+        let Some(accepted) = accepted else {
+            break;
+        };
         match accepted {
             Ok(pending) => {
                 let Some(permit) = hub.admit(&pending.peer) else {
