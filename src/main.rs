@@ -30,6 +30,10 @@ use crate::args::{ArgsError, Stream};
 use crate::config::{Config, ConfigError};
 use crate::pidfile::{Pidfile, PidfileError};
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How many tasks a worker polls before it looks for input again: as many as a worker's own queue holds. With
 /// tokio's 61, under load from some hundred connections, those that were just served are ready again before
 /// the rest had their turn, and the rest waited 60 ms.
