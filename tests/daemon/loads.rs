@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -101,6 +102,73 @@ fn listings_without_end_disturb_nobody() {
         ("who", "unix:1: keeper\n", 1),
     ];
     check("listings", &listings);
+}
+
+/// Bytes of a name that makes each reply with it as much work as a turn.
+const LONG_NAME: usize = 128 * 1024 - 100;
+
+/// Returns the slowest of a hundred round trips of a client.
+fn slowest_of_hundred(daemon: &Daemon) -> Duration {
+    const TRIPS: usize = 1000;
+    let mut client = Client::tcp(daemon);
+    let mut times: Vec<_> = (0..TRIPS)
+        .map(|_| {
+            let start = Instant::now();
+            assert_eq!(client.ask("g trip"), "1 Lock Get Success: trip");
+            assert_eq!(client.ask("r trip"), "1 Lock Release Success: trip");
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[TRIPS * 99 / 100]
+}
+
+/// Does something while a client with a long name sends `command` all the time, and reads what it is sent.
+fn beside_flood<T>(daemon: &Daemon, command: &str, something: impl FnOnce() -> T) -> T {
+    let mut flood = Client::tcp(daemon);
+    assert_eq!(flood.ask(format!("iam {}", "x".repeat(LONG_NAME))), "1 ok");
+    flood.ask("g flood");
+    let mut writer = flood.into_inner();
+    let mut reader = writer.try_clone().unwrap();
+    let stream = writer.try_clone().unwrap();
+    thread::scope(|scope| {
+        let commands = format!("{command}\n").repeat(1000);
+        scope.spawn(move || while writer.write_all(commands.as_bytes()).is_ok() {});
+        scope.spawn(move || {
+            let mut replies = vec![0; 1 << 20];
+            while reader.read(&mut replies).is_ok_and(|read| read > 0) {}
+        });
+        let done = something();
+        // Ends both threads.
+        stream.shutdown(Shutdown::Both).unwrap();
+        done
+    })
+}
+
+/// Others have their turn after each of them, not after a thousand. They wait for whatever else the machine is busy with,
+/// too: so this is compared with what they wait without the flood, and tried again.
+#[test]
+fn long_replies_do_not_disturb_others() {
+    const TRIES: usize = 10;
+    let dir = tempdir().unwrap();
+    let daemon = Daemon::start_after(
+        "export TOKIO_WORKER_THREADS=1",
+        dir.path(),
+        "-port {port} -ws 0",
+    );
+    for command in ["me", "d flood", "own flood"] {
+        let mut seen = Vec::new();
+        let as_good = |seen: &mut Vec<_>| {
+            let quiet = slowest_of_hundred(&daemon);
+            let disturbed = beside_flood(&daemon, command, || slowest_of_hundred(&daemon));
+            seen.push((quiet, disturbed));
+            disturbed < Duration::from_millis(1).max(2 * quiet)
+        };
+        let good = (0..TRIES).any(|_| as_good(&mut seen));
+        eprintln!("{command}: one of a hundred took, without it and beside it, {seen:?}");
+        assert!(good, "{command}: {seen:?}");
+    }
+    daemon.stop();
 }
 
 #[test]
