@@ -70,6 +70,7 @@ impl Link {
 }
 
 /// What of a link fails.
+#[cfg(feature = "glock")]
 #[derive(Clone, Copy, Debug)]
 enum Cut {
     /// The interface of the clients goes down.
