@@ -9,7 +9,7 @@ use glockd_protocol::{Command, LockKind, Reply, Verb, fold, name_and_holder};
 
 use crate::connection::line;
 use crate::pool::{Lease, Options, Pool, Use};
-use crate::{Endpoint, Error, Features, LockRequest, Lost, heartbeat};
+use crate::{Endpoint, Error, Features, LockRequest, Lost};
 
 /// A client of one server. Clones share its connections, and so may any number of tasks: two of them never hold the
 /// same exclusive lock, for a lock belongs to a connection, and each that is held or asked for has one to itself.
@@ -56,9 +56,9 @@ impl Builder {
     /// [lost](Lost::Silent), and what is held through it. While it lets a client wait for a lock, it is asked now and
     /// then whether it is there.
     ///
-    /// Over TCP and WebSocket the client also asks by itself, every 5 seconds, and the connection is lost after 15
-    /// seconds without an answer: half of what a server with default flags gives a silent client; with other flags,
-    /// half of that. See [`Client::time_to_stop`].
+    /// Over TCP and WebSocket the client also asks by itself, even if the server owes nothing, and the connection is lost
+    /// once its last answered request is half of the server's peer timeout old (15 seconds with default flags), or this
+    /// long if that is shorter; but never in less than 3 seconds. See [`Client::time_to_stop`].
     pub fn reply_timeout(mut self, timeout: Duration) -> Builder {
         self.options.reply_timeout = timeout;
         self
@@ -126,7 +126,7 @@ impl Client {
     pub fn time_to_stop(&self) -> Option<Duration> {
         match self.endpoint() {
             Endpoint::Unix(_) => None,
-            _ => self.features().peer_timeout.map(heartbeat::time_to_stop),
+            _ => self.pool.time_to_stop(),
         }
     }
 
@@ -203,7 +203,7 @@ impl Client {
                 Listing::SharedLocks,
             ),
         };
-        let lease = self.lease(&with_lengths).await?;
+        let lease = self.lease_to_list().await?;
         let connection = &lease.connection;
         let says_lengths = connection.features.lengths;
         let lines = match connection.features {

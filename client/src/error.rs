@@ -44,6 +44,10 @@ pub enum Error {
         /// Its name.
         name: Vec<u8>,
     },
+    /// The server has not answered within the limit of a [`wait`](crate::LockRequest::wait), and some more: it may stand
+    /// still. Nobody has said that the lock is held.
+    #[error("the server has not answered within the limit of the wait, {0:?}")]
+    Overdue(Duration),
     /// The server says that this connection did not hold the lock that was to be released.
     #[error("the server says that the lock {} was not held here", .name.escape_ascii())]
     NotHeld {

@@ -21,7 +21,8 @@ pub struct Features {
     pub own: bool,
     /// It says that it is there.
     pub ping: bool,
-    /// It says how long the names of listed locks are. Without, a lock's name is not always told from its holder's.
+    /// It says how long the names of listed locks are. Otherwise, names of locks and holders are
+    /// ambiguous if they contain `: `.
     pub lengths: bool,
     /// Shortest time after which it gives up a client over TCP or WebSocket that it hears nothing of, and frees its
     /// locks. `None` if it does not say, or never does.

@@ -137,8 +137,8 @@ impl LockGuard {
     ///
     /// The future is independent of the guard, and any number of tasks can have one. Cancel-safe.
     ///
-    /// A network that fails without a word, in one direction or both, is noticed within 15 seconds, and at least
-    /// [`Client::time_to_stop`](crate::Client::time_to_stop) before the server gives the lock to somebody else. The
+    /// A network that fails silently, in one direction or both, is noticed after half the server's peer timeout (15
+    /// seconds with default flags) at the latest, and at least [`Client::time_to_stop`](crate::Client::time_to_stop) before the server gives the lock to somebody else. The
     /// connection stays open until the guard is dropped: so stop what you do under the lock first, and then drop the
     /// guard. A server that was started anew knows of no lock, and gives it to anybody at once.
     pub fn lost(&self) -> impl Future<Output = Lost> + Send + 'static {

@@ -2,13 +2,13 @@
 //!
 //! The server gives a client up no sooner than its *peer timeout* after it last heard from it; its answer to `hello`
 //! says how long that is. Whatever the server has answered, it has heard. So if the client sent a request at `t`, and
-//! that was answered, no lock of this connection is another's before `t` plus the peer timeout, whichever direction of
-//! the network fails after that. The client therefore asks whenever nothing else was answered for a while, and calls
-//! the connection lost once its last answered request is half a peer timeout old. The other half is for whoever has to
-//! stop working.
+//! that was answered, the server grants this connection's locks to no other client before `t` plus the peer timeout,
+//! whichever direction of the network fails after that. The client therefore asks whenever nothing else was answered for
+//! a while, and calls the connection lost once its last answered request is half a peer timeout old, or a reply timeout
+//! if that is shorter. The rest of the time is left for the client to stop its work.
 //!
 //! Turned down: the keepalive of TCP. A probe of the client's does not restart the server's clock, and the kernel
-//! resets a connection that it gives up, which frees the lock before anybody has stopped working.
+//! resets a connection that it gives up, which frees the lock before the client has stopped its work.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const USUAL_PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shortest time after which a connection is called lost: an ordinary pause of a busy host is shorter.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Longest such time: a server may say any number.
+/// Longest such time: a server may say any number, and so may a caller.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Requests that may go unanswered within the patience, so that a lost packet does not end a connection.
@@ -29,21 +29,25 @@ const TRIES: u32 = 3;
 /// Longest time between two requests: routers forget connections that are idle for longer.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Extra time for a server whose answer was due while this process stood still.
-const EXTRA: Duration = Duration::from_secs(1);
+/// Time to read an answer that came while this process stood still. The pause itself may be as long, unnoticed.
+const READ_WITHIN: Duration = Duration::from_millis(500);
+
+/// Time for the server to answer a ping that is sent after a longer pause.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Time that must be left, when all is stopped, before the server may give a lock away.
 const MARGIN: Duration = Duration::from_secs(2);
 
 /// Time without an answered request after which a connection is lost.
-fn patience(peer_timeout: Option<Duration>) -> Duration {
+fn patience(peer_timeout: Option<Duration>, reply_timeout: Duration) -> Duration {
     let half = peer_timeout.unwrap_or(USUAL_PEER_TIMEOUT) / 2;
-    half.clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE)
+    let patience = half.min(reply_timeout);
+    patience.clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE)
 }
 
 /// Time that is left to stop working, from the moment at which a lock is reported lost.
-pub(crate) fn time_to_stop(peer_timeout: Duration) -> Duration {
-    let reported = patience(Some(peer_timeout)) + EXTRA;
+pub(crate) fn time_to_stop(peer_timeout: Duration, reply_timeout: Duration) -> Duration {
+    let reported = patience(Some(peer_timeout), reply_timeout) + 2 * READ_WITHIN;
     peer_timeout.saturating_sub(reported + MARGIN)
 }
 
@@ -65,7 +69,7 @@ pub(crate) struct Heartbeat {
     interval: Duration,
     /// When the last request that was answered had been sent.
     confirmed: Instant,
-    /// Until when a server is listened to whose time is over, because this process stood still.
+    /// Extended deadline after a pause of this process.
     extended: Option<Instant>,
     /// Whether a ping is unanswered.
     is_asking: bool,
@@ -73,8 +77,12 @@ pub(crate) struct Heartbeat {
 
 impl Heartbeat {
     /// Starts the clock of a server that has answered a request sent at `confirmed`.
-    pub(crate) fn new(peer_timeout: Option<Duration>, confirmed: Instant) -> Heartbeat {
-        let patience = patience(peer_timeout);
+    pub(crate) fn new(
+        peer_timeout: Option<Duration>,
+        reply_timeout: Duration,
+        confirmed: Instant,
+    ) -> Heartbeat {
+        let patience = patience(peer_timeout, reply_timeout);
         Heartbeat {
             patience,
             interval: (patience / TRIES).min(LONGEST_INTERVAL),
@@ -127,15 +135,15 @@ impl Heartbeat {
         // An answer that has come while this process stood still is about a time long ago. It takes another one to
         // know how things stand now.
         if !self.is_asking {
-            self.extended = Some(now + EXTRA);
+            self.extended = Some(now + ANSWER_WITHIN);
             return Due::Ping;
         }
         match self.extended {
             Some(extended) if now < extended => Due::Nothing,
             Some(_) => Due::Lost,
-            None if now < deadline + EXTRA => Due::Lost,
+            None if now < deadline + READ_WITHIN => Due::Lost,
             None => {
-                self.extended = Some(now + EXTRA);
+                self.extended = Some(now + READ_WITHIN);
                 Due::Nothing
             }
         }
@@ -148,11 +156,25 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Runs a heartbeat of a server that answers each ping within `delay`, until the network fails at `cut`. Returns
-    /// when the connection was reported lost, and when the last request that the server heard had been sent.
-    fn run(peer_timeout: Duration, cut: Duration, delay: Duration) -> (Duration, Duration) {
+    /// Reply timeout of a client with default settings.
+    const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn heartbeat(peer_timeout: Duration, start: Instant) -> Heartbeat {
+        Heartbeat::new(Some(peer_timeout), REPLY_TIMEOUT, start)
+    }
+
+    /// Runs a heartbeat of a server that answers each ping within `delay`, until the network fails at `cut`. The process
+    /// stands still for `pause` before its patience ends. Returns when the connection was reported lost, and when the
+    /// last request that the server heard had been sent.
+    fn run(
+        peer_timeout: Duration,
+        cut: Duration,
+        delay: Duration,
+        pause: Duration,
+    ) -> (Duration, Duration) {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::new(Some(peer_timeout), start);
+        let mut heartbeat = heartbeat(peer_timeout, start);
+        let mut has_paused = false;
         let mut heard = Duration::ZERO;
         let mut pong = None;
         let mut time = Duration::ZERO;
@@ -177,6 +199,11 @@ mod tests {
                 Due::Nothing => {}
             }
             time += Duration::from_millis(20);
+            let ends = heartbeat.confirmed + heartbeat.patience;
+            if !has_paused && start + time + Duration::from_millis(20) >= ends {
+                has_paused = true;
+                time += pause;
+            }
         }
     }
 
@@ -186,14 +213,16 @@ mod tests {
             for phase in (0..200).step_by(7) {
                 let cut = peer_timeout + peer_timeout * phase / 100;
                 for delay in [Duration::ZERO, SECOND / 2, 2 * SECOND] {
-                    let (lost, heard) = run(peer_timeout, cut, delay);
-                    assert!(lost >= cut, "{peer_timeout:?} {phase}: lost before the cut");
-                    let stopped = lost + time_to_stop(peer_timeout);
-                    let given_away = heard + peer_timeout;
-                    assert!(
-                        stopped + MARGIN <= given_away,
-                        "{peer_timeout:?} {phase} {delay:?}: {stopped:?} {given_away:?}"
-                    );
+                    for pause in [Duration::ZERO, SECOND / 4, SECOND / 2] {
+                        let (lost, heard) = run(peer_timeout, cut, delay, pause);
+                        assert!(lost >= cut, "{peer_timeout:?} {phase}: lost before the cut");
+                        let stopped = lost + time_to_stop(peer_timeout, REPLY_TIMEOUT);
+                        let given_away = heard + peer_timeout;
+                        assert!(
+                            stopped + MARGIN <= given_away,
+                            "{peer_timeout:?} {phase} {delay:?} {pause:?}: {stopped:?} {given_away:?}"
+                        );
+                    }
                 }
             }
         }
@@ -201,15 +230,22 @@ mod tests {
 
     #[test]
     fn time_to_stop_is_what_the_peer_timeout_leaves() {
-        assert_eq!(time_to_stop(30 * SECOND), 12 * SECOND);
-        assert_eq!(time_to_stop(16 * SECOND), 5 * SECOND);
-        assert_eq!(time_to_stop(2 * SECOND), Duration::ZERO);
+        let check = |peer_timeout: u32, reply_timeout: u32, expect: u32| {
+            let left = time_to_stop(peer_timeout * SECOND, reply_timeout * SECOND);
+            assert_eq!(left, expect * SECOND);
+        };
+        check(30, 30, 12);
+        check(16, 30, 5);
+        check(2, 30, 0);
+        check(75, 30, 42);
+        check(30, 5, 22);
+        check(30, 1, 24);
     }
 
     #[test]
     fn connection_survives_a_pause_of_this_process() {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::new(Some(30 * SECOND), start);
+        let mut heartbeat = heartbeat(30 * SECOND, start);
         assert_eq!(heartbeat.due(start + 5 * SECOND), Due::Ping);
         heartbeat.pinged();
         // Stopped for an hour. The pong has come long ago.
@@ -227,18 +263,18 @@ mod tests {
     #[test]
     fn silent_server_is_given_up_soon_after_a_pause() {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::new(Some(30 * SECOND), start);
+        let mut heartbeat = heartbeat(30 * SECOND, start);
         heartbeat.pinged();
         let now = start + Duration::from_secs(3600);
         assert_eq!(heartbeat.due(now), Due::Nothing);
-        assert_eq!(heartbeat.next(), now + EXTRA);
-        assert_eq!(heartbeat.due(now + EXTRA), Due::Lost);
+        assert_eq!(heartbeat.next(), now + READ_WITHIN);
+        assert_eq!(heartbeat.due(now + READ_WITHIN), Due::Lost);
     }
 
     #[test]
     fn answered_requests_stand_in_for_pings() {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::new(Some(30 * SECOND), start);
+        let mut heartbeat = heartbeat(30 * SECOND, start);
         heartbeat.confirm(start + 4 * SECOND);
         assert_eq!(heartbeat.due(start + 8 * SECOND), Due::Nothing);
         assert_eq!(heartbeat.due(start + 9 * SECOND), Due::Ping);

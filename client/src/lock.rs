@@ -86,7 +86,7 @@ impl LockRequest {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if others have it; [`Lost::Silent`] if the server has not even said that by the end of a
+    /// [`Error::Refused`] if others have it; [`Error::Overdue`] if the server has not even said that by the end of a
     /// [`wait`](LockRequest::wait); [`Error::BadName`], [`Error::TooLong`], [`Error::ZeroLimit`]; and whatever
     /// ends a connection.
     pub async fn acquire(self) -> Result<LockGuard, Error> {
@@ -101,15 +101,13 @@ impl LockRequest {
             // What is too far off to be told is never.
             Wait::For(duration) => Instant::now().checked_add(duration),
         };
-        let (started, has_limit) = (Instant::now(), matches!(self.wait, Wait::For(_)));
-        let overdue = deadline.and_then(|deadline| deadline.checked_add(OVERTIME));
         let acquired = self.acquire_by(&key, limit, deadline);
-        match overdue.filter(|_| has_limit) {
-            None => acquired.await,
-            Some(overdue) => match timeout_at(overdue, acquired).await {
-                Ok(acquired) => acquired,
-                Err(_) => Err(Lost::Silent(started.elapsed()).into()),
-            },
+        let overdue = deadline.and_then(|deadline| deadline.checked_add(OVERTIME));
+        match (self.wait, overdue) {
+            (Wait::For(limit), Some(overdue)) => timeout_at(overdue, acquired)
+                .await
+                .unwrap_or(Err(Error::Overdue(limit))),
+            _ => acquired.await,
         }
     }
 

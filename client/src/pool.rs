@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::connection::{Connection, Key, Usage};
 use crate::wire::Wire;
-use crate::{Endpoint, Error, Features, Lost};
+use crate::{Endpoint, Error, Features, Lost, heartbeat};
 
 /// How many connections are kept that nobody uses.
 const IDLE: usize = 2;
@@ -77,6 +77,15 @@ impl Pool {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Time that is left to stop working when a lock is reported lost, if the server gives silent clients up.
+    pub(crate) fn time_to_stop(&self) -> Option<Duration> {
+        let peer_timeout = self.features().peer_timeout?;
+        Some(heartbeat::time_to_stop(
+            peer_timeout,
+            self.options.reply_timeout,
+        ))
     }
 
     pub(crate) fn features(&self) -> Features {

@@ -40,8 +40,8 @@ pub(crate) struct Task {
     late: Option<Vec<u8>>,
     /// When the pings were sent that are not answered yet.
     pings: VecDeque<Instant>,
-    /// Watches a server that may give this client up. There once the server has said that it answers `ping`, unless
-    /// it is on this host: a Unix socket cannot be cut.
+    /// Watches a server that may give this client up. Set once the server has announced `ping`; never over a Unix
+    /// socket, which cannot be cut.
     heartbeat: Option<Heartbeat>,
     /// When something last came, or was asked of a server that owed nothing.
     heard: Instant,
@@ -180,8 +180,8 @@ impl Task {
         Some(self.overdue.unwrap_or(deadline))
     }
 
-    /// Returns when the heartbeat is due next. A listing needs none: no lock is held on its connection, and what comes
-    /// of it shows that the server is there.
+    /// Returns when the heartbeat is due next. A listing needs none: no lock is held on its connection, and each line
+    /// that arrives shows that the server is alive.
     fn next_beat(&self) -> Option<Instant> {
         let heartbeat = self.heartbeat.as_ref()?;
         let is_listed = |(_, expect): &(Instant, Expect)| expect.is_listing();
@@ -351,7 +351,8 @@ impl Task {
             self.is_serial = false;
         }
         if features.ping && self.wire.may_be_cut() {
-            self.heartbeat = Some(Heartbeat::new(features.peer_timeout, sent));
+            let heartbeat = Heartbeat::new(features.peer_timeout, self.reply_timeout, sent);
+            self.heartbeat = Some(heartbeat);
             self.wire.leave_to_heartbeat()?;
         }
         Ok(())

@@ -108,13 +108,13 @@ impl Wire {
         }
     }
 
-    /// Whether a network lies between, which can fail without a word.
+    /// Returns whether a network lies between client and server. It can fail silently.
     pub(crate) fn may_be_cut(&self) -> bool {
         !matches!(self, Wire::Unix(_))
     }
 
     /// Keeps the kernel from ending the connection because the server is silent. It would do so by a reset, which frees
-    /// the locks at once; the heartbeat gives whoever works under them time to stop.
+    /// the locks at once; the heartbeat leaves the client time to stop.
     pub(crate) fn leave_to_heartbeat(&self) -> io::Result<()> {
         let stream = match self {
             Wire::Unix(_) => return Ok(()),
