@@ -294,3 +294,48 @@ pub(crate) fn line(command: &Command<'_>) -> Vec<u8> {
     command.encode(&mut line);
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Returns whether TCP may end the connection to a server that says this, because it is silent.
+    async fn tcp_gives_up(hello: &'static str) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
+        let endpoint = endpoint.parse().unwrap();
+        let (wire, accepted) = tokio::join!(Wire::connect(&endpoint), listener.accept());
+        let server = accepted.unwrap().0.into_std().unwrap();
+        server.set_nonblocking(false).unwrap();
+        let answering = std::thread::spawn(move || {
+            let (mut server, mut asked) = (server, [0; 64]);
+            assert!(server.read(&mut asked).unwrap() > 0);
+            server.write_all(hello.as_bytes()).unwrap();
+            server
+        });
+        let wire = wire.unwrap();
+        let Wire::Tcp(stream) = &wire else {
+            panic!("it is TCP");
+        };
+        let same = SockRef::from(stream).try_clone().unwrap();
+        let opened = Connection::open(wire, None, Duration::from_secs(30), false);
+        let _connection = opened.await.unwrap();
+        drop(answering.join().unwrap());
+        let (keepalive, user_timeout) = (same.keepalive(), same.tcp_user_timeout());
+        let (keepalive, user_timeout) = (keepalive.unwrap(), user_timeout.unwrap());
+        assert_eq!(keepalive, user_timeout.is_some());
+        keepalive
+    }
+
+    /// Its reset would free the locks at once.
+    #[tokio::test]
+    async fn tcp_gives_no_server_up_that_the_heartbeat_watches() {
+        assert!(!tcp_gives_up("1 hello: list ping timeout=30000\n").await);
+        assert!(tcp_gives_up("1 hello: list\n").await);
+    }
+}

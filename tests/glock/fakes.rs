@@ -1,33 +1,14 @@
 //! glock against servers whose every line is the test's: for what a real one does too seldom, or never.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::thread;
-
-use crate::served::{Finished, Served, finish};
+use crate::served::{Finished, Served, fake, finish};
 
 /// Runs a glock in the folder of a test, against a server that answers each line by what `answer` makes of it.
 fn run_against(answer: fn(&str) -> &'static str, arguments: &[&str]) -> Finished {
     let served = Served::new();
-    let listener = UnixListener::bind(served.path("fake")).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            converse(&stream.unwrap(), answer);
-        }
-    });
+    fake(&served.path("fake"), answer);
     let mut glock = served.glock(arguments);
     glock.env("GLOCKD_SERVER", "unix:fake");
     finish(glock)
-}
-
-/// Answers the lines of a connection until that ends.
-fn converse(mut stream: &UnixStream, answer: fn(&str) -> &'static str) {
-    for line in BufReader::new(stream).lines() {
-        let Ok(line) = line else { return };
-        if writeln!(stream, "{}", answer(&line)).is_err() {
-            return;
-        }
-    }
 }
 
 #[test]

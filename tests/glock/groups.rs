@@ -430,6 +430,15 @@ fn what_leaves_the_group_is_buried() {
     running.exited(1);
 }
 
+/// However often a child of glock's ends meanwhile.
+#[test]
+fn group_whose_orphans_end_all_the_time_is_ended() {
+    let served = Served::new();
+    let script = "while :; do (true &); done & exit 7";
+    finish(served.glock(["run", "job", "--", "sh", "-c", script])).exited(7);
+    assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
+}
+
 /// Each kind of daemon lives on always, since it has time to leave the group.
 #[test]
 fn daemon_that_leaves_the_group_lives_on() {
@@ -450,17 +459,15 @@ fn daemon_that_leaves_the_group_lives_on() {
             let run = ["run", "--grace", "600", "job", "--", "sh", "-c", &script];
             finish(served.glock(run)).exited(0);
             let daemons = served.path("daemons");
-            // One that was ended does not get that far, and is not waited for.
-            let left = Command::new("sh")
-                .args([
-                    "-c",
-                    "for i in $(seq 100); do [ -s \"$0\" ] && exec cat \"$0\"; sleep 0.02; done",
-                ])
-                .arg(&daemons)
-                .output()
-                .unwrap();
-            let pid = String::from_utf8(left.stdout).unwrap();
-            if !pid.is_empty() && !is_gone(pid.trim_end()) {
+            let mut pid = String::new();
+            until(
+                || {
+                    pid = fs::read_to_string(&daemons).unwrap_or_default();
+                    pid.ends_with('\n')
+                },
+                kind,
+            );
+            if !is_gone(pid.trim_end()) {
                 survivors += 1;
                 let kill = Command::new("kill").arg(pid.trim_end()).status();
                 assert!(kill.unwrap().success());

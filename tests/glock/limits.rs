@@ -1,14 +1,11 @@
 //! Time limits: of a wait for a lock, and of a command whose lock is lost.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use glockd::{Limits, Server, Tcp, Unix, WebSocket};
 use tokio::runtime::Runtime;
 
-use crate::served::{Served, finish};
+use crate::served::{Served, fake, finish};
 
 /// A server with these limits: the runtime that it ends with, and where it is.
 fn serve(limits: Limits) -> (Runtime, [String; 3]) {
@@ -77,37 +74,21 @@ fn grace_that_may_outlast_the_lock_is_warned_of() {
     check(patient.with_write_timeout(seconds(2)), None, true);
 }
 
-/// A server that answers each line by what `answer` makes of it, and never ends a connection.
-fn fake(answer: fn(&str) -> &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("tcp://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            thread::spawn(move || {
-                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                for line in lines.map_while(Result::ok) {
-                    if stream.write_all(answer(&line).as_bytes()).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    url
-}
-
 #[test]
 fn wait_ends_in_time_whatever_the_server_does() {
     let served = Served::new();
     // The one stands still during the wait, the other before it has said anything.
-    for server in [
-        fake(|line| match line {
-            "hello" => "1 hello: wait limit fence list own ping timeout=30000\n",
+    let stands_still: [fn(&str) -> &'static str; 2] = [
+        |line| match line {
+            "hello" => "1 hello: wait limit fence list own ping timeout=30000",
             _ => "",
-        }),
-        fake(|_| ""),
-    ] {
+        },
+        |_| "",
+    ];
+    for (number, answer) in stands_still.into_iter().enumerate() {
+        let path = served.path(&format!("fake{number}"));
+        fake(&path, answer);
+        let server = format!("unix:{}", path.display());
         for verb in ["run", "get"] {
             let mut command = served.glock(["--server", &server, verb, "-w", "1", "job"]);
             if verb == "run" {

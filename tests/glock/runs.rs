@@ -1,18 +1,14 @@
 //! `glock run` and `glock get`: whether the lock is had, held and released, and how that ends.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::Stdio;
-use std::thread;
 
 use glockd::{Policy, Server};
 use rustix::process::Signal;
 
-use crate::served::{Running, Served, finish};
+use crate::served::{Running, Served, fake, finish};
 
 #[test]
 fn the_status_of_the_command_is_passed_on() {
@@ -78,25 +74,14 @@ fn a_fence_is_never_that_of_another_lock() {
 
 const NO_FENCE: &str = "glock: the server gives no fencing token, so $GLOCK_FENCE is not set\n";
 
-/// A server whose disk fails gives locks, but `0 Lock Fence Failure` for a token. It takes one connection after the other.
-fn server_that_cannot_vouch(path: &Path) {
-    let listener = UnixListener::bind(path).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let stream = stream.unwrap();
-            for line in BufReader::new(&stream).lines().map_while(Result::ok) {
-                let answer = match &*line {
-                    "f job" => "0 Lock Fence Failure: job".to_owned(),
-                    "r job" => "1 Lock Release Success: job".to_owned(),
-                    hello if hello.starts_with("hello") => {
-                        "1 hello: wait limit fence list own ping".to_owned()
-                    }
-                    _ => "1 Lock Get Success: job".to_owned(),
-                };
-                let _ = writeln!(&stream, "{answer}");
-            }
-        }
-    });
+/// Answers as a server whose disk fails: it gives locks, but no tokens.
+fn answer_without_token(line: &str) -> &'static str {
+    match line {
+        "f job" => "0 Lock Fence Failure: job",
+        "r job" => "1 Lock Release Success: job",
+        "hello" => "1 hello: wait limit fence list own ping",
+        _ => "1 Lock Get Success: job",
+    }
 }
 
 #[test]
@@ -104,7 +89,7 @@ fn missing_fencing_token_is_told_or_refused() {
     let served = Served::new();
     let expect = "glock: the server gives no fencing token (--require-fence)\n";
     served.run("run --require-fence job true").exited(0);
-    server_that_cannot_vouch(&served.path("faulty"));
+    fake(&served.path("faulty"), answer_without_token);
     let plain = Served::with(Policy::default().without_extensions());
     let faulty = format!("unix:{}", served.path("faulty").display());
     for server in [plain.url(), faulty] {

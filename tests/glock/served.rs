@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -155,6 +155,24 @@ impl Served {
     pub(crate) fn await_answer(&self, line: &str, expect: &str) {
         until(|| self.ask(line) == expect, line);
     }
+}
+
+/// Starts a server on a Unix socket that answers each line by what `answer` makes of it, or by nothing if that is empty.
+/// It lives as long as the tests.
+pub(crate) fn fake(path: &Path, answer: fn(&str) -> &'static str) {
+    let listener = UnixListener::bind(path).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map(Result::unwrap) {
+            thread::spawn(move || {
+                for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                    let answer = answer(&line);
+                    if !answer.is_empty() && writeln!(&stream, "{answer}").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
 }
 
 /// Catches each signal that whoever started the tests wants to be ignored: here that is the same, but what the tests

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getppid, getsid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{self, SignalKind};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::failure::Failure;
 use crate::show::complain;
@@ -24,14 +24,14 @@ use crate::start;
 /// How often it is looked whether a group has ended: some of it may be nobody's child here, whose end is not seen.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How often that is looked at before whatever a command has left in its group is ended: 15 times, so for 0.3 seconds.
+/// Number of times that the group is looked at, every 20 ms, before whatever the command has left in it is ended: so that
+/// takes 0.3 seconds.
 ///
 /// A daemon that a command starts leaves the group by itself, by setsid(2), but it runs at the same time as the command
 /// ends. The pause makes that no race: `setsid -f` and a double fork live on always, what stays in the group (`nohup … &`)
-/// never does. It is far more than a child takes to call setsid(2), and is spent only if something is left. Looks are
-/// counted, and not the time: where glock has to wait for the processor, or the whole machine stands still, so does the
-/// child.
-const LOOKS_TO_LEAVE: u32 = 15;
+/// never does. It is far more than a child takes to call setsid(2), and is spent only if something is left. Polls are
+/// counted instead of time: on a busy machine both glock and the child are delayed.
+const LEAVE_POLLS: u32 = 15;
 
 /// How long what was killed may take to be gone. It is not up to it any more.
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
@@ -41,8 +41,10 @@ pub(crate) struct Group {
     /// The command itself, which leads the group.
     leader: Pid,
     ended: Option<End>,
-    /// Of [`LOOKS_TO_LEAVE`], those that are left.
-    looks_to_leave: u32,
+    /// Of [`LEAVE_POLLS`], those that are left.
+    polls_left: u32,
+    /// When the next of them is due.
+    next_poll: Option<Instant>,
     /// True once no process of the group is left. Its id may then be another group's.
     is_gone: bool,
     changes: unix::Signal,
@@ -92,7 +94,8 @@ impl Group {
         let group = Group {
             leader,
             ended: None,
-            looks_to_leave: LOOKS_TO_LEAVE,
+            polls_left: LEAVE_POLLS,
+            next_poll: None,
             is_gone: false,
             changes,
             terminal,
@@ -115,16 +118,23 @@ impl Group {
     }
 
     /// Waits until the command has ended, and until whatever it has left in its group had [time to
-    /// leave](LOOKS_TO_LEAVE). Cancel-safe.
+    /// leave](LEAVE_POLLS). Cancel-safe.
     pub(crate) async fn ended(&mut self) -> End {
         loop {
             self.look(true);
             match self.ended {
-                Some(end) if self.looks_to_leave == 0 || !self.members().live() => return end,
-                Some(_) => tokio::select! {
-                    _ = self.changes.recv() => {}
-                    () = sleep(LOOK) => self.looks_to_leave -= 1,
-                },
+                Some(end) if self.polls_left == 0 || !self.members().live() => return end,
+                Some(_) => {
+                    let next = *self.next_poll.get_or_insert_with(|| Instant::now() + LOOK);
+                    // Orphans that end one after the other must not put the next poll off for ever.
+                    tokio::select! {
+                        _ = self.changes.recv() => {}
+                        () = sleep_until(next) => {
+                            self.polls_left -= 1;
+                            self.next_poll = None;
+                        }
+                    }
+                }
                 None => drop(self.changes.recv().await),
             }
         }
@@ -358,7 +368,8 @@ mod tests {
         let group = Group {
             leader: Pid::from_raw(leader.id().try_into().unwrap()),
             ended: None,
-            looks_to_leave: LOOKS_TO_LEAVE,
+            polls_left: LEAVE_POLLS,
+            next_poll: None,
             is_gone: false,
             changes: unix::signal(SignalKind::child()).unwrap(),
             terminal: None,

@@ -13,22 +13,14 @@ use crate::show::{complain, text};
 /// connection releases it.
 const RELEASED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Time that it may take to connect, unless the wait for the lock ends earlier.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
-
-/// Time that it may always take to connect: of the original it takes a second to know that it is the original.
-const CONNECTED_AT_LEAST_WITHIN: Duration = Duration::from_millis(1500);
-
-/// Time by which a server that is silent may exceed the limit of a wait.
+/// Time by which a server that does not answer may exceed the limit of a wait.
 const OVERTIME: Duration = Duration::from_millis(700);
 
-/// What is left of a wait once it has taken all of its time to connect: then the lock is tried once.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// Shortest time that connecting and waiting may take: recognising the original takes one second.
+const SHORTEST_LIMIT: Duration = Duration::from_millis(1500);
 
-fn connect_timeout(wait: Duration) -> Duration {
-    let limit = wait.saturating_add(OVERTIME).min(CONNECTED_WITHIN);
-    limit.max(CONNECTED_AT_LEAST_WITHIN)
-}
+/// What is left of a wait if connecting took all of its time: then the lock is tried once.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 fn late(grace: Duration, left: Duration) -> String {
     format!(
@@ -47,16 +39,31 @@ pub(crate) async fn acquire(
     name: &[u8],
     grace: Option<Duration>,
 ) -> Result<LockGuard, Failure> {
+    let acquired = connect_and_acquire(server, lock, name, grace);
+    let Some(wait) = lock.limited_wait() else {
+        return acquired.await;
+    };
+    let limit = wait.saturating_add(OVERTIME).max(SHORTEST_LIMIT);
+    timeout(limit, acquired).await.unwrap_or_else(|_| {
+        let wait = wait.as_secs_f64();
+        Err(Failure::unavailable(format!(
+            "the server has not answered within the {wait} s of --wait"
+        )))
+    })
+}
+
+async fn connect_and_acquire(
+    server: &str,
+    lock: &Lock,
+    name: &[u8],
+    grace: Option<Duration>,
+) -> Result<LockGuard, Failure> {
     let builder = Client::builder(server);
     let builder = match &lock.me {
         Some(me) => builder.name(bytes(me)),
         None => builder,
     };
     let started = Instant::now();
-    let builder = match lock.limited_wait() {
-        Some(wait) => builder.connect_timeout(connect_timeout(wait)),
-        None => builder,
-    };
     let client = builder.connect().await.map_err(Failure::of_connect)?;
     if lock.require_fence && !client.features().fence {
         return Err(no_fence());
@@ -72,7 +79,7 @@ pub(crate) async fn acquire(
         (_, Some(limit)) => client.shared(name).limit(limit),
     };
     let request = match (lock.limited_wait(), lock.waits()) {
-        // To connect was part of the wait.
+        // The time spent connecting counts towards the wait.
         (Some(wait), _) => request.wait(wait.saturating_sub(started.elapsed()).max(SHORTEST_WAIT)),
         (None, true) => request.wait_forever(),
         (None, false) => request,

@@ -52,7 +52,7 @@ fn obey(args: Args) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(Failure::of_system)?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match args.action {
             Action::Run(run) => run::run(&server, run, &mask).await,
             Action::Get(get) => hold::hold(&server, get).await,
@@ -65,7 +65,10 @@ fn obey(args: Args) -> Result<u8, Failure> {
             Action::Watch(watch) => watch::watch(&connect(&server).await?, &watch).await,
             Action::Bench(bench) => bench::bench(&server, &bench).await,
         }
-    })
+    });
+    // A name may be being looked up on a thread, for as long as the nameserver is silent. Nobody waits for that.
+    runtime.shutdown_background();
+    result
 }
 
 async fn connect(server: &str) -> Result<Client, Failure> {
