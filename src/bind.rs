@@ -16,7 +16,7 @@ pub(crate) struct Bind {
     pub(crate) optional: bool,
 }
 
-/// What comes of the addresses that were named.
+/// Addresses to listen on, and those passed over.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chosen {
     /// Addresses to listen on.

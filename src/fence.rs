@@ -303,7 +303,7 @@ fn replace_file(
     mark: u64,
     mut sync: impl FnMut(&File) -> io::Result<()>,
 ) -> io::Result<()> {
-    // What a daemon that was killed left, or somebody else put there: what it leads to must not be written.
+    // Leftovers are removed first: the name may be a link, whose target must not be written.
     remove_new_file(directory)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let mut file = open_in(directory, NEW_FILE, flags)?;

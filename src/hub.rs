@@ -167,7 +167,7 @@ mod tests {
     use crate::locks::Attempt;
     use crate::testing::spawn_until_blocked;
 
-    /// Not even by the first connection that ends.
+    /// The table is closed before the first connection ends.
     #[test]
     fn a_lock_that_is_freed_by_the_end_is_granted_to_no_waiter() {
         let dispatcher = Arc::new(Dispatcher::default());

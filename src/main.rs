@@ -46,7 +46,7 @@ const OWN_DESCRIPTORS: usize = 16;
 /// Environment variable by which users of tokio set the number of its threads.
 const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 
-/// More than any machine has processors. tokio would try to start any number of threads, and panic on failure.
+/// Upper limit of that number: tokio panics if it cannot start as many threads.
 const MOST_WORKERS: usize = 1024;
 
 /// Bytes of a thread's stack: the standard library's default, unless `RUST_MIN_STACK` changes that, which can

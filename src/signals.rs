@@ -7,7 +7,7 @@
 //!
 //! The mask is set rather than added to: whoever starts the daemon may have blocked or ignored SIGTERM, and
 //! must be able to stop it all the same. That goes for SIGINT, too, which a shell without job control ignores
-//! for what it starts by `&`: whoever then sends SIGINT to the daemon means it.
+//! for what it starts by `&`: a later SIGINT is intended for the daemon.
 
 use std::io;
 

@@ -232,7 +232,10 @@ fn set_mode(file: &File, mode: u32) -> io::Result<()> {
         return Ok(());
     }
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-    fs::set_permissions(name, Permissions::from_mode(mode))
+    fs::set_permissions(&name, Permissions::from_mode(mode)).map_err(|error| {
+        let message = format!("cannot set the mode of the socket through {name}: {error}");
+        io::Error::new(error.kind(), message)
+    })
 }
 
 /// Locks the directory of `path` against other daemons that are starting. Unlocked when dropped.

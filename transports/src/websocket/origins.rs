@@ -86,7 +86,7 @@ impl Origins {
         })
     }
 
-    /// Whether nobody but the operator decides what this host stands for.
+    /// Returns whether no attacker's DNS can rebind this host.
     ///
     /// An IP address counts in the notation that browsers send, whatever a page wrote: `127.0.0.1`, not `0x7f.1`.
     fn trusts(&self, host: &str) -> bool {

@@ -8,8 +8,7 @@
 //!
 //! A ping that came behind messages is answered behind the replies to them, as a peer expects whose server takes one
 //! message at a time. So it ends its batch, and tungstenite keeps the pong until that many replies were sent.
-//! Replies that are not ready do not hold it up: who asks for more input has none to send now, and neither has who
-//! sends a part of one.
+//! Replies that are not ready do not hold it up: `recv`, and a reply that is sent in parts, release the pong.
 //!
 //! A close frame, an answer to the peer's too, goes out in [`Session::close`], after everything the
 //! connection held is free: a client that has seen its WebSocket close knows that.
