@@ -381,16 +381,12 @@ fn answer(
                     Answer::List(cursor) => return Some(Later::List(cursor)),
                     Answer::Later(wait) => return Some(Later::Wait(wait)),
                 },
-                Err(error) => {
-                    reject(hub, client, bytes, error, out);
-                    if dispatcher.is_http(bytes) {
-                        return Some(Later::Http);
-                    }
-                }
+                Err(error) => return reject(hub, client, bytes, error, out),
             }
         }
         // The rest of an oversized frame, which has been answered.
         Frame::Part(ends) => {
+            cold_path();
             if dispatcher.is_http(ends) {
                 return Some(Later::Http);
             }
@@ -403,12 +399,19 @@ fn answer(
     None
 }
 
-/// Answers a line that is no command.
+/// Answers a line that is no command, or says that it is one of HTTP.
 #[inline(never)] // Or the drop of a reply would be a call for commands, too.
-fn reject(hub: &Hub, client: ClientId, line: &[u8], error: ParseError, out: &mut Vec<u8>) {
+fn reject(
+    hub: &Hub,
+    client: ClientId,
+    line: &[u8],
+    error: ParseError,
+    out: &mut Vec<u8>,
+) -> Option<Later> {
     let dispatcher = hub.dispatcher();
     debug!(peer = %address(dispatcher, client), line = %excerpt(line), "{error}");
     dispatcher.reject(error).encode(out);
+    dispatcher.is_http(line).then_some(Later::Http)
 }
 
 /// Answers a line that was too long.

