@@ -239,7 +239,12 @@ fn command_is_dead_before_its_lock_is_handed_on() {
 #[ignore = "needs network namespaces: run by .ci/run"]
 fn command_is_dead_in_time_with_short_limits_too() {
     let peer_timeout = Duration::from_secs(5 + 15);
-    check_that_commands_die_in_time("short", "-keepalive 5s", peer_timeout, &[1, 3, 9]);
+    check_that_commands_die_in_time(
+        "short",
+        "-keepalive 5s -write-timeout 2s",
+        peer_timeout,
+        &[1, 3, 9],
+    );
 }
 
 #[cfg(feature = "glock")]
