@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use glockd::dispatcher::{Answer, Dispatcher};
-use glockd::locks::LockTable;
+use glockd::core::dispatcher::{Answer, Dispatcher};
+use glockd::core::locks::LockTable;
+use glockd::core::registry::ClientId;
 use glockd::protocol::{Command, Counter, ParseError, Reply, Verb, parse};
-use glockd::registry::ClientId;
 use glockd::transports::Peer;
 
 /// The most threads that lock at once.

@@ -43,30 +43,18 @@
 //! # }
 //! ```
 
-mod admission;
-mod connection;
-pub mod dispatcher;
-mod fence;
-mod hub;
-pub mod listing;
-pub mod locks;
-mod places;
-mod policy;
-mod quiet;
-mod reaper;
-pub mod registry;
+pub mod core;
 mod server;
-pub mod stats;
 #[cfg(test)]
 mod testing;
 
-pub use fence::{Fence, FenceError};
+pub use core::fence::{Fence, FenceError};
+pub use core::policy::{Permission, Policy};
 pub use glockd_protocol as protocol;
 pub use glockd_transports as transports;
 pub use glockd_transports::{
     Address, BindError, Connector, Limits, LineSession, Memory, Tcp, Transport, Unix, WebSocket,
 };
-pub use policy::{Permission, Policy};
 pub use server::{Builder, Server};
 
 /// The Rust of the README is compiled with the tests.

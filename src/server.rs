@@ -1,5 +1,11 @@
 //! A server: its transports, its state, and its life from the first accept to the last goodbye.
 
+mod admission;
+mod connection;
+mod hub;
+mod log_throttle;
+mod reaper;
+
 use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -16,13 +22,12 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 use tracing::{debug, error, info, warn};
 
-use crate::admission::{Admitted, Capacity, Permit};
-use crate::dispatcher::Dispatcher;
-use crate::fence::Fence;
-use crate::hub::Hub;
-use crate::policy::Policy;
-use crate::quiet::Quiet;
-use crate::reaper;
+use crate::core::dispatcher::Dispatcher;
+use crate::core::fence::Fence;
+use crate::core::policy::Policy;
+use crate::server::admission::{Admitted, Capacity, Permit};
+use crate::server::hub::Hub;
+use crate::server::log_throttle::LogThrottle;
 
 /// How long a transport rests after it could not accept: what it lacks (descriptors, memory) comes back
 /// only when others end, and asking all the time would burn a core.
@@ -210,7 +215,7 @@ async fn watch(accepting: &mut JoinSet<()>) {
 /// Accepts what comes in, until nothing can come any more.
 async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
     let mut handshakes = JoinSet::new();
-    let mut failures = Quiet::default();
+    let mut failures = LogThrottle::default();
     loop {
         let accepted = tokio::select! {
             accepted = incoming.next() => accepted,

@@ -9,9 +9,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
-use glockd::dispatcher::{Answer, Departure, Dispatcher};
+use glockd::core::dispatcher::{Answer, Departure, Dispatcher};
+use glockd::core::registry::ClientId;
 use glockd::protocol::{LockKind, parse};
-use glockd::registry::ClientId;
 use glockd::transports::Peer;
 use glockd::{Connector, Memory, Server};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};

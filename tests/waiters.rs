@@ -18,8 +18,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
-use glockd::locks::{Attempt, LockTable};
-use glockd::registry::Registry;
+use glockd::core::locks::{Attempt, LockTable};
+use glockd::core::registry::Registry;
 use glockd::transports::Peer;
 use glockd::{Connector, Memory, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use glockd::Policy;
-use glockd::dispatcher::{Answer, Departure, Dispatcher, Wait};
-use glockd::registry::ClientId;
+use glockd::core::dispatcher::{Answer, Departure, Dispatcher, Wait};
+use glockd::core::registry::ClientId;
 use glockd_protocol::{LockKind, Refusal, Verb, parse};
 use glockd_transports::Peer;
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};

@@ -30,7 +30,7 @@ use glockd_protocol::LockKind;
 use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip::SipHasher13;
 
-use crate::registry::ClientId;
+use crate::core::registry::ClientId;
 use exclusive::Exclusive;
 use quota::Quota;
 use shared::Shared;

@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
-use crate::places::Places;
-use crate::registry::ClientId;
+use crate::core::registry::ClientId;
+use crate::core::slots::Slots;
 
 /// Counts what is held, where that is limited. Where it is not, nothing is counted: a number that every core
 /// writes would cost as much as the lock.
 #[derive(Debug, Default)]
 pub(super) struct Quota {
-    in_all: Option<Places>,
+    in_all: Option<Slots>,
     /// By the index of the client.
-    by_client: Option<(usize, RwLock<Vec<Places>>)>,
+    by_client: Option<(usize, RwLock<Vec<Slots>>)>,
     refused: AtomicU64,
 }
 
 impl Quota {
     pub(super) fn new(in_all: Option<usize>, by_client: Option<usize>) -> Quota {
         Quota {
-            in_all: in_all.map(|limit| Places::new(Some(limit))),
+            in_all: in_all.map(|limit| Slots::new(Some(limit))),
             by_client: by_client.map(|limit| (limit, RwLock::default())),
             refused: AtomicU64::new(0),
         }
@@ -32,7 +32,7 @@ impl Quota {
     /// Takes one more, if that may be; then the caller must hold it, until it gives it back.
     pub(super) fn take(&self, client: ClientId) -> bool {
         let taken = self.take_from_client(client) && {
-            let taken = self.in_all.as_ref().is_none_or(Places::take);
+            let taken = self.in_all.as_ref().is_none_or(Slots::take);
             if !taken {
                 self.give_back_to_client(client, 1);
             }
@@ -66,7 +66,7 @@ impl Quota {
         }
         let mut clients = clients.write();
         while clients.len() <= client.index() {
-            clients.push(Places::new(Some(*limit)));
+            clients.push(Slots::new(Some(*limit)));
         }
         clients[client.index()].take()
     }

@@ -9,12 +9,12 @@ use byteview::ByteView;
 use glockd_protocol::{Command, Counter, LockKind, ParseError, Refusal, Reply, Verb, parse};
 use glockd_transports::Peer;
 
-use crate::fence::Fence;
-use crate::listing::Cursor;
-use crate::locks::{self, Attempt, LockTable, Stamp, Ticket};
-use crate::policy::{Permission, Policy};
-use crate::registry::{ClientId, Registry};
-use crate::stats::Stats;
+use crate::core::cursor::Cursor;
+use crate::core::fence::Fence;
+use crate::core::locks::{self, Attempt, LockTable, Stamp, Ticket};
+use crate::core::policy::{Permission, Policy};
+use crate::core::registry::{ClientId, Registry};
+use crate::core::stats::Stats;
 
 /// The state of a server and the commands on it. Does no I/O and never waits, but for the short mutexes
 /// of what it is made of.

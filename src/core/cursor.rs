@@ -1,15 +1,15 @@
 //! Listings (`d`, `sd`, `dump`, `who`, the counted `ld`, `lsd`, `ldl`, `lsdl`, `lwho`, and `own`): a [`Cursor`]
 //! makes one in steps of some microseconds, so that nobody waits long for a shard or a turn.
 
-mod owners;
+mod claims;
+mod page;
 mod sorted;
-mod window;
 
 use glockd_protocol::LockKind;
 use glockd_protocol::listing::Listing;
 
-use crate::dispatcher::Dispatcher;
-use owners::Owners;
+use crate::core::dispatcher::Dispatcher;
+use claims::Claims;
 use sorted::Sorted;
 
 /// Entries that are shown in one step: ten microseconds.
@@ -30,7 +30,7 @@ pub struct Cursor(Kind);
 #[derive(Debug)]
 enum Kind {
     Sorted(Sorted),
-    Owners(Owners),
+    Claims(Claims),
 }
 
 /// What one step of a [`Cursor`] was.
@@ -89,7 +89,7 @@ impl Cursor {
     /// The listing of `own`: the owners of one name at one moment, and their number before them. One that goes
     /// before its turn is shown as gone.
     pub fn owners(name: &[u8]) -> Cursor {
-        Cursor(Kind::Owners(Owners::new(name)))
+        Cursor(Kind::Claims(Claims::new(name)))
     }
 
     /// Works for some ten microseconds, and appends what that brought to `out`: no more than some
@@ -97,7 +97,7 @@ impl Cursor {
     pub fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
         match &mut self.0 {
             Kind::Sorted(sorted) => sorted.step(dispatcher, out),
-            Kind::Owners(owners) => owners.step(dispatcher, out),
+            Kind::Claims(owners) => owners.step(dispatcher, out),
         }
     }
 }

@@ -23,25 +23,25 @@ use byteview::ByteView;
 use glockd_protocol::{LockKind, listing};
 
 use super::{CHUNK, FOUND, SHOW, Step};
-use crate::dispatcher::Dispatcher;
-use crate::locks::{Census, Owner};
+use crate::core::dispatcher::Dispatcher;
+use crate::core::locks::{Census, Owner};
 
 /// So many bytes of the lock's name, by which each owner is looked up, cost as much again as looking it up
 /// by a short one.
 const BYTES: usize = 128;
 
-/// Owners that are found at a time.
+/// Claims that are found at a time.
 const WINDOW: usize = 512;
 
 /// The owners of one name, being listed.
 #[derive(Debug)]
-pub(super) struct Owners {
+pub(super) struct Claims {
     name: ByteView,
     phase: Phase,
     census: Census,
     /// When that was, in milliseconds since the table was made.
     now: u64,
-    /// Owners that were found, and are yet to be looked up.
+    /// Claims that were found, and are yet to be looked up.
     found: IntoIter<Owner>,
     /// The last owner that was found.
     last: Option<Owner>,
@@ -55,7 +55,7 @@ pub(super) struct Owners {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Owners are to be counted, and the first found.
+    /// Claims are to be counted, and the first found.
     Count,
     /// Those found are being looked up.
     LookUp,
@@ -77,9 +77,9 @@ struct Line {
     name: ByteView,
 }
 
-impl Owners {
-    pub(super) fn new(name: &[u8]) -> Owners {
-        Owners {
+impl Claims {
+    pub(super) fn new(name: &[u8]) -> Claims {
+        Claims {
             name: name.into(),
             phase: Phase::Count,
             census: Census::default(),

@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::locks::Stamp;
+use crate::core::locks::Stamp;
 
 /// How the Unix time in milliseconds becomes the first token.
 const SHIFT: u32 = 20;

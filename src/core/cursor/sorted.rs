@@ -13,11 +13,11 @@ use byteview::ByteView;
 use glockd_protocol::LockKind;
 use glockd_protocol::listing::{self, Listing};
 
-use super::window::{Key, Window};
+use super::page::{Key, Page};
 use super::{CHUNK, FOUND, SHOW, Step};
-use crate::dispatcher::Dispatcher;
-use crate::locks;
-use crate::registry::{ClientId, Registration};
+use crate::core::dispatcher::Dispatcher;
+use crate::core::locks;
+use crate::core::registry::{ClientId, Registration};
 
 /// Slots of a table that are looked at in one step: thirty microseconds if they hold locks.
 const SCAN: usize = 1024;
@@ -62,10 +62,10 @@ enum Phase {
     /// Nothing has been done yet. With a name, only that one is listed.
     Start(Option<ByteView>),
     /// A window is being gathered.
-    Gather { window: Window, place: Place },
+    Gather { window: Page, place: Place },
     /// A window is being sorted.
     Sort {
-        window: Window,
+        window: Page,
         /// What has been sorted, the next to be shown last.
         keys: Vec<Key>,
         /// Where the next window starts; `None` if this is the last.
@@ -183,7 +183,7 @@ impl Sorted {
             List::Who(_) => (dispatcher.registry().connections(), Place::Registry(0)),
         };
         Phase::Gather {
-            window: Window::new(after, entries),
+            window: Page::new(after, entries),
             place,
         }
     }

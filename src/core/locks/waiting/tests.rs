@@ -11,8 +11,8 @@ use glockd_protocol::LockKind;
 use glockd_transports::Peer;
 use proptest::prelude::*;
 
-use crate::locks::{Attempt, LockTable, Progress, Stamp, Ticket};
-use crate::registry::{ClientId, Registry};
+use crate::core::locks::{Attempt, LockTable, Progress, Stamp, Ticket};
+use crate::core::registry::{ClientId, Registry};
 
 /// Longer than anything takes on the slowest of machines: to reach it is to fail.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -363,7 +363,7 @@ fn nothing_is_granted_once_it_is_closed() {
 #[test]
 fn many_are_served_in_slices() {
     const MANY: usize = 1000;
-    const SLICE: usize = crate::locks::SERVE_SLICE;
+    const SLICE: usize = crate::core::locks::SERVE_SLICE;
     let clients = clients(2 * MANY + 2);
     let table = LockTable::with_limits(Some(10 * MANY), None, None);
     let name = b"x";

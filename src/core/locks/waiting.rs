@@ -21,7 +21,7 @@ use hashbrown::HashTable;
 use super::arena::{Arena, NONE, Node};
 use super::shared::Shared;
 use super::{Owner, Stamp};
-use crate::registry::ClientId;
+use crate::core::registry::ClientId;
 
 #[derive(Debug, Default)]
 pub(super) struct Waiting {

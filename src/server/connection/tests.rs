@@ -10,9 +10,9 @@ use glockd_transports::Limits;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::admission::Capacity;
-use crate::policy::Policy;
-use crate::reaper;
+use crate::core::policy::Policy;
+use crate::server::admission::Capacity;
+use crate::server::reaper;
 
 /// How long a test may take.
 const LIMIT: Duration = Duration::from_secs(60);

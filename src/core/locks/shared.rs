@@ -8,7 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::arena::{Arena, KEEP, NONE, Node};
 use super::{Denied, Stamp};
-use crate::registry::ClientId;
+use crate::core::registry::ClientId;
 
 /// A lock is found by its name through `index`; each of its holders is a node in two lists, that of the
 /// lock (in the order in which they came) and that of the client, and is found through `held` by both, so

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
 use tracing::{Level, debug, enabled};
 
-use crate::admission::Admitted;
-use crate::connection::{address, say_goodbye};
-use crate::dispatcher::{Departure, Dispatcher};
-use crate::registry::ClientId;
+use crate::core::dispatcher::{Departure, Dispatcher};
+use crate::core::registry::ClientId;
+use crate::server::admission::Admitted;
+use crate::server::connection::{address, say_goodbye};
 
 /// Locks that are released before others get their turn: about 100 microseconds.
 const SLICE: usize = 512;
@@ -108,8 +108,8 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::admission::{Admission, Capacity};
-    use crate::policy::Policy;
+    use crate::core::policy::Policy;
+    use crate::server::admission::{Admission, Capacity};
 
     /// Longer than anything takes on the slowest of machines: to reach it is to fail.
     const PATIENCE: Duration = Duration::from_secs(60);

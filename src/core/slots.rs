@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Places that can be taken. At no time are more taken than there are.
+/// Slots that can be taken. At no time are more taken than there are.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Slots {
     left: AtomicUsize,
 }
 
-impl Places {
+impl Slots {
     /// So many; `None`: as many as are asked for.
-    pub(crate) fn new(number: Option<usize>) -> Places {
-        Places {
+    pub(crate) fn new(number: Option<usize>) -> Slots {
+        Slots {
             left: AtomicUsize::new(number.unwrap_or(usize::MAX)),
         }
     }

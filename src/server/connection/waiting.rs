@@ -18,9 +18,9 @@ use tokio::time::sleep;
 
 use super::backlog::{Backlog, Searched};
 use super::{Connection, Later, Turn, answer_some, cost, is_chunk, log_reply};
-use crate::dispatcher::{Wait, waits_for};
-use crate::hub::Hub;
-use crate::registry::ClientId;
+use crate::core::dispatcher::{Wait, waits_for};
+use crate::core::registry::ClientId;
+use crate::server::hub::Hub;
 
 /// Bytes that may queue behind a wait, beyond those of the longest line.
 const ROOM: usize = 64 * 1024;

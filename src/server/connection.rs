@@ -20,12 +20,12 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::{Level, debug, enabled};
 
-use crate::admission::Admitted;
-use crate::dispatcher::{Answer, Dispatcher, Wait};
-use crate::hub::{Hub, TaskId};
-use crate::listing::Cursor;
-use crate::reaper::Orphan;
-use crate::registry::ClientId;
+use crate::core::cursor::Cursor;
+use crate::core::dispatcher::{Answer, Dispatcher, Wait};
+use crate::core::registry::ClientId;
+use crate::server::admission::Admitted;
+use crate::server::hub::{Hub, TaskId};
+use crate::server::reaper::Orphan;
 
 /// Output is sent as soon as it is this long, and nothing more is run until it was taken: what a peer
 /// does not read costs no more memory than this and one reply.

@@ -4,7 +4,7 @@ use std::collections::BinaryHeap;
 
 use byteview::ByteView;
 
-use crate::registry::Registration;
+use crate::core::registry::Registration;
 
 /// A window holds at least this many keys, if they are short…
 const MIN_KEYS: usize = 16 * 1024;
@@ -36,7 +36,7 @@ impl Key {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(super) struct Page {
     /// Only keys beyond this one are wanted.
     after: Option<Key>,
     /// Only keys before this one are: the smallest that found no room.
@@ -47,10 +47,10 @@ pub(super) struct Window {
     max_bytes: usize,
 }
 
-impl Window {
+impl Page {
     /// A window that starts behind `after`, on a table of about so many entries.
-    pub(super) fn new(after: Option<Key>, entries: usize) -> Window {
-        Window {
+    pub(super) fn new(after: Option<Key>, entries: usize) -> Page {
+        Page {
             after,
             before: None,
             keys: BinaryHeap::new(),
@@ -117,9 +117,9 @@ mod tests {
         Key::Lock(number.to_be_bytes().into())
     }
 
-    fn window(after: Option<Key>, max_keys: usize, max_bytes: usize) -> Window {
-        let window = Window::new(after, 0);
-        Window {
+    fn window(after: Option<Key>, max_keys: usize, max_bytes: usize) -> Page {
+        let window = Page::new(after, 0);
+        Page {
             max_keys,
             max_bytes,
             ..window
@@ -127,7 +127,7 @@ mod tests {
     }
 
     /// The keys of a window, in order.
-    fn sorted(mut window: Window) -> Vec<Key> {
+    fn sorted(mut window: Page) -> Vec<Key> {
         let mut keys = Vec::new();
         while window.sort_some(3, &mut keys) {}
         keys.reverse();

@@ -5,10 +5,10 @@ use std::iter;
 use glockd_transports::Peer;
 
 use super::*;
-use crate::dispatcher::Departure;
-use crate::locks::{Attempt, Ticket};
-use crate::policy::Policy;
-use crate::registry::ClientId;
+use crate::core::dispatcher::Departure;
+use crate::core::locks::{Attempt, Ticket};
+use crate::core::policy::Policy;
+use crate::core::registry::ClientId;
 
 fn dispatcher() -> (Dispatcher, Vec<ClientId>) {
     let dispatcher = Dispatcher::new(Policy::default());

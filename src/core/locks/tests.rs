@@ -8,7 +8,7 @@ use glockd_transports::Peer;
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::Registry;
+use crate::core::registry::Registry;
 
 fn clients(count: usize) -> Vec<ClientId> {
     let registry = Registry::default();

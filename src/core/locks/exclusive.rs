@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashTable};
 
 use super::arena::{Arena, KEEP, NONE, Node};
 use super::{Denied, Stamp};
-use crate::registry::ClientId;
+use crate::core::registry::ClientId;
 
 /// A held lock is a node, found by its name through `index` and by its holder through `heads`, which
 /// starts the list that runs through the nodes of one holder.

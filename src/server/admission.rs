@@ -12,8 +12,8 @@ use glockd_transports::{Peer, Session};
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::places::Places;
-use crate::quiet::Quiet;
+use crate::core::slots::Slots;
+use crate::server::log_throttle::LogThrottle;
 
 /// Addresses that are kept in mind though nobody is connected from there any more, beside as many as there
 /// are others.
@@ -33,15 +33,15 @@ pub(crate) struct Admission {
     /// Where everybody comes from, unless addresses are told apart.
     anywhere: Arc<Source>,
     sources: Mutex<Sources>,
-    refused: Mutex<Quiet>,
-    refused_from_ip: Mutex<Quiet>,
+    refused: Mutex<LogThrottle>,
+    refused_from_ip: Mutex<LogThrottle>,
 }
 
 /// Where connections come from.
 #[derive(Debug)]
 struct Source {
-    places: Places,
-    places_in_all: Arc<Places>,
+    places: Slots,
+    places_in_all: Arc<Slots>,
 }
 
 #[derive(Debug, Default)]
@@ -65,8 +65,8 @@ pub(crate) struct Admitted {
 impl Admission {
     pub(crate) fn new(capacity: Capacity) -> Admission {
         let anywhere = Source {
-            places: Places::new(None),
-            places_in_all: Arc::new(Places::new(capacity.in_all)),
+            places: Slots::new(None),
+            places_in_all: Arc::new(Slots::new(capacity.in_all)),
         };
         Admission {
             capacity,
@@ -109,7 +109,7 @@ impl Admission {
         }
         let source = by_ip.entry(ip).or_insert_with(|| {
             Arc::new(Source {
-                places: Places::new(Some(places)),
+                places: Slots::new(Some(places)),
                 places_in_all: Arc::clone(&self.anywhere.places_in_all),
             })
         });
@@ -142,7 +142,7 @@ mod tests {
     use glockd_transports::Frames;
 
     use super::*;
-    use crate::connection::say_goodbye;
+    use crate::server::connection::say_goodbye;
 
     fn from(ip: &str) -> Peer {
         Peer::new("x").with_ip(ip.parse().unwrap())

@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::warn;
 
-use crate::admission::{Admission, Admitted, Capacity, Permit};
-use crate::connection::{Connection, address};
-use crate::dispatcher::Dispatcher;
-use crate::quiet::Quiet;
-use crate::reaper::Orphan;
-use crate::registry::ClientId;
+use crate::core::dispatcher::Dispatcher;
+use crate::core::registry::ClientId;
+use crate::server::admission::{Admission, Admitted, Capacity, Permit};
+use crate::server::connection::{Connection, address};
+use crate::server::log_throttle::LogThrottle;
+use crate::server::reaper::Orphan;
 
 /// Lives as long as the server runs or one of its connections does. The reaper, which outlives it, knows
 /// by that when its work is done.
@@ -24,7 +24,7 @@ pub(crate) struct Hub {
     admission: Admission,
     orphans: mpsc::UnboundedSender<Orphan>,
     /// Keeps the log short where connections speak HTTP.
-    refused_http: Mutex<Quiet>,
+    refused_http: Mutex<LogThrottle>,
     /// The task of each connection; `None` once the server has begun to end, when no more may start.
     ///
     /// A table of handles costs a connection 16 bytes. A signal that each awaits beside its input would
@@ -163,8 +163,8 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::dispatcher::Departure;
-    use crate::locks::Attempt;
+    use crate::core::dispatcher::Departure;
+    use crate::core::locks::Attempt;
     use crate::testing::spawn_until_blocked;
 
     /// The table is closed before the first connection ends.

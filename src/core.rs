@@ -1,0 +1,10 @@
+//! The state of a server and the rules on it: plain data, no async, no sockets.
+
+pub mod cursor;
+pub mod dispatcher;
+pub(crate) mod fence;
+pub mod locks;
+pub(crate) mod policy;
+pub mod registry;
+pub(crate) mod slots;
+pub mod stats;
