@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::{Error, HeldLock, LockKind, Lost, NamedClient, Owner};
+use crate::{Claim, Error, HeldLock, LockKind, Lost, NamedClient};
 
 /// A [client](crate::Client) whose calls block. It has a thread that watches its connections. Clones share both.
 #[derive(Clone, Debug)]
@@ -179,15 +179,15 @@ impl Client {
             .run(async move { client.locks(kind, name.as_deref()).await })
     }
 
-    /// As [`Client::owners`](crate::Client::owners).
+    /// As [`Client::owners`](crate::Client::claims).
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn owners(&self, name: impl AsRef<[u8]>) -> Result<Vec<Owner>, Error> {
+    pub fn claims(&self, name: impl AsRef<[u8]>) -> Result<Vec<Claim>, Error> {
         let client = self.client.clone();
         let name = name.as_ref().to_vec();
-        self.thread.run(async move { client.owners(name).await })
+        self.thread.run(async move { client.claims(name).await })
     }
 
     /// As [`Client::clients`](crate::Client::clients).

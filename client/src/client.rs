@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glockd_protocol::listing::{self, Listing};
+use glockd_protocol::rows::{self, Listing};
 use glockd_protocol::{Command, LockKind, Reply, Verb, fold, name_and_holder};
 
 use crate::connection::line;
@@ -239,16 +239,16 @@ impl Client {
     ///
     /// [`Error::Unsupported`] if the server cannot say; [`Error::Disabled`] under `-dump=false`; else as
     /// [`is_locked`](Client::is_locked).
-    pub async fn owners(&self, name: impl AsRef<[u8]>) -> Result<Vec<Owner>, Error> {
+    pub async fn claims(&self, name: impl AsRef<[u8]>) -> Result<Vec<Claim>, Error> {
         let name = check(name.as_ref())?;
-        let command = Command::Owners(name.into());
+        let command = Command::Claims(name.into());
         let lease = self.lease_to_list().await?;
         if !lease.connection.features.own {
             return Err(Error::Unsupported(Verb::Own));
         }
         let lines = lease.connection.counted(&command, None).await?;
-        let read = |line: Vec<u8>| match listing::Owner::decode(&line) {
-            Some(owner) => Ok(Owner {
+        let read = |line: Vec<u8>| match rows::Claim::decode(&line) {
+            Some(owner) => Ok(Claim {
                 kind: owner.kind,
                 waits: owner.waits,
                 address: owner.address.to_vec(),
@@ -258,7 +258,7 @@ impl Client {
             }),
             None => Err(Lost::Unexpected(line).into()),
         };
-        let is_there = |line: &Vec<u8>| !listing::is_owner_gone(line);
+        let is_there = |line: &Vec<u8>| !rows::is_claim_gone(line);
         lines.into_iter().filter(is_there).map(read).collect()
     }
 
@@ -371,7 +371,7 @@ pub struct HeldLock {
 
 /// Who holds a lock, or waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct Claim {
     /// Of which kind the lock is.
     pub kind: LockKind,
     /// Whether it is waited for, rather than held.

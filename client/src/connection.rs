@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use glockd_protocol::listing::Listing;
+use glockd_protocol::rows::Listing;
 use glockd_protocol::{Command, LockKind, Reply, Verb};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use glockd_protocol::listing::{Listing, Owner};
+use glockd_protocol::rows::{Claim, Listing};
 use glockd_protocol::{LockKind, Reply, Verb, features};
 use tokio::sync::oneshot;
 
@@ -127,7 +127,7 @@ impl Expect {
             } => {
                 let count = match listing {
                     Some(listing) => listing.decode(line),
-                    None => Owner::decode_count(line),
+                    None => Claim::decode_count(line),
                 };
                 let verb = if listing.is_some() {
                     Verb::Ld

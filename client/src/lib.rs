@@ -80,7 +80,7 @@ mod pool;
 mod task;
 mod wire;
 
-pub use client::{Builder, Client, HeldLock, NamedClient, Owner};
+pub use client::{Builder, Claim, Client, HeldLock, NamedClient};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, Lost, Refusal};
 pub use features::Features;

@@ -81,7 +81,7 @@ pub enum Command<'a> {
     /// `sf NAME`: that of a shared lock.
     SharedFence(Cow<'a, [u8]>),
     /// `own NAME`: who holds the locks of this name, and who waits for them?
-    Owners(Cow<'a, [u8]>),
+    Claims(Cow<'a, [u8]>),
     /// `ld`, `ld NAME`: as `d`, counted.
     CountedList(Option<Cow<'a, [u8]>>),
     /// `lsd`, `lsd NAME`: as `sd`, counted.
@@ -132,7 +132,7 @@ impl Command<'_> {
             Command::SharedInspectWait { .. } => Verb::Siw,
             Command::Fence(_) => Verb::F,
             Command::SharedFence(_) => Verb::Sf,
-            Command::Owners(_) => Verb::Own,
+            Command::Claims(_) => Verb::Own,
             Command::CountedList(_) => Verb::Ld,
             Command::CountedSharedList(_) => Verb::Lsd,
             Command::ListWithLengths(_) => Verb::Ldl,
@@ -165,7 +165,7 @@ impl Command<'_> {
             | Command::Cancel(name)
             | Command::Fence(name)
             | Command::SharedFence(name)
-            | Command::Owners(name) => operand(name),
+            | Command::Claims(name) => operand(name),
             Command::List(name)
             | Command::SharedList(name)
             | Command::Iam(name)

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::listing::{Listing, Owner};
+use crate::rows::{Claim, Listing};
 use crate::{LockKind, Refusal, Reply, Verb};
 
 impl<'a> Reply<'a> {
@@ -10,7 +10,7 @@ impl<'a> Reply<'a> {
     /// one, as the original has it in places.
     ///
     /// `None` if it is no answer to it. Lines of listings and of `q` are none, for they can say anything: see
-    /// [`listing`](crate::listing). Nor is the answer to `hello`, which [`features`] reads.
+    /// [`rows`](crate::rows). Nor is the answer to `hello`, which [`features`] reads.
     ///
     /// ```
     /// use glockd_protocol::{Reply, Verb};
@@ -151,14 +151,14 @@ pub fn name_and_holder(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, rest.strip_prefix(b": ")?))
 }
 
-impl<'a> Owner<'a> {
+impl<'a> Claim<'a> {
     /// How many lines this header of `own` says that follow it. `None` if it is none.
     pub fn decode_count(line: &[u8]) -> Option<usize> {
         count(line, b"Lock Owners")
     }
 
     /// Reads a line of `own`. `None` if it is none.
-    pub fn decode(line: &'a [u8]) -> Option<Owner<'a>> {
+    pub fn decode(line: &'a [u8]) -> Option<Claim<'a>> {
         let mut words = line.splitn(5, |&byte| byte == b' ');
         let (kind, waits) = match words.next()? {
             b"x" => (LockKind::Exclusive, false),
@@ -167,7 +167,7 @@ impl<'a> Owner<'a> {
             b"sw" => (LockKind::Shared, true),
             _ => return None,
         };
-        Some(Owner {
+        Some(Claim {
             kind,
             waits,
             address: words.next()?,
@@ -211,7 +211,7 @@ mod tests {
     use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
     use super::*;
-    use crate::{listing, parse};
+    use crate::{parse, rows};
 
     fn name() -> impl Strategy<Value = Vec<u8>> {
         let part = prop_oneof![
@@ -322,19 +322,19 @@ mod tests {
         }
 
         #[test]
-        fn an_owner_is_decoded(name in name(), waits: bool, ms: u64, token: u64) {
+        fn claim_is_decoded(name in name(), waits: bool, ms: u64, token: u64) {
             for kind in [LockKind::Exclusive, LockKind::Shared] {
-                let owner = Owner { kind, waits, address: b"unix:1", ms, token, name: &name };
+                let owner = Claim { kind, waits, address: b"unix:1", ms, token, name: &name };
                 let mut line = Vec::new();
                 owner.encode(&mut line);
-                assert_eq!(Owner::decode(&line[..line.len() - 1]), Some(owner));
+                assert_eq!(Claim::decode(&line[..line.len() - 1]), Some(owner));
             }
         }
 
         #[test]
         fn a_line_with_a_length_is_decoded(name in name(), holder in name()) {
             let mut line = Vec::new();
-            listing::line_with_length(&mut line, &name, &holder);
+            rows::line_with_length(&mut line, &name, &holder);
             assert_eq!(name_and_holder(&line[..line.len() - 1]), Some((&name[..], &holder[..])));
         }
 
@@ -343,7 +343,7 @@ mod tests {
             for verb in Verb::ALL {
                 let _ = Reply::decode(verb, &line);
             }
-            let _ = (Owner::decode(&line), Owner::decode_count(&line), features(&line).is_some());
+            let _ = (Claim::decode(&line), Claim::decode_count(&line), features(&line).is_some());
             let _ = name_and_holder(&line);
         }
 
@@ -373,15 +373,15 @@ mod tests {
             Listing::Statistics,
         ] {
             let mut line = Vec::new();
-            listing::header(&mut line, 12, listing, b"a: b");
+            rows::header(&mut line, 12, listing, b"a: b");
             line.pop();
             assert_eq!(listing.decode(&line), Some(12));
-            assert_eq!(Owner::decode_count(&line), None);
+            assert_eq!(Claim::decode_count(&line), None);
         }
         let mut line = Vec::new();
-        listing::owners(&mut line, 3, b"a");
+        rows::claims_header(&mut line, 3, b"a");
         line.pop();
-        assert_eq!(Owner::decode_count(&line), Some(3));
+        assert_eq!(Claim::decode_count(&line), Some(3));
         assert_eq!(Listing::Locks.decode(&line), None);
     }
 
@@ -404,13 +404,13 @@ mod tests {
     }
 
     #[test]
-    fn owner_that_has_gone_is_told_from_one_that_is_there() {
+    fn claim_that_has_gone_is_told_from_one_that_is_there() {
         let mut line = Vec::new();
-        listing::owner_gone(&mut line);
+        rows::claim_gone(&mut line);
         assert_eq!(line.pop(), Some(b'\n'));
-        assert!(listing::is_owner_gone(&line));
-        assert_eq!(Owner::decode(&line), None);
-        assert!(!listing::is_owner_gone(b"xw - 0 0 -"));
+        assert!(rows::is_claim_gone(&line));
+        assert_eq!(Claim::decode(&line), None);
+        assert!(!rows::is_claim_gone(b"xw - 0 0 -"));
     }
 
     #[test]

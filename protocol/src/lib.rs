@@ -1,7 +1,7 @@
 //! The wire protocol of glockd, apart from any I/O.
 //!
 //! [`parse`] turns one frame (a line without its line end, or one WebSocket message) into a
-//! [`Command`] that borrows from it. [`Reply::encode`] and [`listing`] turn answers into bytes, and
+//! [`Command`] that borrows from it. [`Reply::encode`] and [`rows`] turn answers into bytes, and
 //! no reply text stands anywhere else. How bytes are cut into frames is a transport's affair, what a
 //! command does is the dispatcher's: both can change without this crate, and this crate can be tested
 //! with byte strings alone. Clients have the way back: [`Command::encode`] and [`Reply::decode`].
@@ -53,9 +53,9 @@
 mod command;
 mod decode;
 mod http;
-pub mod listing;
 mod parse;
 mod reply;
+pub mod rows;
 mod white;
 
 pub use command::{Command, LockKind, Verb};

@@ -116,7 +116,7 @@ fn other<'a>(
         Verb::Cancel => Command::Cancel(name),
         Verb::F => Command::Fence(name),
         Verb::Sf => Command::SharedFence(name),
-        Verb::Own => Command::Owners(name),
+        Verb::Own => Command::Claims(name),
         Verb::Ld => Command::CountedList(filter(name)),
         Verb::Lsd => Command::CountedSharedList(filter(name)),
         Verb::Ldl => Command::ListWithLengths(filter(name)),

@@ -1,12 +1,12 @@
-//! What a client is told. No reply text stands anywhere but here and in [`listing`](crate::listing).
+//! What a client is told. No reply text stands anywhere but here and in [`rows`](crate::rows).
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::Verb;
-use crate::listing::{self, Listing};
+use crate::rows::{self, Listing};
 
-/// One answer, short of a listing (see [`listing`](crate::listing)).
+/// One answer, short of a listing (see [`rows`](crate::rows)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// To `g`: is the lock now held by this connection?
@@ -235,9 +235,9 @@ impl<'a> Reply<'a> {
             }
             Reply::Statistics(counters) => statistics(out, counters),
             Reply::CountedStatistics(counters) => {
-                listing::header(out, counters.len(), Listing::Statistics, b"");
+                rows::header(out, counters.len(), Listing::Statistics, b"");
                 statistics(out, counters);
-                listing::header(out, 0, Listing::Statistics, b"");
+                rows::header(out, 0, Listing::Statistics, b"");
             }
             Reply::Hello { peer_timeout } => {
                 out.extend_from_slice(b"1 hello: wait limit fence list own ping lengths timeout=");

@@ -6,7 +6,7 @@ mod page;
 mod sorted;
 
 use glockd_protocol::LockKind;
-use glockd_protocol::listing::Listing;
+use glockd_protocol::rows::Listing;
 
 use crate::core::dispatcher::Dispatcher;
 use claims::Claims;

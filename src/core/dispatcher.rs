@@ -313,7 +313,7 @@ impl Dispatcher {
             }
             Command::Fence(name) => self.answer_fence(client, LockKind::Exclusive, name),
             Command::SharedFence(name) => self.answer_fence(client, LockKind::Shared, name),
-            Command::Owners(name) => return list(Cursor::owners(name)),
+            Command::Claims(name) => return list(Cursor::owners(name)),
             Command::CountedList(name) => {
                 return list(Cursor::counted_lines(LockKind::Exclusive, name.as_deref()));
             }

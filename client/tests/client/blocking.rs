@@ -20,7 +20,7 @@ fn it_blocks() {
     assert!(client.is_locked("held").unwrap());
     assert_eq!(client.holders("held").unwrap(), 0);
     assert_eq!(client.locks(LockKind::Exclusive, None).unwrap().len(), 1);
-    assert_eq!(client.owners("held").unwrap()[0].name, b"thread");
+    assert_eq!(client.claims("held").unwrap()[0].name, b"thread");
     let named = client.clients(None).unwrap();
     assert!(!named.is_empty() && named.iter().all(|client| client.name == b"thread"));
     assert!(!client.statistics().unwrap().is_empty());
@@ -71,7 +71,7 @@ fn it_answers_what_the_asynchronous_client_does() {
     assert!(client.shared("shared").limit(2).acquire().is_err());
     assert_eq!((first.holders(), second.holders()), (1, 2));
     assert!(held.wait_lost(Duration::ZERO).is_none());
-    let owners = client.owners("held").unwrap();
+    let owners = client.claims("held").unwrap();
     assert_eq!(held.fence(), owners[0].fence);
 
     assert_eq!(client.holders("shared").unwrap(), 2);

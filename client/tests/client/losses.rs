@@ -612,7 +612,7 @@ async fn listing_does_not_hide_a_loss() {
             }),
             tokio::spawn({
                 let client = client.clone();
-                async move { client.owners("held").await }
+                async move { client.claims("held").await }
             }),
             tokio::spawn(async move { client.statistics().await }),
         );

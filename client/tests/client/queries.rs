@@ -131,7 +131,7 @@ async fn owners_that_went_while_they_were_listed_are_left_out() {
         other => format!("0 Bad Argument: {other}\n"),
     })
     .await;
-    let owners = connect(&url).await.owners("x").await.unwrap();
+    let owners = connect(&url).await.claims("x").await.unwrap();
     let addresses: Vec<&[u8]> = owners.iter().map(|owner| &owner.address[..]).collect();
     assert_eq!(addresses, [b"unix:1", b"unix:3"]);
 }
@@ -146,7 +146,7 @@ async fn what_the_server_does_not_allow_is_an_error() {
         assert!(matches!(error, Error::Disabled(_)), "{error}");
         let error = client.clients(None).await.unwrap_err();
         assert!(matches!(error, Error::Disabled(_)), "{error}");
-        let error = client.owners("a").await.unwrap_err();
+        let error = client.claims("a").await.unwrap_err();
         match client.features().own {
             true => assert_eq!(error.to_string(), "the server does not allow `own`"),
             false => assert_eq!(error.to_string(), "the server does not know `own`"),

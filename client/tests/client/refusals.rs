@@ -120,7 +120,7 @@ async fn a_name_may_be_too_long() {
                         .await
                         .unwrap_err(),
                     client.is_locked(&long).await.unwrap_err(),
-                    client.owners(&long).await.unwrap_err(),
+                    client.claims(&long).await.unwrap_err(),
                 ] {
                     assert!(matches!(error, Error::Lost(Lost::TooLong)), "{error}");
                 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use glockd::transports::Address;
 use glockd::{Policy, Server, Tcp, Unix, WebSocket};
-use glockd_client::{Client, Owner};
+use glockd_client::{Claim, Client};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -174,11 +174,11 @@ pub(crate) async fn connect(url: &str) -> Client {
 pub(crate) async fn until(
     client: &Client,
     name: &str,
-    found: impl Fn(&[Owner]) -> bool,
-) -> Vec<Owner> {
+    found: impl Fn(&[Claim]) -> bool,
+) -> Vec<Claim> {
     within(async {
         loop {
-            let owners = client.owners(name).await.unwrap();
+            let owners = client.claims(name).await.unwrap();
             if found(&owners) {
                 return owners;
             }

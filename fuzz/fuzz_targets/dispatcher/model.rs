@@ -304,7 +304,7 @@ impl Model {
                 let own = holders.find(|holder| holder.client == client);
                 return Answer::Fence(name.to_vec(), own.map(|holder| holder.grant));
             }
-            Command::Owners(name) => return Answer::Owners(name.to_vec(), self.owners(&name)),
+            Command::Claims(name) => return Answer::Owners(name.to_vec(), self.owners(&name)),
             Command::CountedList(name) => counted(
                 "Lock",
                 name.as_deref(),

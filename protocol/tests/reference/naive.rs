@@ -139,7 +139,7 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Command<'static>, ParseError> {
         },
         Ok("f") => Command::Fence(name.into()),
         Ok("sf") => Command::SharedFence(name.into()),
-        Ok("own") => Command::Owners(name.into()),
+        Ok("own") => Command::Claims(name.into()),
         Ok("ld") => Command::CountedList(filter),
         Ok("lsd") => Command::CountedSharedList(filter),
         Ok("ldl") => Command::ListWithLengths(filter),

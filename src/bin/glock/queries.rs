@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stdout};
 use std::iter::zip;
 use std::time::Duration;
 
-use glockd_client::{Client, LockKind, Owner};
+use glockd_client::{Claim, Client, LockKind};
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 
@@ -112,12 +112,12 @@ fn print_table<const N: usize>(
 }
 
 pub(crate) async fn own(client: &Client, args: &Own) -> Result<u8, Failure> {
-    let owners = client.owners(bytes(&args.name)).await?;
+    let owners = client.claims(bytes(&args.name)).await?;
     if args.output.json {
         print(&owners.iter().map(owner).collect::<Value>().to_string())?;
         return Ok(0);
     }
-    let row = |owner: &Owner| {
+    let row = |owner: &Claim| {
         [
             kind(owner.kind).to_owned(),
             if owner.waits { "waits" } else { "holds" }.to_owned(),
@@ -135,7 +135,7 @@ pub(crate) async fn own(client: &Client, args: &Own) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn owner(owner: &Owner) -> Value {
+fn owner(owner: &Claim) -> Value {
     let mut object = Map::new();
     object.insert("kind".to_owned(), json!(kind(owner.kind)));
     object.insert("waits".to_owned(), json!(owner.waits));

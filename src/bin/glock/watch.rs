@@ -6,7 +6,7 @@ use std::mem::take;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use glockd_client::{Client, Error, LockKind, Owner};
+use glockd_client::{Claim, Client, Error, LockKind};
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::{getpgrp, tcgetpgrp};
 use serde_json::{Map, Value, json};
@@ -224,9 +224,9 @@ impl Frame {
         let left_out = rows.len().saturating_sub(room);
         rows.truncate(room);
         if client.features().own {
-            let owners = try_join_all(rows.iter().map(|row| client.owners(&row.name))).await?;
+            let owners = try_join_all(rows.iter().map(|row| client.claims(&row.name))).await?;
             for (row, owners) in rows.iter_mut().zip(owners) {
-                let of_kind = |owner: &&Owner| owner.kind == row.kind;
+                let of_kind = |owner: &&Claim| owner.kind == row.kind;
                 row.waiters = Some(
                     owners
                         .iter()

@@ -20,7 +20,7 @@
 use std::vec::IntoIter;
 
 use byteview::ByteView;
-use glockd_protocol::{LockKind, listing};
+use glockd_protocol::{LockKind, rows};
 
 use super::{CHUNK, FOUND, SHOW, Step};
 use crate::core::dispatcher::Dispatcher;
@@ -139,7 +139,7 @@ impl Claims {
         if self.owed.is_none() {
             let behind = self.census.count.saturating_sub(WINDOW);
             let count = self.lines.len() + self.found.len() + behind;
-            listing::owners(out, count, &self.name);
+            rows::claims_header(out, count, &self.name);
             self.owed = Some(count);
         }
         self.lines.reverse();
@@ -154,7 +154,7 @@ impl Claims {
             && out.len() - start < CHUNK
             && let Some(line) = self.lines.pop()
         {
-            let line = listing::Owner {
+            let line = rows::Claim {
                 kind: line.kind,
                 waits: line.waits,
                 address: &line.address,
@@ -196,7 +196,7 @@ impl Claims {
     fn fill_up(&mut self, out: &mut Vec<u8>) -> Step {
         let gone = self.owed.unwrap_or(0).min(SHOW);
         for _ in 0..gone {
-            listing::owner_gone(out);
+            rows::claim_gone(out);
         }
         self.pay(gone);
         self.step_on(gone)

@@ -11,7 +11,7 @@
 
 use byteview::ByteView;
 use glockd_protocol::LockKind;
-use glockd_protocol::listing::{self, Listing};
+use glockd_protocol::rows::{self, Listing};
 
 use super::page::{Key, Page};
 use super::{CHUNK, FOUND, SHOW, Step};
@@ -52,7 +52,7 @@ enum List {
     /// `d`, `sd`; `ldl`, `lsdl`.
     Lines(LockKind, WriteLine),
     /// `dump`, `dump shared`.
-    Map(LockKind, listing::Map),
+    Map(LockKind, rows::Map),
     /// `who`, `who NAME`.
     Who(Option<ByteView>),
 }
@@ -97,11 +97,11 @@ struct Holders {
 
 impl Sorted {
     pub(super) fn lines(kind: LockKind, name: Option<&[u8]>) -> Sorted {
-        Sorted::lines_by(listing::line, kind, name)
+        Sorted::lines_by(rows::line, kind, name)
     }
 
     pub(super) fn lines_with_lengths(kind: LockKind, name: Option<&[u8]>) -> Sorted {
-        Sorted::lines_by(listing::line_with_length, kind, name)
+        Sorted::lines_by(rows::line_with_length, kind, name)
     }
 
     fn lines_by(write: WriteLine, kind: LockKind, name: Option<&[u8]>) -> Sorted {
@@ -114,7 +114,7 @@ impl Sorted {
 
     pub(super) fn map(kind: LockKind) -> Sorted {
         Sorted {
-            list: List::Map(kind, listing::Map::default()),
+            list: List::Map(kind, rows::Map::default()),
             blocks: None,
             phase: Phase::Start(None),
         }
@@ -290,7 +290,7 @@ impl Blocks {
         // Without lines it would be the end mark.
         if lines > 0 {
             let end = out.len();
-            listing::header(out, lines, self.listing, &self.argument);
+            rows::header(out, lines, self.listing, &self.argument);
             let header = out.len() - end;
             out[start..].rotate_right(header);
         }
@@ -298,7 +298,7 @@ impl Blocks {
 
     /// Appends the end mark.
     fn close(&self, out: &mut Vec<u8>) {
-        listing::header(out, 0, self.listing, &self.argument);
+        rows::header(out, 0, self.listing, &self.argument);
     }
 }
 
@@ -397,7 +397,7 @@ fn show_registration(
     };
     dispatcher.registry().look_again(found, |name| {
         if filter.as_deref().is_none_or(|filter| filter == name) {
-            listing::line(out, &found.address, name);
+            rows::line(out, &found.address, name);
         }
     });
 }

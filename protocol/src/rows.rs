@@ -48,7 +48,7 @@ pub fn header(out: &mut Vec<u8>, lines: usize, listing: Listing, argument: &[u8]
 }
 
 /// Appends what stands before the lines of `own`, of which there are so many.
-pub fn owners(out: &mut Vec<u8>, lines: usize, name: &[u8]) {
+pub fn claims_header(out: &mut Vec<u8>, lines: usize, name: &[u8]) {
     number(out, lines as u64);
     out.extend_from_slice(b" Lock Owners: ");
     out.extend_from_slice(name);
@@ -57,22 +57,22 @@ pub fn owners(out: &mut Vec<u8>, lines: usize, name: &[u8]) {
 
 /// A line of `own` in the place of an owner that was counted, and has gone before it could be shown. It has as many
 /// words as any other.
-const OWNER_GONE: &[u8] = b"- - 0 0 -";
+const CLAIM_GONE: &[u8] = b"- - 0 0 -";
 
 /// Appends the line of `own` that stands for an owner which has gone since they were counted.
-pub fn owner_gone(out: &mut Vec<u8>) {
-    out.extend_from_slice(OWNER_GONE);
+pub fn claim_gone(out: &mut Vec<u8>) {
+    out.extend_from_slice(CLAIM_GONE);
     out.push(b'\n');
 }
 
 /// True if this line of `own` stands for an owner which has gone since they were counted.
-pub fn is_owner_gone(line: &[u8]) -> bool {
-    line == OWNER_GONE
+pub fn is_claim_gone(line: &[u8]) -> bool {
+    line == CLAIM_GONE
 }
 
 /// A line of `own`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner<'a> {
+pub struct Claim<'a> {
     /// The kind of lock.
     pub kind: LockKind,
     /// Whether the lock is held or waited for.
@@ -87,7 +87,7 @@ pub struct Owner<'a> {
     pub name: &'a [u8],
 }
 
-impl Owner<'_> {
+impl Claim<'_> {
     /// Appends the line.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(match (self.kind, self.waits) {
@@ -221,10 +221,10 @@ mod tests {
     #[test]
     fn owners_of_both_kinds() {
         let mut out = Vec::new();
-        owners(&mut out, 4, b"a b");
+        claims_header(&mut out, 4, b"a b");
         for kind in [LockKind::Exclusive, LockKind::Shared] {
             for waits in [false, true] {
-                let owner = Owner {
+                let owner = Claim {
                     kind,
                     waits,
                     address: b"unix:1",
