@@ -57,7 +57,11 @@ pub use glockd_transports::{
 };
 pub use server::{Builder, Server};
 
-/// The Rust of the README is compiled with the tests.
+/// The Rust of the pages in `docs/` is compiled with the tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../docs/embed.md")]
+    struct Embed;
+    #[doc = include_str!("../docs/rust-client.md")]
+    struct RustClient;
+}

@@ -1,4 +1,4 @@
-//! The commands that the original does not have: "Beyond the original" in the README.
+//! The commands that the original does not have: docs/extensions.md.
 
 use glockd::Policy;
 

@@ -1,5 +1,5 @@
-//! The README's programs in other languages, and its lines for a Cargo.toml, do what it says. Its shell lines are run by
-//! `.ci/readme`, its other Rust is compiled with the documentation.
+//! The programs in other languages and the lines for a Cargo.toml in `docs/` do what their pages say. The shell lines are
+//! run by `.ci/pages`, and the other Rust is compiled as doctests.
 
 // Always so here; it tells clippy that not only the functions marked as tests may unwrap.
 #![cfg(test)]
@@ -13,7 +13,8 @@ use glockd::{Server, Tcp, WebSocket};
 use tempfile::tempdir;
 use tokio::runtime::Runtime;
 
-const README: &str = include_str!("../README.md");
+const OTHER_LANGUAGES: &str = include_str!("../docs/other-languages.md");
+const RUST_CLIENT: &str = include_str!("../docs/rust-client.md");
 
 /// How often a program gets and releases its lock, each time on a new connection: were it free only a moment after the
 /// program has closed, some of these would be refused.
@@ -22,15 +23,15 @@ const ROUNDS: usize = 100;
 /// Longer than anything takes on the slowest of machines: to reach it is to fail.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Returns the first code block in this language that contains `word`.
-fn block(language: &str, word: &str) -> &'static str {
+/// Returns the first code block of a page in this language that contains `word`.
+fn block(page: &'static str, language: &str, word: &str) -> &'static str {
     let fence = format!("\n```{language}\n");
-    let mut blocks = README.split(&*fence).skip(1);
+    let mut blocks = page.split(&*fence).skip(1);
     let found = blocks.find_map(|rest| {
         let (block, _) = rest.split_once("\n```\n")?;
         block.contains(word).then_some(block)
     });
-    found.unwrap_or_else(|| panic!("no {language} with {word} in the README"))
+    found.unwrap_or_else(|| panic!("no {language} with {word} on the page"))
 }
 
 /// Replaces what must be there.
@@ -81,7 +82,7 @@ fn printed(program: &str, arguments: &[&str]) -> String {
 #[ignore = "needs python3: run by .ci/run"]
 fn python_can_get_the_lock_again_at_once() {
     let served = Served::new();
-    let program = block("python", "socket");
+    let program = block(OTHER_LANGUAGES, "python", "socket");
     let here = format!("\"127.0.0.1\", {}", served.tcp);
     let program = replace(program, "\"localhost\", 9999", &here);
     // Without a wait, which would make up for a lock that is released late.
@@ -98,7 +99,7 @@ fn python_can_get_the_lock_again_at_once() {
 #[ignore = "needs node, of version 22 or with the package ws: run by .ci/run"]
 fn javascript_can_get_the_lock_again_at_once() {
     let served = Served::new();
-    let program = block("js", "WebSocket");
+    let program = block(OTHER_LANGUAGES, "js", "WebSocket");
     let here = format!("127.0.0.1:{}", served.ws);
     let program = replace(program, "localhost:9998", &here);
     let script = format!(
@@ -122,10 +123,10 @@ fn javascript_can_get_the_lock_again_at_once() {
 fn the_lines_for_cargo_toml_suffice_for_the_rust_below_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let client = root.join("client");
-    let lines = block("toml", "glockd-client");
+    let lines = block(RUST_CLIENT, "toml", "glockd-client");
     let lines = replace(lines, "glockd/client", client.to_str().unwrap());
     let package = "[package]\nname = \"reader\"\nedition = \"2024\"\n[workspace]\n";
-    let program = block("rust,no_run", "glockd_client::Client");
+    let program = block(RUST_CLIENT, "rust,no_run", "glockd_client::Client");
     let main = "#[tokio::main]\nasync fn main() { nightly().await.unwrap() }";
 
     let dir = tempdir().unwrap();
