@@ -131,10 +131,23 @@ impl Registry {
         client.name().filter(|_| same).map(|name| look(name))
     }
 
-    /// Visits the registrations in `count` places from place `from` on, in no order that means anything.
-    /// Returns the place to go on from; `None` at the end. A connection that is registered throughout a
-    /// series of calls is visited once.
+    /// Visits the registrations among `count` entries from entry `from` on, in no meaningful order. Returns the entry to
+    /// go on from; `None` at the end. A connection that is registered throughout a series of calls is visited once.
     pub fn scan(
+        &self,
+        from: usize,
+        count: usize,
+        mut visit: impl FnMut(&Client, ClientId),
+    ) -> Option<usize> {
+        self.scan_connections(from, count, |client, id| {
+            if client.name.is_some() {
+                visit(client, id);
+            }
+        })
+    }
+
+    /// Visits the connections among `count` entries, registered or not, as [`scan`](Registry::scan) does.
+    pub fn scan_connections(
         &self,
         from: usize,
         count: usize,
@@ -143,9 +156,7 @@ impl Registry {
         let state = self.state.lock();
         let end = (from + count).min(state.clients.capacity());
         for index in from..end {
-            if let Some(client) = state.clients.get(index)
-                && client.name.is_some()
-            {
+            if let Some(client) = state.clients.get(index) {
                 visit(client, ClientId::new(index));
             }
         }
