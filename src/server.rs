@@ -2,9 +2,12 @@
 
 mod admission;
 mod connection;
-mod hub;
+mod context;
+mod ended_connection;
+mod log_text;
 mod log_throttle;
 mod reaper;
+mod tasks;
 
 use std::future::poll_fn;
 use std::io;
@@ -26,7 +29,8 @@ use crate::core::dispatcher::Dispatcher;
 use crate::core::fence::Fence;
 use crate::core::policy::Policy;
 use crate::server::admission::{Admitted, Capacity, Permit};
-use crate::server::hub::Hub;
+use crate::server::connection::Connection;
+use crate::server::context::Context;
 use crate::server::log_throttle::LogThrottle;
 
 /// How long a transport rests after it could not accept: what it lacks (descriptors, memory) comes back
@@ -148,23 +152,23 @@ impl Server {
         let fence = self.fence.unwrap_or_else(Fence::from_clock);
         let dispatcher = Dispatcher::with_fence(self.policy, fence);
         let dispatcher = Arc::new(dispatcher.with_peer_timeout(self.limits.peer_timeout()));
-        let (orphans, arrivals) = mpsc::unbounded_channel();
-        let hub = Arc::new(Hub::new(
+        let (sender, ended) = mpsc::unbounded_channel();
+        let context = Arc::new(Context::new(
             Arc::clone(&dispatcher),
             self.limits,
             self.capacity,
-            orphans,
+            sender,
         ));
         let mut background = JoinSet::new();
         background.spawn(serve_waiters(Arc::clone(&dispatcher)));
         background.spawn(keep_fence(Arc::clone(&dispatcher)));
-        let reaper = tokio::spawn(reaper::reap(dispatcher, arrivals));
-        let end = EndOnDrop(Arc::clone(&hub));
+        let reaper = tokio::spawn(reaper::reap(dispatcher, ended));
+        let end = EndOnDrop(Arc::clone(&context));
         let mut accepting = JoinSet::new();
         for (name, listening) in self.transports {
-            accepting.spawn(accept(name, listening.incoming, Arc::clone(&hub)));
+            accepting.spawn(accept(name, listening.incoming, Arc::clone(&context)));
         }
-        drop(hub);
+        drop(context);
 
         tokio::select! {
             () = shutdown => {}
@@ -194,11 +198,11 @@ async fn keep_fence(dispatcher: Arc<Dispatcher>) {
 }
 
 /// Ends all connections of a server when it ends, in whatever way.
-struct EndOnDrop(Arc<Hub>);
+struct EndOnDrop(Arc<Context>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.end_connections();
     }
 }
 
@@ -213,7 +217,7 @@ async fn watch(accepting: &mut JoinSet<()>) {
 }
 
 /// Accepts what comes in, until nothing can come any more.
-async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
+async fn accept(name: String, mut incoming: Incoming, context: Arc<Context>) {
     let mut handshakes = JoinSet::new();
     let mut failures = LogThrottle::default();
     loop {
@@ -227,7 +231,7 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
         };
         match accepted {
             Ok(pending) => {
-                let Some(permit) = hub.admit(&pending.peer) else {
+                let Some(permit) = context.admit(&pending.peer) else {
                     pending.refuse();
                     continue;
                 };
@@ -238,12 +242,12 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
                     .map(|shaken| shaken.unwrap_or_else(|_| Err(io::Error::other("it panicked"))));
                 // Most are ready at once; the others must not delay the next accept.
                 match (&mut handshake).now_or_never() {
-                    Some(shaken) => serve(&hub, &peer, permit, shaken),
+                    Some(shaken) => serve(&context, &peer, permit, shaken),
                     None => {
-                        let hub = Arc::clone(&hub);
+                        let context = Arc::clone(&context);
                         handshakes.spawn(async move {
-                            match timeout(hub.limits().handshake_timeout, handshake).await {
-                                Ok(shaken) => serve(&hub, &peer, permit, shaken),
+                            match timeout(context.limits().handshake_timeout, handshake).await {
+                                Ok(shaken) => serve(&context, &peer, permit, shaken),
                                 Err(_) => debug!(%peer, "handshake timed out"),
                             }
                         });
@@ -254,7 +258,7 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
                 debug!(transport = name, %error, "cannot accept")
             }
             Err(error) => {
-                if let Some(failed) = failures.happened() {
+                if let Some(failed) = failures.record() {
                     warn!(transport = name, %error, failed, "cannot accept");
                 }
                 sleep(ACCEPT_PAUSE).await;
@@ -268,13 +272,13 @@ async fn accept(name: String, mut incoming: Incoming, hub: Arc<Hub>) {
 
 /// Serves a connection whose handshake is done.
 fn serve(
-    hub: &Arc<Hub>,
+    context: &Arc<Context>,
     peer: &Peer,
     permit: Permit,
     shaken: io::Result<Option<Box<dyn Session>>>,
 ) {
     match shaken {
-        Ok(Some(session)) => hub.serve(peer, Admitted::new(session, permit)),
+        Ok(Some(session)) => Connection::spawn(peer, Admitted::new(session, permit), context),
         Ok(None) => debug!(%peer, "wanted something else"),
         Err(error) => debug!(%peer, %error, "handshake failed"),
     }

@@ -1,61 +1,67 @@
-//! Who is let in: how many connections there may be, in all and from one IP address.
+//! Limits on the number of connections, in all and from one IP address.
 //!
-//! A connection counts from before its handshake until its session is dropped, goodbye included, because
-//! descriptors are what runs out: without one nothing can be accepted, not even to be turned away. So the
-//! limit is to be set below theirs.
+//! A connection counts from before its handshake until its session is dropped, which is after its goodbye. The scarce
+//! resource is descriptors: without a free one, no connection can be accepted, not even to be refused. So the limit
+//! should be lower than the number of descriptors.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use glockd_transports::{Peer, Session};
 use parking_lot::Mutex;
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::core::slots::Slots;
 use crate::server::log_throttle::LogThrottle;
 
-/// Addresses that are kept in mind though nobody is connected from there any more, beside as many as there
-/// are others.
+/// Number of addresses without connections that are kept, in addition to as many as have connections.
 const IDLE_SOURCES: usize = 64;
 
-/// How many connections there may be; `None`: any number.
+/// Time that a goodbye may take. A peer that does not answer it by then is considered gone.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Maximum number of connections; `None` means unlimited.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Capacity {
+    /// From all addresses together.
     pub(crate) in_all: Option<usize>,
+    /// From one IP address.
     pub(crate) per_ip: Option<usize>,
 }
 
-/// Lets connections in, and counts them.
+/// Admits connections, and counts them.
 #[derive(Debug)]
 pub(crate) struct Admission {
     capacity: Capacity,
-    /// Where everybody comes from, unless addresses are told apart.
+    /// Source of the connections that have no IP address, and of all if `per_ip` is unlimited.
     anywhere: Arc<Source>,
     sources: Mutex<Sources>,
     refused: Mutex<LogThrottle>,
     refused_from_ip: Mutex<LogThrottle>,
 }
 
-/// Where connections come from.
+/// An IP address from which clients connect, or everything that has no IP address.
 #[derive(Debug)]
 struct Source {
-    places: Slots,
-    places_in_all: Arc<Slots>,
+    slots: Slots,
+    slots_in_all: Arc<Slots>,
 }
 
 #[derive(Debug, Default)]
 struct Sources {
     by_ip: HashMap<IpAddr, Arc<Source>>,
-    /// How many there may be before those are forgotten that nobody is connected from.
-    enough: usize,
+    /// Number of addresses beyond which those without connections are removed.
+    threshold: usize,
 }
 
-/// A connection that was let in. It counts until this is dropped.
+/// A slot taken by an admitted connection, which counts until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<Source>);
 
-/// The session of a connection that was let in.
+/// The session of an admitted connection.
 pub(crate) struct Admitted {
     pub(crate) session: Box<dyn Session>,
     // Dropped after the session, since fields are dropped in their order.
@@ -65,8 +71,8 @@ pub(crate) struct Admitted {
 impl Admission {
     pub(crate) fn new(capacity: Capacity) -> Admission {
         let anywhere = Source {
-            places: Slots::new(None),
-            places_in_all: Arc::new(Slots::new(capacity.in_all)),
+            slots: Slots::new(None),
+            slots_in_all: Arc::new(Slots::new(capacity.in_all)),
         };
         Admission {
             capacity,
@@ -77,40 +83,40 @@ impl Admission {
         }
     }
 
-    /// Lets a connection in, if there is room for it. If not, the log says why, now and then.
+    /// Admits a connection, unless a limit is reached. Logs a refusal, rate-limited.
     pub(crate) fn admit(&self, peer: &Peer) -> Option<Permit> {
         let source = match (self.capacity.per_ip, peer.ip()) {
-            (Some(places), Some(ip)) => self.source(ip, places),
+            (Some(slots), Some(ip)) => self.source(ip, slots),
             _ => Arc::clone(&self.anywhere),
         };
-        if !source.places_in_all.take() {
-            if let Some(refused) = self.refused.lock().happened() {
+        if !source.slots_in_all.take() {
+            if let Some(refused) = self.refused.lock().record() {
                 let limit = self.capacity.in_all;
-                warn!(%peer, refused, limit, "connection refused: there are as many as there may be");
+                warn!(%peer, refused, limit, "connection refused: the maximum number of connections is reached");
             }
             return None;
         }
-        if !source.places.take() {
-            source.places_in_all.give_back(1);
-            if let Some(refused) = self.refused_from_ip.lock().happened() {
+        if !source.slots.take() {
+            source.slots_in_all.give_back(1);
+            if let Some(refused) = self.refused_from_ip.lock().record() {
                 let limit = self.capacity.per_ip;
-                warn!(%peer, refused, limit, "connection refused: as many are from its address");
+                warn!(%peer, refused, limit, "connection refused: the maximum number of connections from its address is reached");
             }
             return None;
         }
         Some(Permit(source))
     }
 
-    fn source(&self, ip: IpAddr, places: usize) -> Arc<Source> {
-        let Sources { by_ip, enough } = &mut *self.sources.lock();
-        if by_ip.len() > *enough {
+    fn source(&self, ip: IpAddr, slots: usize) -> Arc<Source> {
+        let Sources { by_ip, threshold } = &mut *self.sources.lock();
+        if by_ip.len() > *threshold {
             by_ip.retain(|_, source| Arc::strong_count(source) > 1);
-            *enough = 2 * by_ip.len() + IDLE_SOURCES;
+            *threshold = 2 * by_ip.len() + IDLE_SOURCES;
         }
         let source = by_ip.entry(ip).or_insert_with(|| {
             Arc::new(Source {
-                places: Slots::new(Some(places)),
-                places_in_all: Arc::clone(&self.anywhere.places_in_all),
+                slots: Slots::new(Some(slots)),
+                slots_in_all: Arc::clone(&self.anywhere.slots_in_all),
             })
         });
         Arc::clone(source)
@@ -119,8 +125,8 @@ impl Admission {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.places.give_back(1);
-        self.0.places_in_all.give_back(1);
+        self.0.slots.give_back(1);
+        self.0.slots_in_all.give_back(1);
     }
 }
 
@@ -130,6 +136,12 @@ impl Admitted {
             session,
             _permit: permit,
         }
+    }
+
+    /// Says goodbye to the peer, for two seconds at most, and drops the session.
+    pub(crate) async fn say_goodbye(self) {
+        // A session that takes longer is dropped, which closes it.
+        let _ = timeout(GOODBYE, self.session.close()).await;
     }
 }
 
@@ -142,14 +154,13 @@ mod tests {
     use glockd_transports::Frames;
 
     use super::*;
-    use crate::server::connection::say_goodbye;
 
     fn from(ip: &str) -> Peer {
         Peer::new("x").with_ip(ip.parse().unwrap())
     }
 
     #[test]
-    fn as_many_are_let_in_as_there_is_room_for() {
+    fn connections_beyond_a_limit_are_refused() {
         let admission = Admission::new(Capacity {
             in_all: Some(3),
             per_ip: Some(2),
@@ -159,7 +170,7 @@ mod tests {
         let first = admit(&a).unwrap();
         let second = admit(&a).unwrap();
         assert!(admit(&from("::ffff:10.0.0.1")).is_none());
-        // Who comes from no address counts in all alone.
+        // A peer without an IP address counts in all only.
         let third = admit(&Peer::new("unix:1")).unwrap();
         assert!(admit(&b).is_none());
         drop(first);
@@ -171,15 +182,16 @@ mod tests {
         assert!((0..10).all(|_| admit(&a).is_some()));
     }
 
-    /// A session in the only place. It counts how often that was still taken while there was a descriptor.
+    /// The session that has the only slot. It counts how often the slot was still taken while the session existed.
     struct Last {
         admission: Arc<Admission>,
         taken: Arc<AtomicUsize>,
+        /// False if its goodbye never ends.
         says_goodbye: bool,
     }
 
     impl Last {
-        fn look(&self) {
+        fn check_slot(&self) {
             if self.admission.admit(&Peer::new("next")).is_none() {
                 self.taken.fetch_add(1, SeqCst);
             }
@@ -197,7 +209,7 @@ mod tests {
         }
 
         async fn close(self: Box<Self>) {
-            self.look();
+            self.check_slot();
             if !self.says_goodbye {
                 std::future::pending::<()>().await;
             }
@@ -206,13 +218,13 @@ mod tests {
 
     impl Drop for Last {
         fn drop(&mut self) {
-            self.look();
+            self.check_slot();
         }
     }
 
-    /// Without that, there may be one descriptor more than the limit says.
+    /// Otherwise there could be one descriptor more than the limit allows.
     #[tokio::test(start_paused = true)]
-    async fn a_place_is_free_only_after_its_session_has_ended() {
+    async fn slot_is_released_after_its_session_is_dropped() {
         let admission = Arc::new(Admission::new(Capacity {
             in_all: Some(1),
             per_ip: None,
@@ -230,9 +242,9 @@ mod tests {
         drop(admit(true));
         assert_eq!(taken.swap(0, SeqCst), 1, "dropped");
         let goodbyes = async {
-            say_goodbye(admit(true)).await;
+            admit(true).say_goodbye().await;
             assert_eq!(taken.swap(0, SeqCst), 2, "closed, and dropped");
-            say_goodbye(admit(false)).await;
+            admit(false).say_goodbye().await;
             assert_eq!(taken.swap(0, SeqCst), 2, "closed in vain, and dropped");
         };
         let limit = Duration::from_secs(60);
@@ -241,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_forgotten() {
+    fn addresses_without_connections_are_removed() {
         let admission = Admission::new(Capacity {
             in_all: None,
             per_ip: Some(1),

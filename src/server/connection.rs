@@ -7,25 +7,23 @@
 mod backlog;
 mod waiting;
 
-use std::fmt::{self, Display};
 use std::hint::cold_path;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use glockd_protocol::{ParseError, Reply, Verb, parse};
 use glockd_transports::{Frame, Frames, Peer, Session};
 use tokio::task::yield_now;
-use tokio::time::timeout;
 use tracing::{Level, debug, enabled};
 
 use crate::core::cursor::Cursor;
 use crate::core::dispatcher::{Answer, Dispatcher, Wait};
 use crate::core::registry::ClientId;
 use crate::server::admission::Admitted;
-use crate::server::hub::{Hub, TaskId};
-use crate::server::reaper::Orphan;
+use crate::server::context::Context;
+use crate::server::ended_connection::EndedConnection;
+use crate::server::log_text::{address, excerpt};
 
 /// Output is sent as soon as it is this long, and nothing more is run until it was taken: what a peer
 /// does not read costs no more memory than this and one reply.
@@ -41,37 +39,34 @@ const BYTES: usize = 128;
 /// What a `q` costs, which visits every shard of the table.
 const STATISTICS: u32 = 32;
 
-/// How much of a frame the log shows: a peer must not fill the disk with one line.
-const LOGGED: usize = 256;
-
 /// Locks that are released at once when a connection ends, in some ten microseconds. More are left to
 /// the reaper, so that no thread is busy for long with what nobody waits for.
 const RELEASE_AT_ONCE: usize = 256;
-
-/// How long a goodbye may take: a peer that does not answer it is gone anyway.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A session, the identity it acts under, and the server it acts on.
 pub(crate) struct Connection {
     /// There until the connection has ended.
     session: Option<Admitted>,
     client: ClientId,
-    /// What the hub knows its task by.
-    task: TaskId,
-    hub: Arc<Hub>,
+    context: Arc<Context>,
 }
 
 impl Connection {
     /// The connection of a session that is past its handshake. From now on it counts.
-    pub(crate) fn new(peer: &Peer, session: Admitted, hub: Arc<Hub>, task: TaskId) -> Connection {
-        let client = hub.dispatcher().connect(peer);
+    fn new(peer: &Peer, session: Admitted, context: Arc<Context>) -> Connection {
+        let client = context.dispatcher().connect(peer);
         debug!(%peer, "connected");
         Connection {
             session: Some(session),
             client,
-            task,
-            hub,
+            context,
         }
+    }
+
+    /// Serves an admitted session in a task of its own, which [`Tasks`](crate::server::tasks::Tasks) can abort.
+    pub(crate) fn spawn(peer: &Peer, session: Admitted, context: &Arc<Context>) {
+        let connection = Connection::new(peer, session, Arc::clone(context));
+        context.tasks().spawn(connection.client, connection.serve());
     }
 
     /// Answers frames until the peer closes or something fails; then orphans what is held, and only then
@@ -83,10 +78,10 @@ impl Connection {
         clippy::manual_async_fn,
         reason = "an `async fn` keeps room for `self` twice"
     )]
-    pub(crate) fn serve(mut self) -> impl Future<Output = ()> {
+    fn serve(mut self) -> impl Future<Output = ()> {
         async move {
             if let Err(error) = self.answer_frames().await {
-                let peer = address(self.hub.dispatcher(), self.client);
+                let peer = address(self.context.dispatcher(), self.client);
                 debug!(%peer, %error, "connection failed");
             }
             Box::pin(self.finish()).await;
@@ -95,8 +90,8 @@ impl Connection {
 
     async fn finish(&mut self) {
         if let Some(admitted) = self.end() {
-            // The hub lives on meanwhile, because the server's end waits for it.
-            say_goodbye(admitted).await;
+            // `self` keeps the context until then, and the server's end waits for that.
+            admitted.say_goodbye().await;
         }
     }
 
@@ -104,20 +99,20 @@ impl Connection {
     fn end(&mut self) -> Option<Admitted> {
         match self.depart()?.into_session() {
             Ok(session) => Some(session),
-            Err(orphan) => {
-                self.hub.leave_to_reaper(orphan);
+            Err(ended) => {
+                self.context.hand_to_reaper(ended);
                 None
             }
         }
     }
 
     /// Ends the connection, if it has not ended yet: orphans what it held, as far as that is done at once.
-    fn depart(&mut self) -> Option<Orphan> {
+    fn depart(&mut self) -> Option<EndedConnection> {
         let session = self.session.take()?;
-        self.hub.forget(self.task);
-        let mut orphan = Orphan::new(self.client, session);
-        orphan.release(self.hub.dispatcher(), RELEASE_AT_ONCE);
-        Some(orphan)
+        self.context.tasks().forget(self.client);
+        let mut ended = EndedConnection::new(self.client, session);
+        ended.release_locks(self.context.dispatcher(), RELEASE_AT_ONCE);
+        Some(ended)
     }
 
     #[expect(clippy::manual_async_fn, reason = "as for `serve`")]
@@ -133,8 +128,9 @@ impl Connection {
                 }
                 let mut next = 0;
                 while (next as usize) < input.len() {
-                    let (hub, client) = (&*self.hub, self.client);
-                    let later = answer_some(hub, client, &input, &mut next, &mut output, &mut turn);
+                    let (context, client) = (&*self.context, self.client);
+                    let later =
+                        answer_some(context, client, &input, &mut next, &mut output, &mut turn);
                     // Made a future at once, so that there need be no room for both; and boxed again, because
                     // a box of one unnamed type is half as large as one of any.
                     if let Some(later) = later.map(|later| {
@@ -187,7 +183,7 @@ impl Connection {
                 if !self.session().refuses_http() {
                     return Ok(ended);
                 }
-                self.hub.refuse_http(self.client);
+                self.context.refuse_http(self.client);
                 // As if the input had ended before that line.
                 input.clear();
                 *next = 0;
@@ -205,7 +201,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> io::Result<()> {
         loop {
-            let step = cursor.step(self.hub.dispatcher(), output.buffer());
+            let step = cursor.step(self.context.dispatcher(), output.buffer());
             turn.spend(step.work);
             if step.done {
                 return Ok(());
@@ -240,24 +236,10 @@ impl Drop for Connection {
     /// Orphans what the connection held, if its task was aborted or panicked: the reaper then does what
     /// is left to do, the goodbye included.
     fn drop(&mut self) {
-        if let Some(orphan) = self.depart() {
-            self.hub.leave_to_reaper(orphan);
+        if let Some(ended) = self.depart() {
+            self.context.hand_to_reaper(ended);
         }
     }
-}
-
-/// Says goodbye to a peer, but does not wait for it for long.
-pub(crate) async fn say_goodbye(admitted: Admitted) {
-    // One that takes too long is simply dropped, which closes it.
-    let _ = timeout(GOODBYE, admitted.session.close()).await;
-}
-
-/// Where a client comes from, for the log.
-pub(crate) fn address(dispatcher: &Dispatcher, client: ClientId) -> String {
-    let address = dispatcher.registry().look(client, |client| {
-        String::from_utf8_lossy(client.address()).into_owned()
-    });
-    address.unwrap_or_default()
 }
 
 /// How much a connection has done since others last got their turn. It goes on from batch to batch: a
@@ -315,7 +297,7 @@ enum Later {
 /// appended, a chunk of output, or the end of the turn.
 #[inline(never)] // Within the future, all that it uses would be read from memory.
 fn answer_some(
-    hub: &Hub,
+    context: &Context,
     client: ClientId,
     input: &Frames,
     next: &mut u32,
@@ -324,7 +306,7 @@ fn answer_some(
 ) -> Option<Later> {
     for frame in input.iter_from(*next as usize) {
         *next += 1;
-        let later = answer(hub, client, frame, output, turn);
+        let later = answer(context, client, frame, output, turn);
         if later.is_some() {
             if output.is_empty() {
                 // It may have to wait for long.
@@ -343,13 +325,13 @@ fn answer_some(
 /// Runs one frame, and appends the bytes of its reply; or returns the reply that takes its time.
 #[inline(always)] // Its one caller is a loop around it.
 fn answer(
-    hub: &Hub,
+    context: &Context,
     client: ClientId,
     frame: Frame<'_>,
     output: &mut Frames,
     turn: &mut Turn,
 ) -> Option<Later> {
-    let dispatcher = hub.dispatcher();
+    let dispatcher = context.dispatcher();
     let out = output.buffer();
     let start = out.len();
     match frame {
@@ -381,7 +363,7 @@ fn answer(
                     Answer::List(cursor) => return Some(Later::List(cursor)),
                     Answer::Later(wait) => return Some(Later::Wait(wait)),
                 },
-                Err(error) => return reject(hub, client, bytes, error, out),
+                Err(error) => return reject(context, client, bytes, error, out),
             }
         }
         // The rest of an oversized frame, which has been answered.
@@ -393,7 +375,7 @@ fn answer(
         }
         Frame::Oversized => {
             turn.spend(1);
-            reject_oversized(hub, client, out);
+            reject_oversized(context, client, out);
         }
     }
     None
@@ -402,13 +384,13 @@ fn answer(
 /// Answers a line that is no command, or says that it is one of HTTP.
 #[inline(never)] // Or the drop of a reply would be a call for commands, too.
 fn reject(
-    hub: &Hub,
+    context: &Context,
     client: ClientId,
     line: &[u8],
     error: ParseError,
     out: &mut Vec<u8>,
 ) -> Option<Later> {
-    let dispatcher = hub.dispatcher();
+    let dispatcher = context.dispatcher();
     debug!(peer = %address(dispatcher, client), line = %excerpt(line), "{error}");
     dispatcher.reject(error).encode(out);
     dispatcher.is_http(line).then_some(Later::Http)
@@ -416,11 +398,11 @@ fn reject(
 
 /// Answers a line that was too long.
 #[cold]
-fn reject_oversized(hub: &Hub, client: ClientId, out: &mut Vec<u8>) {
-    let dispatcher = hub.dispatcher();
+fn reject_oversized(context: &Context, client: ClientId, out: &mut Vec<u8>) {
+    let dispatcher = context.dispatcher();
     let start = out.len();
     dispatcher
-        .reject_oversized(hub.limits().max_line)
+        .reject_oversized(context.limits().max_line)
         .encode(out);
     if enabled!(Level::DEBUG) {
         log_reply(dispatcher, client, &out[start..]);
@@ -436,13 +418,6 @@ fn is_logged(verb: Verb) -> bool {
 #[cold]
 fn log_reply(dispatcher: &Dispatcher, client: ClientId, reply: &[u8]) {
     debug!(peer = %address(dispatcher, client), "{}", excerpt(reply.trim_ascii_end()));
-}
-
-/// The beginning of what came from a peer, as the log shows it.
-fn excerpt(bytes: &[u8]) -> impl Display {
-    let (shown, rest) = bytes.split_at(bytes.len().min(LOGGED));
-    let mark = if rest.is_empty() { "" } else { "…" };
-    fmt::from_fn(move |formatter| write!(formatter, "{}{mark}", shown.escape_ascii()))
 }
 
 #[cfg(test)]

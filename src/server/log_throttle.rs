@@ -1,26 +1,28 @@
-//! Log lines that peers could cause without end.
+//! Limits how often a log line that peers can cause is written.
 
 use std::time::{Duration, Instant};
 
-/// How long nothing more is said of what was just said.
+/// Time after a log line in which no other is written.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// What happens again and again, and is told of now and then.
+/// Occurrences of one kind, of which at most one in [`SILENCE`] is logged.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle {
-    told: Option<Instant>,
-    untold: u64,
+    /// Time of the last log line.
+    logged: Option<Instant>,
+    /// Occurrences since the last log line.
+    unlogged: u64,
 }
 
 impl LogThrottle {
-    /// It has happened once more. How often since it was last told of, if it is to be told of now.
-    pub(crate) fn happened(&mut self) -> Option<u64> {
-        self.untold += 1;
-        if self.told.is_some_and(|told| told.elapsed() < SILENCE) {
+    /// Records one occurrence. Returns the count since the last log line if it is time to log again.
+    pub(crate) fn record(&mut self) -> Option<u64> {
+        self.unlogged += 1;
+        if self.logged.is_some_and(|logged| logged.elapsed() < SILENCE) {
             return None;
         }
-        self.told = Some(Instant::now());
-        Some(std::mem::take(&mut self.untold))
+        self.logged = Some(Instant::now());
+        Some(std::mem::take(&mut self.unlogged))
     }
 }
 
@@ -29,12 +31,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_told_of_now_and_then() {
-        let mut quiet = LogThrottle::default();
-        assert_eq!(quiet.happened(), Some(1));
-        assert!((0..1000).all(|_| quiet.happened().is_none()));
-        quiet.told = quiet.told.and_then(|told| told.checked_sub(SILENCE));
-        assert_eq!(quiet.happened(), Some(1001));
-        assert_eq!(quiet.happened(), None);
+    fn occurrences_between_log_lines_are_counted() {
+        let mut throttle = LogThrottle::default();
+        assert_eq!(throttle.record(), Some(1));
+        assert!((0..1000).all(|_| throttle.record().is_none()));
+        throttle.logged = throttle
+            .logged
+            .and_then(|logged| logged.checked_sub(SILENCE));
+        assert_eq!(throttle.record(), Some(1001));
+        assert_eq!(throttle.record(), None);
     }
 }

@@ -1,100 +1,50 @@
-//! Frees what ended connections held, when that is more than can be done at once.
+//! Releases the locks of ended connections, if they hold more than can be released at once.
 //!
-//! One task for a server. It works in short slices, one connection after the other, and lets others run
-//! between them: a holder of a million locks that goes away neither stalls the others nor delays the
-//! release of what smaller holders left.
+//! One task for a server. It works in short slices, one connection after the other, and yields between them. So a client
+//! that held a million locks neither stalls others when it disconnects nor delays the release of what smaller clients
+//! held.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
-use tracing::{Level, debug, enabled};
 
-use crate::core::dispatcher::{Departure, Dispatcher};
-use crate::core::registry::ClientId;
-use crate::server::admission::Admitted;
-use crate::server::connection::{address, say_goodbye};
+use crate::core::dispatcher::Dispatcher;
+use crate::server::ended_connection::EndedConnection;
 
-/// Locks that are released before others get their turn: about 100 microseconds.
+/// Locks that are released before the reaper yields: about 100 microseconds.
 const SLICE: usize = 512;
 
-/// What an ended connection has left behind.
-pub(crate) struct Orphan {
-    departure: Departure,
-    /// Whether nothing is held any more. Then the identity may be another's already.
-    free: bool,
-    session: Admitted,
-}
-
-impl Orphan {
-    pub(crate) fn new(client: ClientId, session: Admitted) -> Orphan {
-        Orphan {
-            departure: Departure::new(client),
-            free: false,
-            session,
-        }
-    }
-
-    /// Releases up to (about) `budget` locks.
-    pub(crate) fn release(&mut self, dispatcher: &Dispatcher, budget: usize) {
-        if self.free {
-            return;
-        }
-        // Its address is gone once it has left.
-        let peer = enabled!(Level::DEBUG).then(|| address(dispatcher, self.departure.client()));
-        self.free = dispatcher.disconnect(&mut self.departure, budget);
-        if self.free
-            && let Some(peer) = peer
-        {
-            let orphans = self.departure.orphans();
-            debug!(
-                %peer,
-                orphans = orphans.exclusive,
-                shared_orphans = orphans.shared,
-                "disconnected"
-            );
-        }
-    }
-
-    /// The session, to say goodbye to its peer, once everything is free.
-    pub(crate) fn into_session(self) -> Result<Admitted, Orphan> {
-        if self.free {
-            Ok(self.session)
-        } else {
-            Err(self)
-        }
-    }
-}
-
-/// Works until nobody is left who could send an orphan, and all are done.
+/// Releases what ended connections held, and says goodbye to their peers. Ends when all senders of `ended` are gone and
+/// all that they sent is done.
 pub(crate) async fn reap(
     dispatcher: Arc<Dispatcher>,
-    mut arrivals: mpsc::UnboundedReceiver<Orphan>,
+    mut ended: mpsc::UnboundedReceiver<EndedConnection>,
 ) {
     let mut queue = VecDeque::new();
     let mut goodbyes = JoinSet::new();
     loop {
         if queue.is_empty() {
-            match arrivals.recv().await {
-                Some(orphan) => queue.push_back(orphan),
+            match ended.recv().await {
+                Some(connection) => queue.push_back(connection),
                 None => break,
             }
         }
-        while let Ok(orphan) = arrivals.try_recv() {
-            queue.push_back(orphan);
+        while let Ok(connection) = ended.try_recv() {
+            queue.push_back(connection);
         }
-        if let Some(mut orphan) = queue.pop_front() {
-            orphan.release(&dispatcher, SLICE);
-            match orphan.into_session() {
-                Ok(session) => drop(goodbyes.spawn(say_goodbye(session))),
-                Err(orphan) => queue.push_back(orphan),
+        if let Some(mut connection) = queue.pop_front() {
+            connection.release_locks(&dispatcher, SLICE);
+            match connection.into_session() {
+                Ok(session) => drop(goodbyes.spawn(session.say_goodbye())),
+                Err(connection) => queue.push_back(connection),
             }
         }
         while goodbyes.try_join_next().is_some() {}
         yield_now().await;
     }
-    // Not `join_all`, which passes a panic on: one session's must not cut the others short.
+    // Not `join_all`, which propagates a panic: that of one session must not cut the others short.
     while goodbyes.join_next().await.is_some() {}
 }
 
@@ -108,18 +58,17 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::core::policy::Policy;
-    use crate::server::admission::{Admission, Capacity};
+    use crate::server::admission::{Admission, Admitted, Capacity};
 
     /// Longer than anything takes on the slowest of machines: to reach it is to fail.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// A session whose peer says nothing, and takes some time over its goodbye.
+    /// A session without input, whose goodbye takes some time.
     #[derive(Default)]
     struct Silent {
         goodbye: Duration,
         panics: bool,
-        /// Goodbyes that were said to their end.
+        /// Number of goodbyes that have ended.
         said: Arc<AtomicUsize>,
     }
 
@@ -140,8 +89,13 @@ mod tests {
         }
     }
 
-    /// Connects a client that holds this many locks, and ends at once.
-    fn orphan(dispatcher: &Dispatcher, name: &str, locks: usize, session: Silent) -> Orphan {
+    /// Connects a client, gives it this many locks, and ends its connection.
+    fn ended_connection(
+        dispatcher: &Dispatcher,
+        name: &str,
+        locks: usize,
+        session: Silent,
+    ) -> EndedConnection {
         let peer = Peer::new(name);
         let client = dispatcher.connect(&peer);
         for number in 0..locks {
@@ -152,45 +106,32 @@ mod tests {
             );
         }
         let permit = Admission::new(Capacity::default()).admit(&peer).unwrap();
-        Orphan::new(client, Admitted::new(Box::new(session), permit))
+        EndedConnection::new(client, Admitted::new(Box::new(session), permit))
     }
 
-    /// The connection that has its identity now must not be taken for it.
-    #[test]
-    fn a_connection_leaves_once() {
-        let dispatcher = Dispatcher::new(Policy::default());
-        let mut orphan = orphan(&dispatcher, "a", 0, Silent::default());
-        let client = orphan.departure.client();
-        orphan.release(&dispatcher, SLICE);
-        assert_eq!(dispatcher.connect(&Peer::new("b")), client);
-        orphan.release(&dispatcher, SLICE);
-        assert_eq!(dispatcher.registry().connections(), 1);
-        assert!(orphan.into_session().is_ok());
-    }
-
-    /// On one thread, where each turn of the reaper can be counted.
+    /// On one thread, where the turns of the reaper can be counted.
     #[tokio::test]
-    async fn a_large_holder_does_not_delay_small_ones() {
+    async fn large_holder_does_not_delay_small_ones() {
         const SLICES: usize = 40;
         const SMALL: usize = 3;
         let dispatcher = Arc::new(Dispatcher::default());
-        let (orphans, arrivals) = mpsc::unbounded_channel();
-        let large = orphan(&dispatcher, "large", SLICES * SLICE, Silent::default());
-        orphans.send(large).unwrap();
+        let (sender, ended) = mpsc::unbounded_channel();
+        let large = ended_connection(&dispatcher, "large", SLICES * SLICE, Silent::default());
+        sender.send(large).unwrap();
         for small in 0..SMALL {
             let name = format!("small{small}");
-            let small = orphan(&dispatcher, &name, SLICE / 2, Silent::default());
-            orphans.send(small).unwrap();
+            let small = ended_connection(&dispatcher, &name, SLICE / 2, Silent::default());
+            sender.send(small).unwrap();
         }
-        drop(orphans);
-        let reaper = tokio::spawn(reap(Arc::clone(&dispatcher), arrivals));
+        drop(sender);
+        let reaper = tokio::spawn(reap(Arc::clone(&dispatcher), ended));
         let small_are_gone = async {
             while dispatcher.registry().connections() > 1 {
                 yield_now().await;
             }
         };
         timeout(PATIENCE, small_are_gone).await.unwrap();
-        // The large one has had its turns in between, and is far from done.
+        // The large one had its turns in between, and holds most of its locks still.
         let left = dispatcher.locks().count(LockKind::Exclusive);
         let least = SLICES * SLICE * 3 / 4;
         assert!(left > least, "{left} locks are left, not {least}");
@@ -199,10 +140,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_waits_for_every_goodbye() {
+    async fn reaper_ends_after_every_goodbye() {
         const SLOW: usize = 5;
         let dispatcher = Arc::new(Dispatcher::default());
-        let (orphans, arrivals) = mpsc::unbounded_channel();
+        let (sender, ended) = mpsc::unbounded_channel();
         let said = Arc::new(AtomicUsize::new(0));
         let slow = |tenths: usize| Silent {
             goodbye: Duration::from_millis(100 * tenths as u64),
@@ -210,19 +151,19 @@ mod tests {
             ..Silent::default()
         };
         for number in 0..SLOW {
-            let slow = orphan(&dispatcher, "slow", 0, slow(1 + number));
-            orphans.send(slow).unwrap();
+            let slow = ended_connection(&dispatcher, "slow", 0, slow(1 + number));
+            sender.send(slow).unwrap();
         }
-        // One that fails must not cut the others short.
+        // A goodbye that panics must not cut the others short.
         let panics = Silent {
             panics: true,
             ..Silent::default()
         };
-        orphans
-            .send(orphan(&dispatcher, "panics", 0, panics))
+        sender
+            .send(ended_connection(&dispatcher, "panics", 0, panics))
             .unwrap();
-        drop(orphans);
-        let reaped = reap(Arc::clone(&dispatcher), arrivals);
+        drop(sender);
+        let reaped = reap(Arc::clone(&dispatcher), ended);
         timeout(PATIENCE, reaped).await.unwrap();
         assert_eq!(said.load(SeqCst), SLOW);
     }

@@ -359,7 +359,7 @@ async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing()
 }
 
 /// Connections end one after the other, and many stand between a holder and its waiter. (That the end of a server closes
-/// the table first is tested beside it, in `src/server/hub.rs`.)
+/// the table first is tested beside it, in `src/server/context.rs`.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_end_of_a_server_grants_no_lock_to_waiters() {
     const PAIRS: usize = 100;

@@ -3,11 +3,13 @@
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use glockd_protocol::LockKind;
 use glockd_transports::Limits;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::*;
 use crate::core::policy::Policy;
@@ -56,19 +58,19 @@ impl Session for Scripted {
 /// Serves a session to its end, and looks at it whenever it is another task's turn, and once more.
 async fn serve(script: &Arc<Script>, mut look: impl FnMut(&Dispatcher)) {
     let dispatcher = Arc::new(Dispatcher::new(Policy::default()));
-    let (orphans, arrivals) = mpsc::unbounded_channel();
-    let hub = Arc::new(Hub::new(
+    let (sender, ended) = mpsc::unbounded_channel();
+    let context = Arc::new(Context::new(
         Arc::clone(&dispatcher),
         Limits::default(),
         Capacity::default(),
-        orphans,
+        sender,
     ));
-    let reaper = tokio::spawn(reaper::reap(Arc::clone(&dispatcher), arrivals));
+    let reaper = tokio::spawn(reaper::reap(Arc::clone(&dispatcher), ended));
     let peer = Peer::new("test");
     let session = Box::new(Scripted(Arc::clone(script)));
-    let permit = hub.admit(&peer).unwrap();
-    hub.serve(&peer, Admitted::new(session, permit));
-    drop(hub);
+    let permit = context.admit(&peer).unwrap();
+    Connection::spawn(&peer, Admitted::new(session, permit), &context);
+    drop(context);
     let serving = async {
         while !reaper.is_finished() {
             look(&dispatcher);
@@ -215,11 +217,4 @@ async fn many_locks_are_released_in_slices_and_the_goodbye_is_said_after_them() 
     .await;
     assert_eq!(before, 0);
     assert!(steps >= LOCKS / 1024, "{steps} steps");
-}
-
-#[test]
-fn the_log_shows_the_beginning_of_what_came() {
-    assert_eq!(excerpt(b"a\n\xFF").to_string(), "a\\n\\xff");
-    let long = excerpt(&[b'x'; LOGGED + 1]).to_string();
-    assert_eq!(long, format!("{}…", "x".repeat(LOGGED)));
 }

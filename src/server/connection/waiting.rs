@@ -8,7 +8,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use glockd_protocol::{Command, Refusal, Reply, parse};
@@ -20,7 +20,7 @@ use super::backlog::{Backlog, Searched};
 use super::{Connection, Later, Turn, answer_some, cost, is_chunk, log_reply};
 use crate::core::dispatcher::{Wait, waits_for};
 use crate::core::registry::ClientId;
-use crate::server::hub::Hub;
+use crate::server::context::Context;
 
 /// Bytes that may queue behind a wait, beyond those of the longest line.
 const ROOM: usize = 64 * 1024;
@@ -46,7 +46,7 @@ impl Connection {
     ) -> impl Future<Output = io::Result<bool>> + Send + 'a {
         async move {
             let mut waiting = Waiting {
-                hub: Arc::clone(&self.hub),
+                context: Arc::clone(&self.context),
                 client: self.client,
                 wait,
                 backlog: Backlog::default(),
@@ -87,7 +87,7 @@ impl Connection {
                     output.clear();
                     tokio::select! {
                         biased;
-                        () = poll_fn(|context| waiting.poll(context, output)) => break,
+                        () = poll_fn(|waker| waiting.poll(waker, output)) => break,
                         () = &mut time => {
                             waiting.end(Refusal::Timeout, output);
                             break;
@@ -144,7 +144,7 @@ impl Connection {
 /// A wait, and what has queued behind it. Whatever ends the connection ends the wait, before what the
 /// connection holds is released: so nothing is granted to one that has ended.
 struct Waiting {
-    hub: Arc<Hub>,
+    context: Arc<Context>,
     client: ClientId,
     wait: Wait,
     backlog: Backlog,
@@ -189,14 +189,14 @@ impl Waiting {
                 turn.spend(cost(bytes));
                 match &parse(bytes) {
                     Ok(Command::Ping(text)) => {
-                        self.reply(self.hub.dispatcher().answer_ping(text), output);
+                        self.reply(self.context.dispatcher().answer_ping(text), output);
                         return ControlFlow::Continue(());
                     }
                     Ok(Command::Cancel(name)) => return self.cancel(name, output, turn),
                     Ok(command) => waits = waits_for(command).is_some(),
                     Err(error) => {
                         if self.meets_http(bytes) {
-                            drop(self.hub.dispatcher().reject(*error));
+                            drop(self.context.dispatcher().reject(*error));
                             return ControlFlow::Break(());
                         }
                     }
@@ -211,7 +211,7 @@ impl Waiting {
             }
             Frame::Oversized => turn.spend(1),
         }
-        if self.backlog.bytes() + Backlog::cost(frame) > self.hub.limits().max_line + ROOM {
+        if self.backlog.bytes() + Backlog::cost(frame) > self.context.limits().max_line + ROOM {
             self.end(Refusal::Cancelled, output);
             return ControlFlow::Break(());
         }
@@ -222,9 +222,9 @@ impl Waiting {
     /// Refuses a line that is no command, or what is left of one that was too long, if it is one of HTTP. Returns whether
     /// it is.
     fn meets_http(&mut self, line: &[u8]) -> bool {
-        self.met_http = self.refuses_http && self.hub.dispatcher().is_http(line);
+        self.met_http = self.refuses_http && self.context.dispatcher().is_http(line);
         if self.met_http {
-            self.hub.refuse_http(self.client);
+            self.context.refuse_http(self.client);
         }
         self.met_http
     }
@@ -242,7 +242,7 @@ impl Waiting {
             if let Some(line) = line {
                 cancelled = true;
                 if let Ok(command) = parse(&line)
-                    && let Some(reply) = self.hub.dispatcher().cancel_unbegun(&command)
+                    && let Some(reply) = self.context.dispatcher().cancel_unbegun(&command)
                 {
                     self.reply(reply, output);
                 }
@@ -251,7 +251,7 @@ impl Waiting {
             }
         }
         self.searched = 0;
-        let reply = self.hub.dispatcher().answer_cancel(name, cancelled);
+        let reply = self.context.dispatcher().answer_cancel(name, cancelled);
         self.reply(reply, output);
         ControlFlow::Continue(())
     }
@@ -266,7 +266,7 @@ impl Waiting {
                 Frame::Oversized => batch.push_oversized(),
             }
             self.backlog.pop_front();
-            let later = answer_some(&self.hub, self.client, &batch, &mut 0, output, turn);
+            let later = answer_some(&self.context, self.client, &batch, &mut 0, output, turn);
             batch.clear();
             if later.is_some() || is_chunk(output) || turn.is_over() {
                 return later;
@@ -277,36 +277,36 @@ impl Waiting {
 
     /// Ends the wait, and appends its reply. Whether that was the reason; if not, it had come to its end.
     fn end(&mut self, refusal: Refusal, output: &mut Frames) -> bool {
-        let hub = Arc::clone(&self.hub);
-        let (reply, ended) = hub.dispatcher().end_wait(&mut self.wait, refusal);
-        append(&hub, self.client, reply, output);
+        let context = Arc::clone(&self.context);
+        let (reply, ended) = context.dispatcher().end_wait(&mut self.wait, refusal);
+        append(&context, self.client, reply, output);
         ended
     }
 
     /// Whether the wait has come to its end, and its reply is appended.
-    fn poll(&mut self, context: &Context<'_>, output: &mut Frames) -> Poll<()> {
-        let polled = self.hub.dispatcher().poll_wait(&mut self.wait, context);
-        polled.map(|reply| append(&self.hub, self.client, reply, output))
+    fn poll(&mut self, waker: &task::Context<'_>, output: &mut Frames) -> Poll<()> {
+        let polled = self.context.dispatcher().poll_wait(&mut self.wait, waker);
+        polled.map(|reply| append(&self.context, self.client, reply, output))
     }
 
     fn reply(&self, reply: Reply<'_>, output: &mut Frames) {
-        append(&self.hub, self.client, reply, output);
+        append(&self.context, self.client, reply, output);
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.wait.is_over() {
-            let dispatcher = self.hub.dispatcher();
+            let dispatcher = self.context.dispatcher();
             dispatcher.end_wait(&mut self.wait, Refusal::Cancelled);
         }
     }
 }
 
-fn append(hub: &Hub, client: ClientId, reply: Reply<'_>, output: &mut Frames) {
+fn append(context: &Context, client: ClientId, reply: Reply<'_>, output: &mut Frames) {
     let out = output.buffer();
     let start = out.len();
     reply.encode(out);
-    log_reply(hub.dispatcher(), client, &out[start..]);
+    log_reply(context.dispatcher(), client, &out[start..]);
     output.end();
 }

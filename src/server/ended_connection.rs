@@ -1,0 +1,96 @@
+//! A connection that has ended, and what is left to do for it: release its locks, then say goodbye.
+
+use tracing::{Level, debug, enabled};
+
+use crate::core::dispatcher::{Departure, Dispatcher};
+use crate::core::registry::ClientId;
+use crate::server::admission::Admitted;
+use crate::server::log_text::address;
+
+/// A connection that has ended and may still hold locks.
+///
+/// Its session lives on until they are free, because the goodbye tells the peer that they are.
+pub(crate) struct EndedConnection {
+    departure: Departure,
+    /// True once all locks are released; the id may already have been reused.
+    released: bool,
+    session: Admitted,
+}
+
+impl EndedConnection {
+    pub(crate) fn new(client: ClientId, session: Admitted) -> EndedConnection {
+        EndedConnection {
+            departure: Departure::new(client),
+            released: false,
+            session,
+        }
+    }
+
+    /// Releases up to about `budget` locks.
+    pub(crate) fn release_locks(&mut self, dispatcher: &Dispatcher, budget: usize) {
+        if self.released {
+            return;
+        }
+        // Asked for first: the registry forgets the address with the last lock.
+        let peer = enabled!(Level::DEBUG).then(|| address(dispatcher, self.departure.client()));
+        self.released = dispatcher.disconnect(&mut self.departure, budget);
+        if self.released
+            && let Some(peer) = peer
+        {
+            let orphans = self.departure.orphans();
+            debug!(
+                %peer,
+                orphans = orphans.exclusive,
+                shared_orphans = orphans.shared,
+                "disconnected"
+            );
+        }
+    }
+
+    /// Returns the session, to say goodbye to its peer, if all locks are released.
+    pub(crate) fn into_session(self) -> Result<Admitted, EndedConnection> {
+        if self.released {
+            Ok(self.session)
+        } else {
+            Err(self)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use glockd_transports::{Frames, Peer, Session};
+
+    use super::*;
+    use crate::server::admission::{Admission, Capacity};
+
+    struct Silent;
+
+    #[async_trait::async_trait]
+    impl Session for Silent {
+        async fn recv(&mut self, _: &mut Frames) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        async fn send(&mut self, _: &Frames) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The connection that reuses the id must not be disconnected in its place.
+    #[test]
+    fn connection_is_disconnected_once() {
+        let dispatcher = Dispatcher::default();
+        let peer = Peer::new("a");
+        let client = dispatcher.connect(&peer);
+        let permit = Admission::new(Capacity::default()).admit(&peer).unwrap();
+        let mut ended = EndedConnection::new(client, Admitted::new(Box::new(Silent), permit));
+        ended.release_locks(&dispatcher, 1);
+        assert_eq!(dispatcher.connect(&Peer::new("b")), client);
+        ended.release_locks(&dispatcher, 1);
+        assert_eq!(dispatcher.registry().connections(), 1);
+        assert!(ended.into_session().is_ok());
+    }
+}

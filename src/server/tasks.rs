@@ -1,0 +1,248 @@
+//! The tasks of the connections, so that they can be aborted: one of them, or all.
+//!
+//! The table knows clients and [`AbortHandle`]s, and nothing of what the tasks do. It is indexed by the client, as the
+//! registry is: an entry costs 16 bytes. Turned down: a signal that each connection awaits beside its input. It would
+//! cost each a node in a list, which is entered and left with every batch.
+
+use std::mem;
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+
+use crate::core::registry::ClientId;
+
+/// The table of tasks, one for each connected client.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    /// Indexed by [`ClientId::index`]; `None` once the server has begun to end, when no more tasks may start.
+    table: Mutex<Option<Vec<Task>>>,
+}
+
+/// The state of one client's task.
+#[derive(Debug, Default)]
+enum Task {
+    /// No task: the entry is free.
+    #[default]
+    Free,
+    /// About to be spawned.
+    Starting,
+    /// Aborted while it was about to be spawned.
+    AbortedEarly,
+    /// Spawned.
+    Running(AbortHandle),
+    /// Ended while it was about to be spawned.
+    EndedEarly,
+}
+
+/// An abort that was granted and has yet to be carried out.
+///
+/// The two steps are apart because [`carry_out`](PreparedAbort::carry_out) may drop the connection at once, which takes
+/// the mutexes of the table and of the registry. A caller that holds one of them prepares the abort under it.
+#[derive(Debug)]
+#[must_use = "the task runs on until the abort is carried out"]
+pub(crate) struct PreparedAbort(Option<AbortHandle>);
+
+impl PreparedAbort {
+    /// Aborts the task.
+    pub(crate) fn carry_out(self) {
+        if let Some(handle) = self.0 {
+            handle.abort();
+        }
+    }
+}
+
+impl Tasks {
+    pub(crate) fn new() -> Tasks {
+        Tasks {
+            table: Mutex::new(Some(Vec::new())),
+        }
+    }
+
+    /// Spawns the task of a client, unless [`abort_all`](Tasks::abort_all) was called: then it drops the future.
+    ///
+    /// The task must [forget](Tasks::forget) itself when it ends, and before the client's id can be reused.
+    pub(crate) fn spawn(
+        &self,
+        client: ClientId,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        if !self.reserve(client) {
+            return;
+        }
+        // Not under the mutex: a runtime that shuts down drops the task at once, which then forgets itself.
+        // Boxed, because tokio aligns what it spawns to 128 bytes, and an allocator pads that.
+        let handle = tokio::spawn(Box::pin(future)).abort_handle();
+        let abort = match self.table.lock().as_mut() {
+            None => PreparedAbort(Some(handle)),
+            Some(table) => {
+                let task = &mut table[client.index()];
+                match task {
+                    Task::EndedEarly => {
+                        *task = Task::Free;
+                        return;
+                    }
+                    Task::AbortedEarly => {
+                        *task = Task::Running(handle.clone());
+                        PreparedAbort(Some(handle))
+                    }
+                    _ => {
+                        *task = Task::Running(handle);
+                        return;
+                    }
+                }
+            }
+        };
+        abort.carry_out();
+    }
+
+    /// Reserves the entry of a client. Returns false if no more tasks may start.
+    fn reserve(&self, client: ClientId) -> bool {
+        let mut table = self.table.lock();
+        let Some(table) = table.as_mut() else {
+            return false;
+        };
+        if table.len() <= client.index() {
+            table.resize_with(client.index() + 1, Task::default);
+        }
+        table[client.index()] = Task::Starting;
+        true
+    }
+
+    /// Forgets the task of a client, which ends.
+    pub(crate) fn forget(&self, client: ClientId) {
+        if let Some(table) = self.table.lock().as_mut()
+            && let Some(task) = table.get_mut(client.index())
+        {
+            *task = match mem::take(task) {
+                // `spawn` has yet to visit this entry once more.
+                Task::Starting | Task::AbortedEarly => Task::EndedEarly,
+                _ => Task::Free,
+            };
+        }
+    }
+
+    /// Prepares to abort the task of a client. Returns `None` if it has none, or if its task has ended.
+    ///
+    /// To be sure that the id has not been reused meanwhile, call this while the registry is locked.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "for the handle of a server, which disconnects clients"
+        )
+    )]
+    pub(crate) fn prepare_abort(&self, client: ClientId) -> Option<PreparedAbort> {
+        let mut table = self.table.lock();
+        let task = table.as_mut()?.get_mut(client.index())?;
+        match task {
+            Task::Running(handle) => Some(PreparedAbort(Some(handle.clone()))),
+            Task::Starting | Task::AbortedEarly => {
+                *task = Task::AbortedEarly;
+                Some(PreparedAbort(None))
+            }
+            Task::Free | Task::EndedEarly => None,
+        }
+    }
+
+    /// Runs `run` while the table is locked.
+    #[cfg(test)]
+    pub(crate) fn while_locked<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _locked = self.table.lock();
+        run()
+    }
+
+    /// Aborts all tasks, and lets no more start.
+    pub(crate) fn abort_all(&self) {
+        let table = self.table.lock().take();
+        for task in table.into_iter().flatten() {
+            if let Task::Running(handle) = task {
+                handle.abort();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use glockd_transports::Peer;
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::core::registry::Registry;
+
+    /// Longer than anything takes on the slowest of machines: to reach it is to fail.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn client() -> ClientId {
+        Registry::default().enter(&Peer::new("a"))
+    }
+
+    /// Spawns a task that never ends by itself. The receiver fails once it is dropped.
+    fn spawn_endless(tasks: &Tasks, client: ClientId) -> oneshot::Receiver<()> {
+        let (dropped, is_dropped) = oneshot::channel();
+        tasks.spawn(client, async move {
+            pending::<()>().await;
+            drop(dropped);
+        });
+        is_dropped
+    }
+
+    async fn expect_end(is_dropped: oneshot::Receiver<()>) {
+        assert!(timeout(PATIENCE, is_dropped).await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn one_task_is_aborted() {
+        let registry = Registry::default();
+        let [one, two] = ["one", "two"].map(|peer| registry.enter(&Peer::new(peer)));
+        let tasks = Tasks::new();
+        let first = spawn_endless(&tasks, one);
+        let mut second = spawn_endless(&tasks, two);
+        tasks.prepare_abort(one).unwrap().carry_out();
+        expect_end(first).await;
+        assert!(
+            second
+                .try_recv()
+                .is_err_and(|error| error == oneshot::error::TryRecvError::Empty)
+        );
+        tasks.abort_all();
+        expect_end(second).await;
+    }
+
+    #[tokio::test]
+    async fn forgotten_task_is_not_aborted() {
+        let (tasks, client) = (Tasks::new(), client());
+        assert!(tasks.prepare_abort(client).is_none());
+        let _running = spawn_endless(&tasks, client);
+        tasks.forget(client);
+        assert!(tasks.prepare_abort(client).is_none());
+    }
+
+    #[tokio::test]
+    async fn no_task_starts_after_all_were_aborted() {
+        let (tasks, client) = (Tasks::new(), client());
+        tasks.abort_all();
+        expect_end(spawn_endless(&tasks, client)).await;
+        assert!(tasks.prepare_abort(client).is_none());
+    }
+
+    /// The future ends, or is aborted, between the two visits of `spawn` to its entry.
+    #[tokio::test]
+    async fn early_end_and_early_abort_are_kept() {
+        let (tasks, client) = (Arc::new(Tasks::new()), client());
+        tasks.reserve(client);
+        tasks.forget(client);
+        assert!(tasks.prepare_abort(client).is_none());
+        assert!(tasks.reserve(client));
+        tasks.prepare_abort(client).unwrap().carry_out();
+        assert!(matches!(
+            tasks.table.lock().as_ref().unwrap()[client.index()],
+            Task::AbortedEarly
+        ));
+    }
+}
