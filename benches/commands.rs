@@ -20,11 +20,10 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use glockd::core::dispatcher::{Answer, Dispatcher};
+use glockd::core::dispatcher::{Dispatcher, Outcome};
 use glockd::core::locks::LockTable;
 use glockd::core::registry::ClientId;
 use glockd::protocol::{Command, Counter, ParseError, Reply, Verb, parse};
-use glockd::transports::Peer;
 
 /// The most threads that lock at once.
 const THREADS: usize = 4;
@@ -128,8 +127,8 @@ impl State {
     /// As many exclusive and as many shared locks are held, and `taken` is one of them.
     fn new(held: usize) -> State {
         let dispatcher = Dispatcher::default();
-        let holder = dispatcher.connect(&Peer::new("holder"));
-        let clients = [(); THREADS].map(|()| dispatcher.connect(&Peer::new("client")));
+        let holder = dispatcher.connect(b"holder");
+        let clients = [(); THREADS].map(|()| dispatcher.connect(b"client"));
         let locks = dispatcher.locks();
         assert!(locks.get(holder, b"taken"));
         for number in 0..held {
@@ -147,7 +146,7 @@ impl State {
     fn answer(&self, line: &[u8], out: &mut Vec<u8>, start: &[u8]) {
         out.clear();
         if let Ok(command) = parse(line)
-            && let Answer::Reply(reply) = self.dispatcher.dispatch(self.clients[0], &command)
+            && let Outcome::Reply(reply) = self.dispatcher.dispatch(self.clients[0], &command)
         {
             reply.encode(out);
         }

@@ -7,4 +7,6 @@ pub mod locks;
 pub(crate) mod policy;
 pub mod registry;
 pub(crate) mod slots;
+pub mod state;
 pub mod stats;
+pub mod ticket;

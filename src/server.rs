@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 use tracing::{debug, error, info, warn};
 
-use crate::core::dispatcher::Dispatcher;
+use crate::core::dispatcher::{self, Dispatcher};
 use crate::core::fence::Fence;
 use crate::core::policy::Policy;
 use crate::server::admission::{Admitted, Capacity, Permit};
@@ -150,8 +150,11 @@ impl Server {
     /// Dropping the future ends the server too: connections end soon, but nobody waits for them.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let fence = self.fence.unwrap_or_else(Fence::from_clock);
-        let dispatcher = Dispatcher::with_fence(self.policy, fence);
-        let dispatcher = Arc::new(dispatcher.with_peer_timeout(self.limits.peer_timeout()));
+        let dispatcher = Arc::new(Dispatcher::new(dispatcher::Options {
+            policy: self.policy,
+            fence,
+            peer_timeout: self.limits.peer_timeout(),
+        }));
         let (sender, ended) = mpsc::unbounded_channel();
         let context = Arc::new(Context::new(
             Arc::clone(&dispatcher),
@@ -194,7 +197,7 @@ async fn serve_waiters(dispatcher: Arc<Dispatcher>) {
 
 /// Keeps the fencing tokens safe from the next run. Never ends.
 async fn keep_fence(dispatcher: Arc<Dispatcher>) {
-    dispatcher.fence().keep().await;
+    dispatcher.state().fence.keep().await;
 }
 
 /// Ends all connections of a server when it ends, in whatever way.

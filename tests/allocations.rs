@@ -9,10 +9,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
-use glockd::core::dispatcher::{Answer, Departure, Dispatcher};
+use glockd::core::dispatcher::{Disconnection, Dispatcher, Outcome};
 use glockd::core::registry::ClientId;
 use glockd::protocol::{LockKind, parse};
-use glockd::transports::Peer;
 use glockd::{Connector, Memory, Server};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -40,15 +39,15 @@ fn answer(dispatcher: &Dispatcher, client: ClientId, line: &str, out: &mut Vec<u
     out.clear();
     let command = parse(line.as_bytes()).unwrap();
     match dispatcher.dispatch(client, &command) {
-        Answer::Reply(reply) => reply.encode(out),
-        Answer::List(_) | Answer::Later(_) => panic!("{line} is answered later"),
+        Outcome::Reply(reply) => reply.encode(out),
+        Outcome::List(_) | Outcome::Wait(_) => panic!("{line} is answered later"),
     }
 }
 
 #[test]
 fn commands_allocate_nothing() {
     let dispatcher = Dispatcher::default();
-    let [one, two] = ["one", "two"].map(|name| dispatcher.connect(&Peer::new(name)));
+    let [one, two] = ["one", "two"].map(|name| dispatcher.connect(name.as_bytes()));
     let script = [
         (one, "i", "0 Lock Not Locked: "),
         (one, "g", "1 Lock Get Success: "),
@@ -93,7 +92,7 @@ fn a_list_of_owners_keeps_only_a_window_of_them() {
     let dispatcher = Dispatcher::default();
     let name = |of: &str, number| format!("{of} {number} {}", "x".repeat(1000));
     let connect = |number| {
-        let client = dispatcher.connect(&Peer::new("127.0.0.1:57871"));
+        let client = dispatcher.connect(b"127.0.0.1:57871");
         let old = name("old", number);
         dispatcher.registry().rename(client, Some(old.as_bytes()));
         dispatcher.locks().shared_get(client, b"foo");
@@ -101,13 +100,13 @@ fn a_list_of_owners_keeps_only_a_window_of_them() {
     };
     let clients: Vec<ClientId> = (0..OWNERS).map(connect).collect();
     let command = parse(b"own foo").unwrap();
-    let Answer::List(mut cursor) = dispatcher.dispatch(clients[0], &command) else {
+    let Outcome::List(mut cursor) = dispatcher.dispatch(clients[0], &command) else {
         panic!("it is no listing");
     };
     let mut out = Vec::with_capacity(256 * 1024);
     let (mut kept, mut done, mut lines, mut steps) = (0, false, 0, 0);
     while !done {
-        let info = measure(|| done = cursor.step(&dispatcher, &mut out).done);
+        let info = measure(|| done = cursor.step(dispatcher.state(), &mut out).done);
         kept += info.bytes_current;
         lines += out.iter().filter(|&&byte| byte == b'\n').count();
         out.clear();
@@ -292,7 +291,7 @@ fn released_locks_leave_no_memory() {
     const KEPT: i64 = 10_000;
     use_one_processor();
     let dispatcher = Dispatcher::default();
-    let [first, second] = ["a", "b"].map(|peer| dispatcher.connect(&Peer::new(peer)));
+    let [first, second] = ["a", "b"].map(|peer| dispatcher.connect(peer.as_bytes()));
     let locks = dispatcher.locks();
     let names: Vec<String> = (0..LOCKS).map(|number| format!("lock {number}")).collect();
     let left = measure(|| {
@@ -306,7 +305,7 @@ fn released_locks_leave_no_memory() {
             assert!(locks.release(first, name));
             assert!(locks.shared_release(first, name));
         }
-        while !dispatcher.disconnect(&mut Departure::new(second), usize::MAX) {}
+        while !dispatcher.disconnect(&mut Disconnection::new(second), usize::MAX) {}
         assert_eq!(locks.count(LockKind::Shared), 0);
     });
     let bytes = left.bytes_current;

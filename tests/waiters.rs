@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use allocation_counter::measure;
 use glockd::core::locks::{Attempt, LockTable};
 use glockd::core::registry::Registry;
-use glockd::transports::Peer;
 use glockd::{Connector, Memory, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime;
@@ -51,7 +50,7 @@ fn in_the_table() {
     let waiters = waiters(100_000);
     let (table, registry) = (LockTable::new(), Registry::default());
     let clients: Vec<_> = (0..=waiters)
-        .map(|number| registry.enter(&Peer::new(&format!("memory:{number}"))))
+        .map(|number| registry.add(format!("memory:{number}").as_bytes()))
         .collect();
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));

@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use glockd::Policy;
-use glockd::core::dispatcher::{Answer, Departure, Dispatcher, Wait};
+use glockd::core::dispatcher::{Disconnection, Dispatcher, Options, Outcome};
 use glockd::core::registry::ClientId;
+use glockd::core::ticket::Ticket;
 use glockd_protocol::{LockKind, Refusal, Verb, parse};
-use glockd_transports::Peer;
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -216,7 +216,10 @@ fuzz_target!(|input: Input<'_>| {
         policy = policy.without_extensions();
     }
     let mut server = Server {
-        dispatcher: Dispatcher::new(policy),
+        dispatcher: Dispatcher::new(Options {
+            policy,
+            ..Options::default()
+        }),
         model: Model::new(flags, limits),
         tokens: HashMap::new(),
         here: Vec::new(),
@@ -237,7 +240,7 @@ struct Server {
     dispatcher: Dispatcher,
     model: Model,
     here: Vec<Client>,
-    going: Vec<(Client, Departure)>,
+    going: Vec<(Client, Disconnection)>,
     /// The tokens of a name and a kind that were shown, by the number of their grant.
     tokens: HashMap<(Vec<u8>, bool), BTreeMap<usize, u64>>,
 }
@@ -246,7 +249,7 @@ struct Client {
     id: ClientId,
     /// What the model knows it by.
     number: usize,
-    wait: Option<Wait>,
+    wait: Option<Ticket>,
     woken: Arc<Woken>,
 }
 
@@ -265,7 +268,7 @@ impl Server {
         match step {
             Step::Come { address } => self.come(pick(&ADDRESSES, address)),
             Step::Refuse => {
-                self.dispatcher.refuse();
+                self.dispatcher.count_refused_connection();
                 self.model.refuse();
             }
             Step::Line { client, verb, name } => match name {
@@ -345,8 +348,8 @@ impl Server {
     fn go(&mut self, client: usize) {
         self.stop(client, true);
         let client = self.here.remove(client);
-        let departure = Departure::new(client.id);
-        self.going.push((client, departure));
+        let disconnection = Disconnection::new(client.id);
+        self.going.push((client, disconnection));
     }
 
     /// Ends a client's wait, if it has one.
@@ -403,7 +406,7 @@ impl Server {
 
     fn come(&mut self, address: &'static str) {
         self.here.push(Client {
-            id: self.dispatcher.connect(&Peer::new(address)),
+            id: self.dispatcher.connect(address.as_bytes()),
             number: self.model.connect(address),
             wait: None,
             woken: Arc::default(),
@@ -436,11 +439,11 @@ impl Server {
         let mut bytes = Vec::new();
         match parse(line) {
             Ok(command) => match self.dispatcher.dispatch(client.id, &command) {
-                Answer::Reply(reply) => reply.encode(&mut bytes),
-                Answer::List(mut cursor) => {
-                    while !cursor.step(&self.dispatcher, &mut bytes).done {}
+                Outcome::Reply(reply) => reply.encode(&mut bytes),
+                Outcome::List(mut cursor) => {
+                    while !cursor.step(self.dispatcher.state(), &mut bytes).done {}
                 }
-                Answer::Later(wait) => client.wait = Some(wait),
+                Outcome::Wait(wait) => client.wait = Some(wait),
             },
             Err(error) => self.dispatcher.reject(error).encode(&mut bytes),
         }
@@ -498,10 +501,10 @@ impl Server {
 
     /// Releases some of what a client that goes has held.
     fn release(&mut self, going: usize, budget: usize) {
-        let (client, departure) = &mut self.going[going];
-        let before = departure.orphans();
-        let done = self.dispatcher.disconnect(departure, budget);
-        let after = departure.orphans();
+        let (client, disconnection) = &mut self.going[going];
+        let before = disconnection.orphans();
+        let done = self.dispatcher.disconnect(disconnection, budget);
+        let after = disconnection.orphans();
         // What goes first is the table's affair, so here the model is told.
         let locks = self.dispatcher.locks();
         let (exclusive, shared) = self.model.orphan(

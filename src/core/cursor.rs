@@ -4,24 +4,15 @@
 mod claims;
 mod page;
 mod sorted;
+mod step;
 
 use glockd_protocol::LockKind;
 use glockd_protocol::rows::Listing;
 
-use crate::core::dispatcher::Dispatcher;
+use crate::core::state::State;
 use claims::Claims;
 use sorted::Sorted;
-
-/// Entries that are shown in one step: ten microseconds.
-const SHOW: usize = 64;
-
-/// So many holders or waiters of a lock that are found under one hold of its shard's mutex are reckoned as a
-/// plain command, in [`Step::work`].
-const FOUND: usize = 8;
-
-/// What a step adds at the most, short of one long entry: a window of long names must not become one
-/// reply in memory.
-const CHUNK: usize = 64 * 1024;
+pub use step::Step;
 
 /// A listing under way.
 #[derive(Debug)]
@@ -31,24 +22,6 @@ pub struct Cursor(Kind);
 enum Kind {
     Sorted(Sorted),
     Claims(Claims),
-}
-
-/// What one step of a [`Cursor`] was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Whether the listing is complete.
-    pub done: bool,
-    /// What it cost, at least 1. That of a plain command is 1.
-    pub work: u32,
-}
-
-impl Step {
-    fn more(work: usize) -> Step {
-        Step {
-            done: false,
-            work: u32::try_from(work).unwrap_or(u32::MAX).max(1),
-        }
-    }
 }
 
 impl Cursor {
@@ -86,18 +59,18 @@ impl Cursor {
         ))
     }
 
-    /// The listing of `own`: the owners of one name at one moment, and their number before them. One that goes
-    /// before its turn is shown as gone.
-    pub fn owners(name: &[u8]) -> Cursor {
+    /// The listing of `own`: the claims to one name at one moment, and their number before them. One that ends before
+    /// its turn is shown as gone.
+    pub fn claims(name: &[u8]) -> Cursor {
         Cursor(Kind::Claims(Claims::new(name)))
     }
 
     /// Works for some ten microseconds, and appends what that brought to `out`: no more than some
     /// kilobytes beyond the longest name. Let others run between steps, by what they cost.
-    pub fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
+    pub fn step(&mut self, state: &State, out: &mut Vec<u8>) -> Step {
         match &mut self.0 {
-            Kind::Sorted(sorted) => sorted.step(dispatcher, out),
-            Kind::Claims(owners) => owners.step(dispatcher, out),
+            Kind::Sorted(sorted) => sorted.step(state, out),
+            Kind::Claims(claims) => claims.step(state, out),
         }
     }
 }

@@ -1,16 +1,15 @@
-//! Who is connected: the identity, address and registered name of each connection.
+//! The live connections: the identity, address and registered name of each.
 //!
-//! Everything else knows a connection by its [`ClientId`] alone. Addresses and names are shown, never
+//! All other modules know a connection by its [`ClientId`] alone. Addresses and names are shown and never
 //! compared, so two connections may share either.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
 use byteview::ByteView;
-use glockd_transports::Peer;
 use parking_lot::Mutex;
 use slab::Slab;
 
-/// The identity of a connection. Used again only after [`Registry::leave`].
+/// The identity of a connection. It is reused only after [`Registry::remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(NonZeroU32);
 
@@ -24,7 +23,7 @@ impl ClientId {
         ClientId(NonZeroU32::MIN.saturating_add(number - 1))
     }
 
-    /// A small number, for tables with a place for each live connection.
+    /// Returns a small number, for tables that are indexed by the live connections.
     pub fn index(self) -> usize {
         self.0.get() as usize - 1
     }
@@ -33,106 +32,121 @@ impl ClientId {
 /// The live connections of a server.
 #[derive(Debug, Default)]
 pub struct Registry {
-    state: Mutex<State>,
+    clients: Mutex<Clients>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    clients: Slab<Client>,
-    /// The last arrival.
-    arrivals: Option<NonZeroU64>,
+struct Clients {
+    slots: Slab<Client>,
+    /// Arrival number of the latest connection.
+    last_arrival: Option<NonZeroU64>,
 }
 
-/// What is known of one connection.
+/// One connection.
 #[derive(Debug)]
 pub struct Client {
-    // `ByteView` keeps up to 20 bytes in place: most addresses and names.
+    // A `ByteView` keeps up to 20 bytes in place: most addresses and names.
     address: ByteView,
-    // Boxed, because most register none.
+    // Boxed, because most connections register no name.
     name: Option<Box<ByteView>>,
-    // Never 0, which lets a free place say so here.
+    // Never 0, so that a free slot of the slab takes no more room than a client.
     arrival: NonZeroU64,
 }
 
-/// A connection that registered a name, as `who` sorts them.
+/// A connection that registered a name. The order is that of `who`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Registration {
-    /// Where it comes from.
+    /// Address of the connection.
     pub address: ByteView,
-    /// A number that grows from connection to connection.
+    /// Number that grows from connection to connection.
     pub arrival: u64,
-    /// Its identity.
+    /// Identity of the connection.
     pub client: ClientId,
 }
 
 impl Client {
-    /// Where the connection comes from.
+    /// Returns the address that the connection comes from.
     pub fn address(&self) -> &ByteView {
         &self.address
     }
 
-    /// The name it registered, or else its address.
+    /// Returns the registered name, or else the address.
     pub fn shown_as(&self) -> &ByteView {
         self.name().unwrap_or(&self.address)
     }
 
-    /// The name it registered.
+    /// Returns the registered name.
     pub fn name(&self) -> Option<&ByteView> {
         self.name.as_deref()
+    }
+
+    /// Returns the key by which `who` sorts this connection.
+    pub fn registration(&self, client: ClientId) -> Registration {
+        Registration {
+            address: self.address.clone(),
+            arrival: self.arrival.get(),
+            client,
+        }
     }
 }
 
 impl Registry {
-    /// Adds a connection.
-    pub fn enter(&self, peer: &Peer) -> ClientId {
-        let mut state = self.state.lock();
-        let arrival = match state.arrivals {
+    /// Adds a connection from this address.
+    pub fn add(&self, address: &[u8]) -> ClientId {
+        let mut clients = self.clients.lock();
+        let arrival = match clients.last_arrival {
             Some(last) => last.saturating_add(1),
             None => NonZeroU64::MIN,
         };
-        state.arrivals = Some(arrival);
+        clients.last_arrival = Some(arrival);
         let client = Client {
-            address: peer.as_str().as_bytes().into(),
+            address: address.into(),
             name: None,
             arrival,
         };
-        ClientId::new(state.clients.insert(client))
+        ClientId::new(clients.slots.insert(client))
     }
 
-    /// Removes a connection, with its name. To be called when it holds no lock any more: from now on its
-    /// identity may be another's.
-    pub fn leave(&self, client: ClientId) {
-        self.state.lock().clients.try_remove(client.index());
+    /// Removes a connection and its name. The client must hold no lock: the next connection may get its identity.
+    pub fn remove(&self, client: ClientId) {
+        self.clients.lock().slots.try_remove(client.index());
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections.
     pub fn connections(&self) -> usize {
-        self.state.lock().clients.len()
+        self.clients.lock().slots.len()
     }
 
-    /// Registers a name for a connection, or takes it back.
+    /// Sets or removes the name of a connection.
     pub fn rename(&self, client: ClientId, name: Option<&[u8]>) {
-        if let Some(client) = self.state.lock().clients.get_mut(client.index()) {
+        if let Some(client) = self.clients.lock().slots.get_mut(client.index()) {
             client.name = name.map(|name| Box::new(name.into()));
         }
     }
 
-    /// Looks at a connection, under the registry's mutex: keep it short. `None` if it has left.
-    pub fn look<T>(&self, client: ClientId, look: impl FnOnce(&Client) -> T) -> Option<T> {
-        self.state.lock().clients.get(client.index()).map(look)
+    /// Calls `read` with a connection; `None` if it has been removed. The registry is locked meanwhile, so `read`
+    /// must be short.
+    pub fn with_client<T>(&self, client: ClientId, read: impl FnOnce(&Client) -> T) -> Option<T> {
+        self.clients.lock().slots.get(client.index()).map(read)
     }
 
-    /// Looks at a registration found by [`scan`](Registry::scan). `None` if that connection has left or
-    /// has taken its name back.
-    pub fn look_again<T>(&self, found: &Registration, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let state = self.state.lock();
-        let client = state.clients.get(found.client.index())?;
-        let same = client.arrival.get() == found.arrival;
-        client.name().filter(|_| same).map(|name| look(name))
+    /// Calls `read` with the name of a registration that [`scan`](Registry::scan) found; `None` if the connection or
+    /// its name has been removed. The registry is locked meanwhile.
+    pub fn with_name<T>(
+        &self,
+        registration: &Registration,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        let clients = self.clients.lock();
+        let client = clients.slots.get(registration.client.index())?;
+        let is_same = client.arrival.get() == registration.arrival;
+        client.name().filter(|_| is_same).map(|name| read(name))
     }
 
-    /// Visits the registrations among `count` entries from entry `from` on, in no meaningful order. Returns the entry to
-    /// go on from; `None` at the end. A connection that is registered throughout a series of calls is visited once.
+    /// Visits the connections with a name among `count` slots from slot `from` on, in no particular order. Returns the
+    /// slot to go on from, and `None` at the end.
+    ///
+    /// A series of calls visits a connection once if it has a name throughout.
     pub fn scan(
         &self,
         from: usize,
@@ -146,32 +160,22 @@ impl Registry {
         })
     }
 
-    /// Visits the connections among `count` entries, registered or not, as [`scan`](Registry::scan) does.
+    /// Visits the connections in `count` slots, with or without a name, as [`scan`](Registry::scan) does.
     pub fn scan_connections(
         &self,
         from: usize,
         count: usize,
         mut visit: impl FnMut(&Client, ClientId),
     ) -> Option<usize> {
-        let state = self.state.lock();
-        let end = (from + count).min(state.clients.capacity());
+        let clients = self.clients.lock();
+        let slots = &clients.slots;
+        let end = (from + count).min(slots.capacity());
         for index in from..end {
-            if let Some(client) = state.clients.get(index) {
+            if let Some(client) = slots.get(index) {
                 visit(client, ClientId::new(index));
             }
         }
-        (end < state.clients.capacity()).then_some(end)
-    }
-}
-
-impl Client {
-    /// What `who` sorts this connection by.
-    pub fn registration(&self, client: ClientId) -> Registration {
-        Registration {
-            address: self.address.clone(),
-            arrival: self.arrival.get(),
-            client,
-        }
+        (end < slots.capacity()).then_some(end)
     }
 }
 
@@ -182,9 +186,9 @@ mod tests {
     fn names(registry: &Registry) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut found = Vec::new();
-        let mut place = Some(0);
-        while let Some(from) = place {
-            place = registry.scan(from, 3, |client, _| {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = registry.scan(from, 3, |client, _| {
                 found.push((text(client.address()), text(client.shown_as())));
             });
         }
@@ -192,25 +196,22 @@ mod tests {
     }
 
     #[test]
-    fn identities_are_used_again_only_after_leaving() {
+    fn identity_is_reused_only_after_removal() {
         let registry = Registry::default();
-        let (a, b) = (
-            registry.enter(&Peer::new("a")),
-            registry.enter(&Peer::new("a")),
-        );
+        let (a, b) = (registry.add(b"a"), registry.add(b"a"));
         assert_ne!(a, b);
         assert_eq!(registry.connections(), 2);
-        registry.leave(a);
+        registry.remove(a);
         assert_eq!(registry.connections(), 1);
-        assert_eq!(registry.look(a, |_| ()), None);
-        assert_eq!(registry.enter(&Peer::new("c")), a);
+        assert_eq!(registry.with_client(a, |_| ()), None);
+        assert_eq!(registry.add(b"c"), a);
     }
 
     #[test]
-    fn names_come_and_go() {
+    fn scan_finds_connections_while_they_have_names() {
         let registry = Registry::default();
         let clients: Vec<ClientId> = (0..10)
-            .map(|index| registry.enter(&Peer::new(&format!("p{index}"))))
+            .map(|index| registry.add(format!("p{index}").as_bytes()))
             .collect();
         assert_eq!(names(&registry), []);
         registry.rename(clients[7], Some(b"seven"));
@@ -218,25 +219,23 @@ mod tests {
         let expect = [("p2", "two"), ("p7", "seven")].map(|(a, b)| (a.to_owned(), b.to_owned()));
         assert_eq!(names(&registry), expect);
         registry.rename(clients[7], None);
-        registry.leave(clients[2]);
+        registry.remove(clients[2]);
         assert_eq!(names(&registry), []);
     }
 
     #[test]
-    fn a_registration_is_not_taken_for_its_successor() {
+    fn registration_does_not_match_the_next_connection_with_its_identity() {
         let registry = Registry::default();
-        let client = registry.enter(&Peer::new("a"));
+        let client = registry.add(b"a");
         registry.rename(client, Some(b"x"));
         let found = registry
-            .look(client, |found| found.registration(client))
+            .with_client(client, |found| found.registration(client))
             .unwrap();
-        assert_eq!(
-            registry.look_again(&found, <[u8]>::to_vec),
-            Some(b"x".to_vec())
-        );
-        registry.leave(client);
-        assert_eq!(registry.enter(&Peer::new("a")), client);
+        let name = || registry.with_name(&found, <[u8]>::to_vec);
+        assert_eq!(name(), Some(b"x".to_vec()));
+        registry.remove(client);
+        assert_eq!(registry.add(b"a"), client);
         registry.rename(client, Some(b"y"));
-        assert_eq!(registry.look_again(&found, <[u8]>::to_vec), None);
+        assert_eq!(name(), None);
     }
 }

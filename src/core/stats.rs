@@ -1,8 +1,8 @@
-//! What happened since the start, counted.
+//! Counters of what has happened since the start.
 //!
-//! Each thread counts on a stripe of its own, to which nobody else writes, so that counting is an ordinary
-//! addition: no cache line that every core writes, and no atomic read-modify-write, which would cost as
-//! much as the mutex of a lock. Only a `q` reads all stripes.
+//! Each thread has a stripe of counters that no other thread writes, so counting is an ordinary addition. A shared
+//! counter would be a cache line that every core writes, and an atomic read-modify-write would cost as much as the
+//! mutex of a lock. Only `q` reads all stripes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -13,14 +13,14 @@ use thread_local::ThreadLocal;
 #[derive(Debug, Default)]
 pub struct Stats {
     stripes: ThreadLocal<Stripe>,
-    // Not in the stripes: these are seldom counted.
+    // Outside the stripes, because they rarely change.
     refused_connections: AtomicU64,
     refused_http: AtomicU64,
 }
 
-/// What one thread has counted. A later thread goes on with the stripe of one that has ended.
+/// The counters of one thread. When the thread has ended, a later one continues its stripe.
 ///
-/// Whole pairs of cache lines, because processors fetch them so.
+/// Aligned to two cache lines, because processors fetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
@@ -32,7 +32,7 @@ struct Stripe {
 
 const _: () = assert!(size_of::<Stripe>() == 384);
 
-/// A number that one thread writes, and any reads.
+/// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
 struct Counter(AtomicU64);
 
@@ -43,64 +43,64 @@ impl Counter {
 }
 
 impl Stats {
-    /// All counters at zero.
+    /// Makes counters that are all zero.
     pub fn new() -> Stats {
         Stats::default()
     }
 
     /// Counts a command.
-    pub fn command(&self, verb: Verb) {
+    pub fn count_command(&self, verb: Verb) {
         self.stripe().commands[verb as usize].add(1);
     }
 
-    /// Counts a frame that was no command.
-    pub fn invalid_command(&self) {
+    /// Counts a frame that was not a command.
+    pub fn count_invalid_command(&self) {
         self.stripe().invalid_commands.add(1);
     }
 
-    /// Counts locks whose connection ended before it released them.
-    pub fn orphans(&self, exclusive: u64, shared: u64) {
+    /// Counts locks that a client still held when its connection ended.
+    pub fn count_orphans(&self, exclusive: u64, shared: u64) {
         let stripe = self.stripe();
         stripe.orphans.add(exclusive);
         stripe.shared_orphans.add(shared);
     }
 
-    /// Counts a connection that was not let in.
-    pub fn refused_connection(&self) {
+    /// Counts a connection that was refused by a limit.
+    pub fn count_refused_connection(&self) {
         self.refused_connections.fetch_add(1, Relaxed);
     }
 
-    /// Counts a connection that was closed because it spoke HTTP.
-    pub fn refused_http_connection(&self) {
+    /// Counts a connection that was closed because its peer spoke HTTP.
+    pub fn count_refused_http(&self) {
         self.refused_http.fetch_add(1, Relaxed);
     }
 
-    /// How often a command was counted.
+    /// Returns the number of commands with this verb.
     pub fn commands(&self, verb: Verb) -> u64 {
         self.sum(|stripe| &stripe.commands[verb as usize])
     }
 
-    /// How many frames were no command.
+    /// Returns the number of frames that were not a command.
     pub fn invalid_commands(&self) -> u64 {
         self.sum(|stripe| &stripe.invalid_commands)
     }
 
-    /// How many exclusive locks were orphaned.
+    /// Returns the number of orphaned exclusive locks.
     pub fn exclusive_orphans(&self) -> u64 {
         self.sum(|stripe| &stripe.orphans)
     }
 
-    /// How many shared locks were orphaned, counted once a holder.
+    /// Returns the number of orphaned shared locks. A lock counts once for each holder.
     pub fn shared_orphans(&self) -> u64 {
         self.sum(|stripe| &stripe.shared_orphans)
     }
 
-    /// How many connections were not let in.
+    /// Returns the number of connections that were refused by a limit.
     pub fn refused_connections(&self) -> u64 {
         self.refused_connections.load(Relaxed)
     }
 
-    /// How many connections were closed because they spoke HTTP.
+    /// Returns the number of connections that were closed because their peer spoke HTTP.
     pub fn refused_http(&self) -> u64 {
         self.refused_http.load(Relaxed)
     }
@@ -125,16 +125,16 @@ mod tests {
     fn counts_of_all_threads_add_up() {
         const THREADS: u64 = 20;
         let stats = Stats::new();
-        // Twice, so that stripes of ended threads are counted on.
+        // Twice, so that the second round continues stripes of ended threads.
         for _ in 0..2 {
             std::thread::scope(|scope| {
                 for _ in 0..THREADS {
                     scope.spawn(|| {
-                        stats.command(Verb::G);
-                        stats.invalid_command();
-                        stats.orphans(2, 3);
-                        stats.refused_connection();
-                        stats.refused_http_connection();
+                        stats.count_command(Verb::G);
+                        stats.count_invalid_command();
+                        stats.count_orphans(2, 3);
+                        stats.count_refused_connection();
+                        stats.count_refused_http();
                     });
                 }
             });

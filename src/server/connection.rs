@@ -18,8 +18,9 @@ use tokio::task::yield_now;
 use tracing::{Level, debug, enabled};
 
 use crate::core::cursor::Cursor;
-use crate::core::dispatcher::{Answer, Dispatcher, Wait};
+use crate::core::dispatcher::{Dispatcher, Outcome};
 use crate::core::registry::ClientId;
+use crate::core::ticket::Ticket;
 use crate::server::admission::Admitted;
 use crate::server::context::Context;
 use crate::server::ended_connection::EndedConnection;
@@ -54,7 +55,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// The connection of a session that is past its handshake. From now on it counts.
     fn new(peer: &Peer, session: Admitted, context: Arc<Context>) -> Connection {
-        let client = context.dispatcher().connect(peer);
+        let client = context.dispatcher().connect(peer.as_str().as_bytes());
         debug!(%peer, "connected");
         Connection {
             session: Some(session),
@@ -201,7 +202,7 @@ impl Connection {
         turn: &mut Turn,
     ) -> io::Result<()> {
         loop {
-            let step = cursor.step(self.context.dispatcher(), output.buffer());
+            let step = cursor.step(self.context.dispatcher().state(), output.buffer());
             turn.spend(step.work);
             if step.done {
                 return Ok(());
@@ -287,7 +288,7 @@ fn is_chunk(output: &Frames) -> bool {
 /// What is left to do for a frame that is not answered at once.
 enum Later {
     List(Box<Cursor>),
-    Wait(Wait),
+    Wait(Ticket),
     /// It is a line of HTTP, and has no reply. It ends the connection if the [session](Session::refuses_http) says
     /// so.
     Http,
@@ -340,7 +341,7 @@ fn answer(
             match parse(bytes) {
                 Ok(command) => match dispatcher.dispatch(client, &command) {
                     // Not moved: it is as large as it is short-lived.
-                    Answer::Reply(ref reply) => {
+                    Outcome::Reply(ref reply) => {
                         reply.encode(out);
                         // One comparison for all that is rare: these stand side by side in the enum.
                         if let Reply::Nothing | Reply::Statistics(_) | Reply::CountedStatistics(_) =
@@ -360,8 +361,8 @@ fn answer(
                             log_reply(dispatcher, client, &out[start..]);
                         }
                     }
-                    Answer::List(cursor) => return Some(Later::List(cursor)),
-                    Answer::Later(wait) => return Some(Later::Wait(wait)),
+                    Outcome::List(cursor) => return Some(Later::List(cursor)),
+                    Outcome::Wait(ticket) => return Some(Later::Wait(ticket)),
                 },
                 Err(error) => return reject(context, client, bytes, error, out),
             }

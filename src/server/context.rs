@@ -65,14 +65,14 @@ impl Context {
     pub(crate) fn admit(&self, peer: &Peer) -> Option<Permit> {
         let permit = self.admission.admit(peer);
         if permit.is_none() {
-            self.dispatcher.refuse();
+            self.dispatcher.count_refused_connection();
         }
         permit
     }
 
     /// Counts a connection that is closed because it spoke HTTP, and logs that, rate-limited.
     pub(crate) fn refuse_http(&self, client: ClientId) {
-        self.dispatcher.refuse_http();
+        self.dispatcher.count_refused_http();
         if let Some(refused) = self.refused_http.lock().record() {
             let peer = address(&self.dispatcher, client);
             warn!(
@@ -104,7 +104,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::core::dispatcher::Departure;
+    use crate::core::dispatcher::Disconnection;
     use crate::core::locks::Attempt;
     use crate::testing::spawn_until_blocked;
 
@@ -120,7 +120,7 @@ mod tests {
             reaper,
         );
         let locks = dispatcher.locks();
-        let [holder, waiter] = ["a", "b"].map(|peer| dispatcher.connect(&Peer::new(peer)));
+        let [holder, waiter] = ["a", "b"].map(|peer| dispatcher.connect(peer.as_bytes()));
         assert!(locks.get(holder, b"x"));
         let Attempt::Waits(ticket) = locks.get_or_wait(waiter, b"x", true) else {
             panic!("another client holds it");
@@ -130,7 +130,7 @@ mod tests {
             let end = context.tasks.while_locked(|| {
                 // Blocked when it is about to abort the tasks.
                 let end = spawn_until_blocked(scope, || context.end_connections());
-                assert!(dispatcher.disconnect(&mut Departure::new(holder), usize::MAX));
+                assert!(dispatcher.disconnect(&mut Disconnection::new(holder), usize::MAX));
                 let waker = TaskContext::from_waker(Waker::noop());
                 assert!(locks.poll(&mut ticket, &waker).is_pending());
                 end

@@ -2,7 +2,7 @@
 
 use tracing::{Level, debug, enabled};
 
-use crate::core::dispatcher::{Departure, Dispatcher};
+use crate::core::dispatcher::{Disconnection, Dispatcher};
 use crate::core::registry::ClientId;
 use crate::server::admission::Admitted;
 use crate::server::log_text::address;
@@ -11,7 +11,7 @@ use crate::server::log_text::address;
 ///
 /// Its session lives on until they are free, because the goodbye tells the peer that they are.
 pub(crate) struct EndedConnection {
-    departure: Departure,
+    disconnection: Disconnection,
     /// True once all locks are released; the id may already have been reused.
     released: bool,
     session: Admitted,
@@ -20,7 +20,7 @@ pub(crate) struct EndedConnection {
 impl EndedConnection {
     pub(crate) fn new(client: ClientId, session: Admitted) -> EndedConnection {
         EndedConnection {
-            departure: Departure::new(client),
+            disconnection: Disconnection::new(client),
             released: false,
             session,
         }
@@ -32,12 +32,12 @@ impl EndedConnection {
             return;
         }
         // Asked for first: the registry forgets the address with the last lock.
-        let peer = enabled!(Level::DEBUG).then(|| address(dispatcher, self.departure.client()));
-        self.released = dispatcher.disconnect(&mut self.departure, budget);
+        let peer = enabled!(Level::DEBUG).then(|| address(dispatcher, self.disconnection.client()));
+        self.released = dispatcher.disconnect(&mut self.disconnection, budget);
         if self.released
             && let Some(peer) = peer
         {
-            let orphans = self.departure.orphans();
+            let orphans = self.disconnection.orphans();
             debug!(
                 %peer,
                 orphans = orphans.exclusive,
@@ -84,11 +84,11 @@ mod tests {
     fn connection_is_disconnected_once() {
         let dispatcher = Dispatcher::default();
         let peer = Peer::new("a");
-        let client = dispatcher.connect(&peer);
+        let client = dispatcher.connect(peer.as_str().as_bytes());
         let permit = Admission::new(Capacity::default()).admit(&peer).unwrap();
         let mut ended = EndedConnection::new(client, Admitted::new(Box::new(Silent), permit));
         ended.release_locks(&dispatcher, 1);
-        assert_eq!(dispatcher.connect(&Peer::new("b")), client);
+        assert_eq!(dispatcher.connect(b"b"), client);
         ended.release_locks(&dispatcher, 1);
         assert_eq!(dispatcher.registry().connections(), 1);
         assert!(ended.into_session().is_ok());

@@ -10,7 +10,7 @@ const SHOWN: usize = 256;
 
 /// Returns the address of a client; an empty one if it has disconnected.
 pub(crate) fn address(dispatcher: &Dispatcher, client: ClientId) -> String {
-    let address = dispatcher.registry().look(client, |client| {
+    let address = dispatcher.registry().with_client(client, |client| {
         String::from_utf8_lossy(client.address()).into_owned()
     });
     address.unwrap_or_default()

@@ -97,7 +97,7 @@ mod tests {
         session: Silent,
     ) -> EndedConnection {
         let peer = Peer::new(name);
-        let client = dispatcher.connect(&peer);
+        let client = dispatcher.connect(peer.as_str().as_bytes());
         for number in 0..locks {
             assert!(
                 dispatcher

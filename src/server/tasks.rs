@@ -168,7 +168,6 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use glockd_transports::Peer;
     use tokio::sync::oneshot;
     use tokio::time::timeout;
 
@@ -179,7 +178,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn client() -> ClientId {
-        Registry::default().enter(&Peer::new("a"))
+        Registry::default().add(b"a")
     }
 
     /// Spawns a task that never ends by itself. The receiver fails once it is dropped.
@@ -199,7 +198,7 @@ mod tests {
     #[tokio::test]
     async fn one_task_is_aborted() {
         let registry = Registry::default();
-        let [one, two] = ["one", "two"].map(|peer| registry.enter(&Peer::new(peer)));
+        let [one, two] = ["one", "two"].map(|peer| registry.add(peer.as_bytes()));
         let tasks = Tasks::new();
         let first = spawn_endless(&tasks, one);
         let mut second = spawn_endless(&tasks, two);

@@ -22,9 +22,9 @@ use std::vec::IntoIter;
 use byteview::ByteView;
 use glockd_protocol::{LockKind, rows};
 
-use super::{CHUNK, FOUND, SHOW, Step};
-use crate::core::dispatcher::Dispatcher;
+use super::step::{CHUNK, FOUND, SHOW, Step};
 use crate::core::locks::{Census, Owner};
+use crate::core::state::State;
 
 /// So many bytes of the lock's name, by which each owner is looked up, cost as much again as looking it up
 /// by a short one.
@@ -92,25 +92,25 @@ impl Claims {
         }
     }
 
-    pub(super) fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
+    pub(super) fn step(&mut self, state: &State, out: &mut Vec<u8>) -> Step {
         match self.phase {
-            Phase::Count => self.count(dispatcher),
-            Phase::LookUp => self.look_up(dispatcher, out),
+            Phase::Count => self.count(state),
+            Phase::LookUp => self.look_up(state, out),
             Phase::Show => self.show(out),
-            Phase::Find => self.find(dispatcher),
+            Phase::Find => self.find(state),
             Phase::FillUp => self.fill_up(out),
         }
     }
 
-    fn count(&mut self, dispatcher: &Dispatcher) -> Step {
-        let locks = dispatcher.locks();
+    fn count(&mut self, state: &State) -> Step {
+        let locks = &state.locks;
         self.now = locks.now_ms();
         let mut found = Vec::new();
         let name = self.name.clone();
         self.census = locks.owners(&name, WINDOW, |owner| {
             self.last = Some(owner);
             if self.lines.len() < SHOW && self.bytes < CHUNK {
-                self.add(line(dispatcher, &owner, self.now));
+                self.add(line(state, &owner, self.now));
             } else {
                 found.push(owner);
             }
@@ -121,15 +121,15 @@ impl Claims {
         Step::more(work)
     }
 
-    fn look_up(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
+    fn look_up(&mut self, state: &State, out: &mut Vec<u8>) -> Step {
         let cost = 1 + self.name.len() / BYTES;
         let mut work = 0;
         while work < SHOW
             && self.bytes < CHUNK
             && let Some(owner) = self.found.next()
         {
-            let line = || line(dispatcher, &owner, self.now);
-            let locks = dispatcher.locks();
+            let line = || line(state, &owner, self.now);
+            let locks = &state.locks;
             self.add(locks.look_at_owner(&self.name, &owner, line).flatten());
             work += cost;
         }
@@ -176,10 +176,10 @@ impl Claims {
         self.step_on(shown)
     }
 
-    fn find(&mut self, dispatcher: &Dispatcher) -> Step {
+    fn find(&mut self, state: &State) -> Step {
         let mut found = Vec::new();
         let looked_at = self.last.map_or(0, |last| {
-            let locks = dispatcher.locks();
+            let locks = &state.locks;
             locks.owners_after(&self.name, self.census, &last, WINDOW, |owner| {
                 found.push(owner);
             })
@@ -222,14 +222,14 @@ impl Claims {
 }
 
 /// The line of an owner, while it is certain to be one.
-fn line(dispatcher: &Dispatcher, owner: &Owner, now: u64) -> Option<Line> {
-    let shown = dispatcher.registry().look(owner.client, |client| {
+fn line(state: &State, owner: &Owner, now: u64) -> Option<Line> {
+    let shown = state.registry.with_client(owner.client, |client| {
         (client.address().clone(), client.shown_as().clone())
     });
     let (address, name) = shown?;
     let token = match owner.waits {
         true => None,
-        false => dispatcher.token(owner.stamp),
+        false => state.fence.token(owner.stamp),
     };
     Some(Line {
         kind: owner.kind,

@@ -14,10 +14,10 @@ use glockd_protocol::LockKind;
 use glockd_protocol::rows::{self, Listing};
 
 use super::page::{Key, Page};
-use super::{CHUNK, FOUND, SHOW, Step};
-use crate::core::dispatcher::Dispatcher;
+use super::step::{CHUNK, FOUND, SHOW, Step};
 use crate::core::locks;
 use crate::core::registry::{ClientId, Registration};
+use crate::core::state::State;
 
 /// Slots of a table that are looked at in one step: thirty microseconds if they hold locks.
 const SCAN: usize = 1024;
@@ -137,24 +137,19 @@ impl Sorted {
         }
     }
 
-    pub(super) fn step(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
+    pub(super) fn step(&mut self, state: &State, out: &mut Vec<u8>) -> Step {
         match &mut self.phase {
             Phase::Start(name) => {
                 let name = name.take();
-                self.start(dispatcher, name, out)
+                self.start(state, name, out)
             }
-            Phase::Gather { .. } => self.gather(dispatcher),
+            Phase::Gather { .. } => self.gather(state),
             Phase::Sort { .. } => self.sort(),
-            Phase::Show { .. } => self.show(dispatcher, out),
+            Phase::Show { .. } => self.show(state, out),
         }
     }
 
-    fn start(
-        &mut self,
-        dispatcher: &Dispatcher,
-        name: Option<ByteView>,
-        out: &mut Vec<u8>,
-    ) -> Step {
+    fn start(&mut self, state: &State, name: Option<ByteView>, out: &mut Vec<u8>) -> Step {
         if let List::Map(_, map) = &mut self.list {
             map.open(out);
         }
@@ -168,19 +163,19 @@ impl Sorted {
                 Step::more(1)
             }
             None => {
-                self.phase = self.gather_after(dispatcher, None);
+                self.phase = self.gather_after(state, None);
                 Step::more(VISIT)
             }
         }
     }
 
-    fn gather_after(&self, dispatcher: &Dispatcher, after: Option<Key>) -> Phase {
+    fn gather_after(&self, state: &State, after: Option<Key>) -> Phase {
         let (entries, place) = match &self.list {
             List::Lines(kind, _) | List::Map(kind, _) => (
-                dispatcher.locks().count(*kind),
+                state.locks.count(*kind),
                 Place::Locks(locks::Place::default()),
             ),
-            List::Who(_) => (dispatcher.registry().connections(), Place::Registry(0)),
+            List::Who(_) => (state.registry.connections(), Place::Registry(0)),
         };
         Phase::Gather {
             window: Page::new(after, entries),
@@ -188,21 +183,21 @@ impl Sorted {
         }
     }
 
-    fn gather(&mut self, dispatcher: &Dispatcher) -> Step {
+    fn gather(&mut self, state: &State) -> Step {
         let Phase::Gather { window, place } = &mut self.phase else {
             return Step::more(1);
         };
         let mut visited = 0;
         let next = match (&self.list, *place) {
-            (List::Lines(kind, _) | List::Map(kind, _), Place::Locks(from)) => dispatcher
-                .locks()
+            (List::Lines(kind, _) | List::Map(kind, _), Place::Locks(from)) => state
+                .locks
                 .scan(*kind, from, SCAN, |name| {
                     visited += 1;
                     window.offer_lock(name);
                 })
                 .map(Place::Locks),
-            (List::Who(filter), Place::Registry(from)) => dispatcher
-                .registry()
+            (List::Who(filter), Place::Registry(from)) => state
+                .registry
                 .scan(from, SCAN, |client, id| {
                     visited += 1;
                     if filter.is_none() || client.name() == filter.as_ref() {
@@ -243,7 +238,7 @@ impl Sorted {
         Step::more(work)
     }
 
-    fn show(&mut self, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> Step {
+    fn show(&mut self, state: &State, out: &mut Vec<u8>) -> Step {
         let Phase::Show {
             keys,
             holders,
@@ -256,7 +251,7 @@ impl Sorted {
         let (mut work, mut lines, mut more) = (0, 0, true);
         while more && work < SHOW && out.len() - start < CHUNK {
             let before = out.len();
-            let cost = show_next(&mut self.list, keys, holders, dispatcher, out);
+            let cost = show_next(&mut self.list, keys, holders, state, out);
             more = cost.is_some();
             work += cost.unwrap_or(1);
             lines += usize::from(out.len() > before);
@@ -268,7 +263,7 @@ impl Sorted {
             return Step::more(work);
         }
         if let Some(next) = next.take() {
-            self.phase = self.gather_after(dispatcher, Some(next));
+            self.phase = self.gather_after(state, Some(next));
             return Step::more(VISIT + work);
         }
         if let List::Map(_, map) = &mut self.list {
@@ -308,41 +303,38 @@ fn show_next(
     list: &mut List,
     keys: &mut Vec<Key>,
     holders: &mut Option<Holders>,
-    dispatcher: &Dispatcher,
+    state: &State,
     out: &mut Vec<u8>,
 ) -> Option<usize> {
     if let Some(open) = holders {
-        if open.show_next(list, dispatcher, out) {
+        if open.show_next(list, state, out) {
             return Some(1);
         }
         *holders = None;
     }
     match keys.pop()? {
-        Key::Lock(name) => *holders = show_lock(list, name, dispatcher, out),
-        Key::Registration(found) => show_registration(list, &found, dispatcher, out),
+        Key::Lock(name) => *holders = show_lock(list, name, state, out),
+        Key::Registration(found) => show_registration(list, &found, state, out),
     }
     let found = holders.as_ref().map_or(0, |holders| holders.clients.len());
     Some(1 + found / FOUND)
 }
 
 /// Shows an exclusive lock, or begins to show a shared one.
-fn show_lock(
-    list: &mut List,
-    name: ByteView,
-    dispatcher: &Dispatcher,
-    out: &mut Vec<u8>,
-) -> Option<Holders> {
-    let (locks, registry) = (dispatcher.locks(), dispatcher.registry());
+fn show_lock(list: &mut List, name: ByteView, state: &State, out: &mut Vec<u8>) -> Option<Holders> {
+    let State {
+        locks, registry, ..
+    } = state;
     match list {
         List::Lines(LockKind::Exclusive, write) => {
             locks.look_at_holder(&name, |client| {
-                registry.look(client, |client| write(out, &name, client.shown_as()))
+                registry.with_client(client, |client| write(out, &name, client.shown_as()))
             });
             None
         }
         List::Map(LockKind::Exclusive, map) => {
             locks.look_at_holder(&name, |client| {
-                registry.look(client, |client| map.entry(out, &name, client.address()))
+                registry.with_client(client, |client| map.entry(out, &name, client.address()))
             });
             None
         }
@@ -357,7 +349,7 @@ fn show_lock(
 
 impl Holders {
     /// Shows the next holder that still holds the lock. False at the end.
-    fn show_next(&mut self, list: &mut List, dispatcher: &Dispatcher, out: &mut Vec<u8>) -> bool {
+    fn show_next(&mut self, list: &mut List, state: &State, out: &mut Vec<u8>) -> bool {
         let Some(client) = self.clients.next() else {
             if let List::Map(_, map) = list
                 && self.open
@@ -366,36 +358,29 @@ impl Holders {
             }
             return false;
         };
-        dispatcher
-            .locks()
-            .look_at_shared_holder(&self.name, client, || {
-                dispatcher.registry().look(client, |client| match list {
-                    List::Map(_, map) => {
-                        if !self.open {
-                            map.list_open(out, &self.name);
-                        }
-                        self.open = true;
-                        map.item(out, client.address());
+        state.locks.look_at_shared_holder(&self.name, client, || {
+            state.registry.with_client(client, |client| match list {
+                List::Map(_, map) => {
+                    if !self.open {
+                        map.list_open(out, &self.name);
                     }
-                    List::Lines(_, write) => write(out, &self.name, client.shown_as()),
-                    // It has no locks.
-                    List::Who(_) => {}
-                })
-            });
+                    self.open = true;
+                    map.item(out, client.address());
+                }
+                List::Lines(_, write) => write(out, &self.name, client.shown_as()),
+                // It has no locks.
+                List::Who(_) => {}
+            })
+        });
         true
     }
 }
 
-fn show_registration(
-    list: &List,
-    found: &Registration,
-    dispatcher: &Dispatcher,
-    out: &mut Vec<u8>,
-) {
+fn show_registration(list: &List, found: &Registration, state: &State, out: &mut Vec<u8>) {
     let List::Who(filter) = list else {
         return;
     };
-    dispatcher.registry().look_again(found, |name| {
+    state.registry.with_name(found, |name| {
         if filter.as_deref().is_none_or(|filter| filter == name) {
             rows::line(out, &found.address, name);
         }

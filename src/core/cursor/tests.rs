@@ -2,24 +2,22 @@
 
 use std::iter;
 
-use glockd_transports::Peer;
-
+use super::step::CHUNK;
 use super::*;
-use crate::core::dispatcher::Departure;
+use crate::core::dispatcher::{Disconnection, Dispatcher};
 use crate::core::locks::{Attempt, Ticket};
-use crate::core::policy::Policy;
 use crate::core::registry::ClientId;
 
 fn dispatcher() -> (Dispatcher, Vec<ClientId>) {
-    let dispatcher = Dispatcher::new(Policy::default());
-    let clients = ["c:1", "a:2", "b:3"].map(|peer| dispatcher.connect(&Peer::new(peer)));
+    let dispatcher = Dispatcher::default();
+    let clients = ["c:1", "a:2", "b:3"].map(|peer| dispatcher.connect(peer.as_bytes()));
     (dispatcher, clients.to_vec())
 }
 
 /// A listing to its end, with what is done to the table after each step.
 fn listed(dispatcher: &Dispatcher, mut cursor: Cursor, mut between: impl FnMut()) -> String {
     let mut out = Vec::new();
-    while !cursor.step(dispatcher, &mut out).done {
+    while !cursor.step(dispatcher.state(), &mut out).done {
         between();
     }
     out.escape_ascii().to_string()
@@ -188,10 +186,10 @@ fn empty_listings() {
 
 #[test]
 fn counted_listings_show_what_the_others_do() {
-    let dispatcher = Dispatcher::new(Policy::default());
+    let dispatcher = Dispatcher::default();
     let clients: Vec<ClientId> = (0..20_000)
         .map(|number| {
-            let client = dispatcher.connect(&Peer::new(&format!("peer:{number}")));
+            let client = dispatcher.connect(format!("peer:{number}").as_bytes());
             let name = format!("name {}", number % 100);
             dispatcher.registry().rename(client, Some(name.as_bytes()));
             client
@@ -243,10 +241,10 @@ fn counts(
     // A step leaves alone what is there already.
     let mut out = b"earlier\n".to_vec();
     while out.len() == 8 {
-        assert!(!cursor.step(dispatcher, &mut out).done);
+        assert!(!cursor.step(dispatcher.state(), &mut out).done);
     }
     vanish();
-    while !cursor.step(dispatcher, &mut out).done {}
+    while !cursor.step(dispatcher.state(), &mut out).done {}
     let listing = out.strip_prefix(b"earlier\n").unwrap();
     blocks(&listing.escape_ascii().to_string(), title)
         .iter()
@@ -256,9 +254,9 @@ fn counts(
 
 #[test]
 fn what_vanishes_is_not_counted() {
-    let dispatcher = Dispatcher::new(Policy::default());
+    let dispatcher = Dispatcher::default();
     let clients: Vec<ClientId> = (0..1000)
-        .map(|number| dispatcher.connect(&Peer::new(&format!("peer:{number:03}"))))
+        .map(|number| dispatcher.connect(format!("peer:{number:03}").as_bytes()))
         .collect();
     let (locks, registry) = (dispatcher.locks(), dispatcher.registry());
     let name = |number: usize| format!("{number:03}").into_bytes();
@@ -293,15 +291,15 @@ fn what_vanishes_is_not_counted() {
 
 #[test]
 fn connections_of_one_address_are_listed_as_they_came() {
-    let dispatcher = Dispatcher::new(Policy::default());
-    let early = dispatcher.connect(&Peer::new("early"));
+    let dispatcher = Dispatcher::default();
+    let early = dispatcher.connect(b"early");
     for name in ["one", "two", "three"] {
-        let client = dispatcher.connect(&Peer::new("x"));
+        let client = dispatcher.connect(b"x");
         dispatcher.registry().rename(client, Some(name.as_bytes()));
     }
     // The identity that this frees is the lowest, and now goes to the last one to arrive.
-    assert!(dispatcher.disconnect(&mut Departure::new(early), usize::MAX));
-    let last = dispatcher.connect(&Peer::new("x"));
+    assert!(dispatcher.disconnect(&mut Disconnection::new(early), usize::MAX));
+    let last = dispatcher.connect(b"x");
     dispatcher.registry().rename(last, Some(b"four"));
     check(
         &dispatcher,
@@ -387,9 +385,9 @@ fn waits(attempt: Attempt) -> Ticket {
 
 #[test]
 fn owners_are_listed_by_what_they_are() {
-    let dispatcher = Dispatcher::new(Policy::default());
+    let dispatcher = Dispatcher::default();
     let clients = [1, 2, 3, 4, 5, 6, 7, 8]
-        .map(|number| dispatcher.connect(&Peer::new(&format!("peer:{number}"))));
+        .map(|number| dispatcher.connect(format!("peer:{number}").as_bytes()));
     let locks = dispatcher.locks();
     dispatcher.registry().rename(clients[0], Some(b"a name"));
 
@@ -415,7 +413,7 @@ fn owners_are_listed_by_what_they_are() {
 
     let token = |client, kind| {
         let stamp = locks.held_since(client, kind, b"a b").unwrap();
-        dispatcher.token(stamp).unwrap()
+        dispatcher.state().fence.token(stamp).unwrap()
     };
     let expect = [
         ("x", 1, token(clients[0], LockKind::Exclusive), "a name"),
@@ -427,7 +425,7 @@ fn owners_are_listed_by_what_they_are() {
         ("sw", 7, 0, "peer:7"),
         ("sw", 6, 0, "peer:6"),
     ];
-    let shown = listed(&dispatcher, Cursor::owners(b"a b"), || ());
+    let shown = listed(&dispatcher, Cursor::claims(b"a b"), || ());
     let shown: Vec<_> = owner_lines(&shown, "a b")
         .into_iter()
         .map(|(role, address, _, token, name)| (role, address, token, name))
@@ -450,7 +448,7 @@ fn owners_are_shown_with_their_age() {
     while locks.now_ms() < end {
         std::thread::yield_now();
     }
-    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || ());
+    let shown = listed(&dispatcher, Cursor::claims(b"foo"), || ());
     let shown = owner_lines(&shown, "foo");
     assert_eq!(shown.len(), owners.len());
     for ((.., ms, _, _), owner) in shown.iter().zip(owners) {
@@ -462,9 +460,9 @@ fn owners_are_shown_with_their_age() {
 #[test]
 fn a_lock_that_nobody_has_to_do_with() {
     let (dispatcher, clients) = dispatcher();
-    check(&dispatcher, Cursor::owners(b"a b"), "0 Lock Owners: a b\n");
+    check(&dispatcher, Cursor::claims(b"a b"), "0 Lock Owners: a b\n");
     dispatcher.locks().get(clients[0], b"a b");
-    check(&dispatcher, Cursor::owners(b""), "0 Lock Owners: \n");
+    check(&dispatcher, Cursor::claims(b""), "0 Lock Owners: \n");
 }
 
 #[test]
@@ -474,7 +472,7 @@ fn a_lock_that_is_handed_over_while_it_is_listed_has_a_holder() {
     assert!(locks.get(clients[0], b"foo"));
     waits(locks.get_or_wait(clients[1], b"foo", true));
     let mut steps = 0;
-    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
+    let shown = listed(&dispatcher, Cursor::claims(b"foo"), || {
         steps += 1;
         locks.release(clients[0], b"foo");
     });
@@ -496,9 +494,9 @@ fn roles(lines: Vec<OwnerLine>) -> Vec<(String, String)> {
 /// A lock `foo` with an exclusive holder, the first client, then shared holders up to this number, and behind them
 /// waiters for the exclusive one.
 fn owned(holders: usize, owners: usize) -> (Dispatcher, Vec<ClientId>, Vec<Ticket>) {
-    let dispatcher = Dispatcher::new(Policy::default());
+    let dispatcher = Dispatcher::default();
     let clients: Vec<ClientId> = (0..owners)
-        .map(|number| dispatcher.connect(&Peer::new(&format!("peer:{number:04}"))))
+        .map(|number| dispatcher.connect(format!("peer:{number:04}").as_bytes()))
         .collect();
     let locks = dispatcher.locks();
     assert!(locks.get(clients[0], b"foo"));
@@ -531,7 +529,7 @@ fn owners_that_go_before_the_count_is_shown_are_not_counted() {
     let (dispatcher, clients, mut tickets) = owned(200, 400);
     let locks = dispatcher.locks();
     let mut steps = 0;
-    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
+    let shown = listed(&dispatcher, Cursor::claims(b"foo"), || {
         steps += 1;
         match steps {
             1 => {
@@ -539,8 +537,8 @@ fn owners_that_go_before_the_count_is_shown_are_not_counted() {
                 for &client in &clients[100..200] {
                     assert!(locks.shared_release(client, b"foo"));
                 }
-                assert!(dispatcher.disconnect(&mut Departure::new(clients[199]), usize::MAX));
-                assert_eq!(dispatcher.connect(&Peer::new("other")), clients[199]);
+                assert!(dispatcher.disconnect(&mut Disconnection::new(clients[199]), usize::MAX));
+                assert_eq!(dispatcher.connect(b"other"), clients[199]);
                 assert_eq!(locks.shared_get(clients[199], b"foo"), 100);
                 // …one that came back, half of the waiters, and the first of these, who holds it now. The
                 // holder before is among the first, who have been looked up.
@@ -569,7 +567,7 @@ fn waiter_that_queues_anew_is_not_listed_at_its_old_place() {
     let (dispatcher, clients, mut tickets) = owned(1, 100);
     let locks = dispatcher.locks();
     let mut steps = 0;
-    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
+    let shown = listed(&dispatcher, Cursor::claims(b"foo"), || {
         steps += 1;
         if steps == 1 {
             // It is beyond those that are looked up at once, and gets the same node again.
@@ -585,12 +583,12 @@ fn waiter_that_queues_anew_is_not_listed_at_its_old_place() {
 /// What `own foo` shows if `leave` is called as soon as it has shown the count.
 #[track_caller]
 fn owners_after_count(dispatcher: &Dispatcher, leave: impl FnOnce()) -> Vec<(String, String)> {
-    let (mut cursor, mut out) = (Cursor::owners(b"foo"), Vec::new());
+    let (mut cursor, mut out) = (Cursor::claims(b"foo"), Vec::new());
     while out.is_empty() {
-        assert!(!cursor.step(dispatcher, &mut out).done);
+        assert!(!cursor.step(dispatcher.state(), &mut out).done);
     }
     leave();
-    while !cursor.step(dispatcher, &mut out).done {}
+    while !cursor.step(dispatcher.state(), &mut out).done {}
     roles(owner_lines(&out.escape_ascii().to_string(), "foo"))
 }
 
@@ -656,7 +654,7 @@ fn owners_that_stay_are_listed_once_while_others_come_and_go() {
     let locks = dispatcher.locks();
     let stays = |number: usize| number.is_multiple_of(3);
     let mut steps = 0;
-    let shown = listed(&dispatcher, Cursor::owners(b"foo"), || {
+    let shown = listed(&dispatcher, Cursor::claims(b"foo"), || {
         steps += 1;
         for (number, &client) in clients.iter().enumerate() {
             // Each of the others in every so many steps, so that at any time some are gone and some are back.
@@ -696,7 +694,7 @@ fn all_owners_may_go_while_they_are_listed() {
             assert_eq!(locks.give_up(ticket), None);
         }
         for &client in &clients {
-            assert!(dispatcher.disconnect(&mut Departure::new(client), usize::MAX));
+            assert!(dispatcher.disconnect(&mut Disconnection::new(client), usize::MAX));
         }
     });
     let expect = owned_lines(0..512, 1000).into_iter().chain(gone(1488));
@@ -733,7 +731,7 @@ fn listed_in_pieces(dispatcher: &Dispatcher, mut cursor: Cursor, line: usize) ->
     let (mut listing, mut done) = (Vec::new(), false);
     while !done {
         let mut out = vec![b'x'; CHUNK];
-        done = cursor.step(dispatcher, &mut out).done;
+        done = cursor.step(dispatcher.state(), &mut out).done;
         let piece = &out[CHUNK..];
         assert!(piece.len() < CHUNK + line, "{}", piece.len());
         listing.extend_from_slice(piece);
@@ -758,28 +756,28 @@ fn a_step_brings_a_bounded_piece() {
 
 #[test]
 fn a_step_brings_a_bounded_piece_of_one_lock() {
-    let dispatcher = Dispatcher::new(Policy::default());
+    let dispatcher = Dispatcher::default();
     let name = "x".repeat(30_000);
     for _ in 0..200 {
-        let client = dispatcher.connect(&Peer::new("c:1"));
+        let client = dispatcher.connect(b"c:1");
         dispatcher.locks().shared_get(client, name.as_bytes());
     }
     let lines = Cursor::lines(LockKind::Shared, None);
     let shown = listed_in_pieces(&dispatcher, lines, 30_010);
     assert_eq!(shown.len(), 200 * (30_000 + ": c:1\\n".len()));
-    let shown = listed_in_pieces(&dispatcher, Cursor::owners(name.as_bytes()), 30_030);
+    let shown = listed_in_pieces(&dispatcher, Cursor::claims(name.as_bytes()), 30_030);
     assert_eq!(owner_lines(&shown, &name).len(), 200);
 }
 
 #[test]
 fn a_step_brings_a_bounded_piece_of_long_owners() {
-    let dispatcher = Dispatcher::new(Policy::default());
+    let dispatcher = Dispatcher::default();
     for _ in 0..200 {
-        let client = dispatcher.connect(&Peer::new("c:1"));
+        let client = dispatcher.connect(b"c:1");
         dispatcher.registry().rename(client, Some(&[b'x'; 30_000]));
         dispatcher.locks().shared_get(client, b"foo");
     }
-    let shown = listed_in_pieces(&dispatcher, Cursor::owners(b"foo"), 30_060);
+    let shown = listed_in_pieces(&dispatcher, Cursor::claims(b"foo"), 30_060);
     assert_eq!(owner_lines(&shown, "foo").len(), 200);
 }
 
@@ -787,7 +785,7 @@ fn a_step_brings_a_bounded_piece_of_long_owners() {
 fn most_work(dispatcher: &Dispatcher, mut cursor: Cursor, mut between: impl FnMut(usize)) -> u32 {
     let (mut most, mut out, mut steps) = (0, Vec::new(), 0);
     loop {
-        let step = cursor.step(dispatcher, &mut out);
+        let step = cursor.step(dispatcher.state(), &mut out);
         most = most.max(step.work);
         if step.done {
             return most;
@@ -805,10 +803,10 @@ fn all_who_are_found_at_once_are_reckoned() {
     assert!((1000..1100).contains(&most), "{most}");
 
     // Of owners only a window is found…
-    let most = most_work(&dispatcher, Cursor::owners(b"foo"), |_| ());
+    let most = most_work(&dispatcher, Cursor::claims(b"foo"), |_| ());
     assert!((64..200).contains(&most), "{most}");
     // …unless its end has gone: then the next one has to be looked for.
-    let most = most_work(&dispatcher, Cursor::owners(b"foo"), |steps| {
+    let most = most_work(&dispatcher, Cursor::claims(b"foo"), |steps| {
         if steps == 200 {
             for &client in &clients[5500..6500] {
                 assert!(dispatcher.locks().shared_release(client, b"foo"));

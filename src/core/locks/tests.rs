@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use glockd_transports::Peer;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,9 +11,7 @@ use crate::core::registry::Registry;
 
 fn clients(count: usize) -> Vec<ClientId> {
     let registry = Registry::default();
-    (0..count)
-        .map(|_| registry.enter(&Peer::new("x")))
-        .collect()
+    (0..count).map(|_| registry.add(b"x")).collect()
 }
 
 fn scanned(table: &LockTable, kind: LockKind) -> Vec<Vec<u8>> {

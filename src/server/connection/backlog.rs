@@ -15,7 +15,7 @@ use glockd_protocol::parse;
 use glockd_transports::Frame;
 
 use super::cost;
-use crate::core::dispatcher::waits_for;
+use crate::core::ticket::waits_for;
 
 /// Bytes of a chunk, unless one frame alone is longer. A chunk is searched at a time, in 20 to 80 microseconds.
 const CHUNK: usize = 8 * 1024;

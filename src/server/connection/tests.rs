@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
-use crate::core::policy::Policy;
 use crate::server::admission::Capacity;
 use crate::server::reaper;
 
@@ -57,7 +56,7 @@ impl Session for Scripted {
 
 /// Serves a session to its end, and looks at it whenever it is another task's turn, and once more.
 async fn serve(script: &Arc<Script>, mut look: impl FnMut(&Dispatcher)) {
-    let dispatcher = Arc::new(Dispatcher::new(Policy::default()));
+    let dispatcher = Arc::new(Dispatcher::default());
     let (sender, ended) = mpsc::unbounded_channel();
     let context = Arc::new(Context::new(
         Arc::clone(&dispatcher),

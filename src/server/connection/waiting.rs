@@ -18,8 +18,8 @@ use tokio::time::sleep;
 
 use super::backlog::{Backlog, Searched};
 use super::{Connection, Later, Turn, answer_some, cost, is_chunk, log_reply};
-use crate::core::dispatcher::{Wait, waits_for};
 use crate::core::registry::ClientId;
+use crate::core::ticket::{Ticket, waits_for};
 use crate::server::context::Context;
 
 /// Bytes that may queue behind a wait, beyond those of the longest line.
@@ -37,7 +37,7 @@ impl Connection {
     )]
     pub(super) fn wait<'a>(
         &'a mut self,
-        wait: Wait,
+        wait: Ticket,
         input: &'a mut Frames,
         next: &'a mut u32,
         output: &'a mut Frames,
@@ -110,7 +110,7 @@ impl Connection {
         waiting: &mut Waiting,
         output: &mut Frames,
         turn: &mut Turn,
-    ) -> io::Result<Option<Wait>> {
+    ) -> io::Result<Option<Ticket>> {
         loop {
             match waiting.run_some(output, turn) {
                 Some(Later::Wait(wait)) => return Ok(Some(wait)),
@@ -146,7 +146,7 @@ impl Connection {
 struct Waiting {
     context: Arc<Context>,
     client: ClientId,
-    wait: Wait,
+    wait: Ticket,
     backlog: Backlog,
     /// Chunks of the backlog that were searched for what the next frame of the input cancels.
     searched: usize,

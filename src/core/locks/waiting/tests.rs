@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use glockd_protocol::LockKind;
-use glockd_transports::Peer;
 use proptest::prelude::*;
 
 use crate::core::locks::{Attempt, LockTable, Progress, Stamp, Ticket};
@@ -21,9 +20,7 @@ const NAMES: [&[u8]; 3] = [b"a", b"b", b"a rather long name of a lock"];
 
 fn clients(count: usize) -> Vec<ClientId> {
     let registry = Registry::default();
-    (0..count)
-        .map(|_| registry.enter(&Peer::new("x")))
-        .collect()
+    (0..count).map(|_| registry.add(b"x")).collect()
 }
 
 /// Whether it was woken since it was last asked.
