@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::vec;
 
-use glockd_transports::{Frame, Frames, Limits, LineSession, Session};
+use glockd_transports::{Input, InputFrame, Limits, LineSession, Session};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, ReadBuf, join, sink};
@@ -50,7 +50,7 @@ fn run(input: &Input<'_>, refuse_http: bool) {
     let mut batches = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
     let ended = loop {
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         let mut recv = session.recv(&mut frames);
         let count = loop {
             match recv.as_mut().poll(&mut context) {
@@ -61,7 +61,7 @@ fn run(input: &Input<'_>, refuse_http: bool) {
                     check(&batches, &reference(given, limits.max_line, false));
                     if !input.patient {
                         drop(recv);
-                        frames = Frames::new();
+                        frames = Input::new();
                         recv = session.recv(&mut frames);
                     }
                 }
@@ -80,10 +80,10 @@ fn run(input: &Input<'_>, refuse_http: bool) {
         true => reference_ends(input.bytes, limits.max_line),
         false => Vec::new(),
     };
-    let frames = batches.iter().flat_map(Frames::iter);
+    let frames = batches.iter().flat_map(Input::iter);
     let found: Vec<Vec<u8>> = frames
         .filter_map(|frame| match frame {
-            Frame::Part(bytes) => Some(ends(bytes)),
+            InputFrame::OversizedEnds(bytes) => Some(ends(bytes)),
             _ => None,
         })
         .collect();
@@ -169,14 +169,14 @@ fn ends(line: &[u8]) -> Vec<u8> {
 }
 
 #[track_caller]
-fn check(batches: &[Frames], expect: &[Line<'_>]) {
+fn check(batches: &[Input], expect: &[Line<'_>]) {
     let lines: Vec<Line<'_>> = batches
         .iter()
-        .flat_map(Frames::iter)
+        .flat_map(Input::iter)
         .filter_map(|frame| match frame {
-            Frame::Data(line) => Some(Line::Whole(line)),
-            Frame::Oversized => Some(Line::TooLong),
-            Frame::Part(_) => None,
+            InputFrame::Complete(line) => Some(Line::Whole(line)),
+            InputFrame::Oversized => Some(Line::TooLong),
+            InputFrame::OversizedEnds(_) => None,
         })
         .collect();
     assert_eq!(lines, expect);

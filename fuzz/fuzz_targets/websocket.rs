@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::vec;
 
-use glockd_transports::{Frame, Frames, Limits, Session, WebSocketSession};
+use glockd_transports::{Input, InputFrame, Limits, Output, Session, WebSocketSession};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -160,31 +160,31 @@ fuzz_target!(|input: Input<'_>| {
     // What a connection does, with the lines for answers.
     let mut received = Vec::new();
     loop {
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         let count = loop {
             let recv = session.recv(&mut frames);
             match driver.attempt(recv, input.patient) {
                 Some(count) => break count.expect("the peer does not fail"),
-                None => frames = Frames::new(),
+                None => frames = Input::new(),
             }
         };
         assert_eq!(count, frames.len());
         if count == 0 {
             break;
         }
-        let mut replies = Frames::new();
+        let mut replies = Output::new();
         for frame in frames.iter() {
             match frame {
-                Frame::Data(line) => {
+                InputFrame::Complete(line) => {
                     assert!(line.len() <= limits.max_line);
                     replies.push(line);
                     received.push(Some(line.to_vec()));
                 }
-                Frame::Oversized => {
+                InputFrame::Oversized => {
                     replies.push(b"too long");
                     received.push(None);
                 }
-                Frame::Part(_) => unreachable!("a message comes whole"),
+                InputFrame::OversizedEnds(_) => unreachable!("only line sessions report these"),
             }
         }
         driver

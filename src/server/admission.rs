@@ -151,7 +151,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::time::Duration;
 
-    use glockd_transports::Frames;
+    use glockd_transports::{Input, Output};
 
     use super::*;
 
@@ -200,11 +200,11 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Session for Last {
-        async fn recv(&mut self, _: &mut Frames) -> io::Result<usize> {
+        async fn recv(&mut self, _: &mut Input) -> io::Result<usize> {
             Ok(0)
         }
 
-        async fn send(&mut self, _: &Frames) -> io::Result<()> {
+        async fn send(&mut self, _: &Output) -> io::Result<()> {
             Ok(())
         }
 

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use glockd_protocol::{ParseError, Reply, Verb, parse};
-use glockd_transports::{Frame, Frames, Peer, Session};
+use glockd_transports::{Input, InputFrame, Output, Peer, Session};
 use tokio::task::yield_now;
 use tracing::{Level, debug, enabled};
 
@@ -120,7 +120,7 @@ impl Connection {
     fn answer_frames(&mut self) -> impl Future<Output = io::Result<()>> {
         async move {
             // Neither owns memory while there is nothing to do.
-            let (mut input, mut output) = (Frames::new(), Frames::new());
+            let (mut input, mut output) = (Input::new(), Output::new());
             let mut turn = Turn::default();
             let mut ended = false;
             loop {
@@ -166,9 +166,9 @@ impl Connection {
     fn answer_later<'a>(
         &'a mut self,
         later: Later,
-        input: &'a mut Frames,
+        input: &'a mut Input,
         next: &'a mut u32,
-        output: &'a mut Frames,
+        output: &'a mut Output,
         turn: &'a mut Turn,
         ended: bool,
     ) -> Pin<Box<dyn Future<Output = io::Result<bool>> + Send + 'a>> {
@@ -198,7 +198,7 @@ impl Connection {
     async fn list(
         &mut self,
         mut cursor: Box<Cursor>,
-        output: &mut Frames,
+        output: &mut Output,
         turn: &mut Turn,
     ) -> io::Result<()> {
         loop {
@@ -257,7 +257,7 @@ impl Turn {
 
     /// Charges output that is about to be sent: it was copied, and the kernel copies it once more. Not by the frame,
     /// since mostly these are many short ones.
-    fn spend_output(&mut self, output: &Frames) {
+    fn spend_output(&mut self, output: &Output) {
         self.spend((output.as_bytes().len() / BYTES) as u32);
     }
 
@@ -281,7 +281,7 @@ fn cost(line: &[u8]) -> u32 {
 }
 
 /// Whether there is so much output that it must be sent before more is run.
-fn is_chunk(output: &Frames) -> bool {
+fn is_chunk(output: &Output) -> bool {
     output.as_bytes().len() >= CHUNK
 }
 
@@ -300,9 +300,9 @@ enum Later {
 fn answer_some(
     context: &Context,
     client: ClientId,
-    input: &Frames,
+    input: &Input,
     next: &mut u32,
-    output: &mut Frames,
+    output: &mut Output,
     turn: &mut Turn,
 ) -> Option<Later> {
     for frame in input.iter_from(*next as usize) {
@@ -328,15 +328,15 @@ fn answer_some(
 fn answer(
     context: &Context,
     client: ClientId,
-    frame: Frame<'_>,
-    output: &mut Frames,
+    frame: InputFrame<'_>,
+    output: &mut Output,
     turn: &mut Turn,
 ) -> Option<Later> {
     let dispatcher = context.dispatcher();
     let out = output.buffer();
     let start = out.len();
     match frame {
-        Frame::Data(bytes) => {
+        InputFrame::Complete(bytes) => {
             turn.spend(cost(bytes));
             match parse(bytes) {
                 Ok(command) => match dispatcher.dispatch(client, &command) {
@@ -368,13 +368,13 @@ fn answer(
             }
         }
         // The rest of an oversized frame, which has been answered.
-        Frame::Part(ends) => {
+        InputFrame::OversizedEnds(ends) => {
             cold_path();
             if dispatcher.is_http(ends) {
                 return Some(Later::Http);
             }
         }
-        Frame::Oversized => {
+        InputFrame::Oversized => {
             turn.spend(1);
             reject_oversized(context, client, out);
         }

@@ -61,7 +61,7 @@ impl EndedConnection {
 mod tests {
     use std::io;
 
-    use glockd_transports::{Frames, Peer, Session};
+    use glockd_transports::{Input, Output, Peer, Session};
 
     use super::*;
     use crate::server::admission::{Admission, Capacity};
@@ -70,11 +70,11 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Session for Silent {
-        async fn recv(&mut self, _: &mut Frames) -> io::Result<usize> {
+        async fn recv(&mut self, _: &mut Input) -> io::Result<usize> {
             Ok(0)
         }
 
-        async fn send(&mut self, _: &Frames) -> io::Result<()> {
+        async fn send(&mut self, _: &Output) -> io::Result<()> {
             Ok(())
         }
     }

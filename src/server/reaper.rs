@@ -54,7 +54,7 @@ mod tests {
     use std::time::Duration;
 
     use glockd_protocol::LockKind;
-    use glockd_transports::{Frames, Peer, Session};
+    use glockd_transports::{Input, Output, Peer, Session};
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -74,11 +74,11 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Session for Silent {
-        async fn recv(&mut self, _: &mut Frames) -> std::io::Result<usize> {
+        async fn recv(&mut self, _: &mut Input) -> std::io::Result<usize> {
             Ok(0)
         }
 
-        async fn send(&mut self, _: &Frames) -> std::io::Result<()> {
+        async fn send(&mut self, _: &Output) -> std::io::Result<()> {
             Ok(())
         }
 

@@ -1,6 +1,8 @@
 //! How connections and servers begin and end, and that they know nothing of each other.
 
-use glockd::transports::{Address, Frames, Limits, Listening, Peer, Pending, Session, Transport};
+use glockd::transports::{
+    Address, Input, Limits, Listening, Output, Peer, Pending, Session, Transport,
+};
 use glockd::{BindError, Memory, Policy, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -165,7 +167,7 @@ impl Transport for Puppets {
 
 #[async_trait::async_trait]
 impl Session for Puppet {
-    async fn recv(&mut self, frames: &mut Frames) -> std::io::Result<usize> {
+    async fn recv(&mut self, frames: &mut Input) -> std::io::Result<usize> {
         match self.acts.recv().await {
             None => return Ok(0),
             Some(Act::Say(line, heard)) => {
@@ -182,7 +184,7 @@ impl Session for Puppet {
         Ok(frames.len())
     }
 
-    async fn send(&mut self, frames: &Frames) -> std::io::Result<()> {
+    async fn send(&mut self, frames: &Output) -> std::io::Result<()> {
         let Some(heard) = self.heard.take() else {
             return Err(std::io::ErrorKind::BrokenPipe.into());
         };

@@ -1,59 +1,283 @@
-//! A batch of frames: one contiguous buffer, and where in it each frame stands.
+//! Batches of frames: [`Input`], received from a peer, and [`Output`], to be sent to one.
 //!
-//! A connection that waits owns no buffer. [`Frames`] borrows its memory from a pool of the thread at
-//! the first byte and gives it back with [`Frames::clear`]: ten thousand idle connections cost a handful
-//! of buffers. A buffer that has grown beyond [`KEEP`] is freed instead, so one long line does not stay.
+//! A frame is a line or a message. A batch is one contiguous buffer and the positions of its frames. The two
+//! directions share that buffer ([`Batch`]) and differ in what a frame can be: only a received frame can be
+//! oversized, and only a sent frame can be in parts.
+//!
+//! A waiting connection owns no buffer. A batch borrows its memory from a pool of the thread at the first byte
+//! and gives it back when it is cleared or dropped: ten thousand idle connections share a handful of buffers. A
+//! buffer that has grown beyond [`MAX_POOLED`] is freed instead, so that one long line does not keep memory.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// What a fresh buffer holds: one read of this much takes some hundred pipelined commands.
-pub(crate) const READ: usize = 16 * 1024;
+/// Capacity of a fresh buffer. One read of this size takes some hundred pipelined commands.
+pub(crate) const BUFFER_SIZE: usize = 16 * 1024;
 
-/// A larger buffer than this is freed after use. A full chunk of a listing just fits.
-const KEEP: usize = 128 * 1024;
+/// Larger buffers are freed after use. A full chunk of a listing just fits.
+const MAX_POOLED: usize = 128 * 1024;
 
-/// How many buffers a thread keeps for the next batch. Two are in use at a time.
-const SPARE: usize = 4;
+/// Number of buffers that a thread keeps for the next batches. Two are in use at a time.
+const POOL_SIZE: usize = 4;
 
 thread_local! {
-    // Boxed, so that what every waiting connection keeps, and what moves to and fro, is one pointer.
-    #[expect(clippy::vec_box, reason = "what is kept is the box")]
-    static POOL: RefCell<Vec<Box<Memory>>> = const { RefCell::new(Vec::new()) };
+    // Boxed, so that a batch, which every waiting connection has and which is moved around, is one pointer.
+    #[expect(clippy::vec_box, reason = "the pool keeps the boxes")]
+    static POOL: RefCell<Vec<Box<Buffer>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A batch of frames, in order.
+/// Frames received from a peer, in order.
 ///
-/// Built by [`push`](Frames::push) and its kin, or in place: append to [`buffer`](Frames::buffer), then
-/// say what it was by [`end`](Frames::end) or [`end_part`](Frames::end_part).
+/// A [`Session`](crate::Session) fills it in one of three ways: it copies frames ([`push`](Input::push)), appends
+/// to [`buffer`](Input::buffer) and then calls [`end`](Input::end), or reads into the buffer and marks the frames
+/// where the read left them ([`split`](Input::split)).
 #[derive(Debug, Default)]
-pub struct Frames {
-    memory: Option<Box<Memory>>,
+pub struct Input {
+    batch: Batch,
+}
+
+/// A frame received from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputFrame<'a> {
+    /// A complete line or message, without its line end. May be empty.
+    Complete(&'a [u8]),
+    /// A frame longer than [`Limits::max_line`](crate::Limits::max_line). Its bytes were dropped.
+    Oversized,
+    /// First and last bytes of the [`Oversized`](InputFrame::Oversized) frame before it, now that its end has
+    /// arrived. It is not a frame of its own and gets no reply. Only sessions that
+    /// [refuse HTTP](crate::Session::refuses_http) report it.
+    OversizedEnds(&'a [u8]),
+}
+
+/// Frames to send to a peer, in order.
+///
+/// Frames are copied ([`push`](Output::push)) or written in place: append to [`buffer`](Output::buffer), then call
+/// [`end`](Output::end) or [`end_part`](Output::end_part).
+#[derive(Debug, Default)]
+pub struct Output {
+    batch: Batch,
+}
+
+/// A frame to send to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFrame<'a> {
+    /// A complete frame, or the last part of one. May be empty.
+    Complete(&'a [u8]),
+    /// A part of a frame. The next frame, maybe of the next batch, continues it.
+    Part(&'a [u8]),
+}
+
+impl Input {
+    /// Returns an empty batch, which owns no memory yet.
+    pub const fn new() -> Input {
+        Input {
+            batch: Batch::new(),
+        }
+    }
+
+    /// Appends a complete frame.
+    pub fn push(&mut self, frame: &[u8]) {
+        self.buffer().extend_from_slice(frame);
+        self.end();
+    }
+
+    /// Appends an oversized frame.
+    pub fn push_oversized(&mut self) {
+        self.batch.buffer().end(Kind::Oversized);
+    }
+
+    /// Appends the first and last bytes of the last oversized frame.
+    pub fn push_oversized_ends(&mut self, ends: &[u8]) {
+        let buffer = self.batch.buffer();
+        buffer.bytes.extend_from_slice(ends);
+        buffer.end(Kind::Partial);
+    }
+
+    /// Returns the buffer, to append the bytes of the next frame to.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.batch.buffer().bytes
+    }
+
+    /// Makes the bytes appended since the last frame a complete frame.
+    pub fn end(&mut self) {
+        self.batch.buffer().end(Kind::Complete);
+    }
+
+    /// Returns the buffer and the positions of its frames, so that a session can read into the buffer and mark
+    /// frames without moving their bytes. A batch filled in this way must not use [`end`](Input::end).
+    pub fn split(&mut self) -> (&mut Vec<u8>, Marks<'_>) {
+        let buffer = self.batch.buffer();
+        (&mut buffer.bytes, Marks(&mut buffer.entries))
+    }
+
+    /// Returns the frames in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = InputFrame<'_>> {
+        self.iter_from(0)
+    }
+
+    /// Returns the frames from number `first` on, in constant time. (Skipping frames of [`iter`](Input::iter)
+    /// would visit each of them.)
+    pub fn iter_from(&self, first: usize) -> impl ExactSizeIterator<Item = InputFrame<'_>> {
+        let (bytes, entries) = self.batch.slices();
+        let entries = entries.get(first..).unwrap_or_default();
+        entries.iter().map(|entry| match entry.kind {
+            Kind::Complete => InputFrame::Complete(entry.bytes(bytes)),
+            Kind::Partial => InputFrame::OversizedEnds(entry.bytes(bytes)),
+            Kind::Oversized => InputFrame::Oversized,
+        })
+    }
+
+    /// Returns the number of bytes in the buffer.
+    pub fn byte_len(&self) -> usize {
+        self.batch.slices().0.len()
+    }
+
+    /// Returns the number of frames.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Returns true if there are no frames.
+    pub fn is_empty(&self) -> bool {
+        self.batch.len() == 0
+    }
+
+    /// Removes everything and gives the memory back.
+    pub fn clear(&mut self) {
+        self.batch.clear();
+    }
+}
+
+impl Output {
+    /// Returns an empty batch, which owns no memory yet.
+    pub const fn new() -> Output {
+        Output {
+            batch: Batch::new(),
+        }
+    }
+
+    /// Appends a complete frame.
+    pub fn push(&mut self, frame: &[u8]) {
+        self.buffer().extend_from_slice(frame);
+        self.end();
+    }
+
+    /// Returns the buffer, to append the bytes of the next frame to.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.batch.buffer().bytes
+    }
+
+    /// Makes the bytes appended since the last frame a complete frame, or the last part of one.
+    pub fn end(&mut self) {
+        self.batch.buffer().end(Kind::Complete);
+    }
+
+    /// Makes the bytes appended since the last frame a part of a frame that continues.
+    pub fn end_part(&mut self) {
+        self.batch.buffer().end(Kind::Partial);
+    }
+
+    /// Returns the frames in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = OutputFrame<'_>> {
+        let (bytes, entries) = self.batch.slices();
+        entries.iter().map(|entry| match entry.kind {
+            Kind::Complete => OutputFrame::Complete(entry.bytes(bytes)),
+            // No method of `Output` makes an oversized frame.
+            Kind::Partial | Kind::Oversized => OutputFrame::Part(entry.bytes(bytes)),
+        })
+    }
+
+    /// Returns the bytes of all frames, one after the other, without unfinished bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.batch.buffer {
+            Some(buffer) => &buffer.bytes[..buffer.end],
+            None => &[],
+        }
+    }
+
+    /// Returns the number of bytes appended since the last frame.
+    pub fn unfinished(&self) -> usize {
+        let buffer = self.batch.buffer.as_ref();
+        buffer.map_or(0, |buffer| buffer.bytes.len() - buffer.end)
+    }
+
+    /// Returns the number of frames.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Returns true if there are no frames.
+    pub fn is_empty(&self) -> bool {
+        self.batch.len() == 0
+    }
+
+    /// Removes everything and gives the memory back.
+    pub fn clear(&mut self) {
+        self.batch.clear();
+    }
+
+    /// Removes the frames and keeps the unfinished bytes.
+    pub fn clear_finished(&mut self) {
+        if self.unfinished() == 0 {
+            self.clear();
+        } else {
+            let buffer = self.batch.buffer();
+            buffer.bytes.drain(..buffer.end);
+            buffer.entries.clear();
+            buffer.end = 0;
+        }
+    }
+}
+
+/// Positions of the frames in an [`Input`]'s buffer.
+///
+/// Ranges are those of the final buffer and may overlap or leave gaps. A range that the buffer does not have
+/// makes reading the frames panic.
+#[derive(Debug)]
+pub struct Marks<'a>(&'a mut Vec<Entry>);
+
+impl Marks<'_> {
+    /// Returns the number of marked frames.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns true if no frame is marked.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Marks this range of the buffer as a complete frame.
+    pub fn push(&mut self, range: Range<usize>) {
+        self.0.push(Entry::new(range, Kind::Complete));
+    }
+
+    /// Adds an oversized frame.
+    pub fn push_oversized(&mut self) {
+        self.0.push(Entry::new(0..0, Kind::Oversized));
+    }
+
+    /// Marks this range of the buffer as the first and last bytes of the last oversized frame.
+    pub fn push_oversized_ends(&mut self, range: Range<usize>) {
+        self.0.push(Entry::new(range, Kind::Partial));
+    }
+}
+
+/// The part that both directions share: a buffer borrowed from the pool while there are bytes or frames.
+#[derive(Debug, Default)]
+struct Batch {
+    buffer: Option<Box<Buffer>>,
 }
 
 #[derive(Debug)]
-struct Memory {
+struct Buffer {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
-    /// Where the last frame of a batch to be sent ends.
+    /// End of the last frame, if frames are appended one after the other.
     end: usize,
 }
 
-/// One frame of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame<'a> {
-    /// A whole line or message, or the last part of one. May be empty.
-    Data(&'a [u8]),
-    /// In what is sent: a part of a frame that the next one continues.
-    ///
-    /// In what is received: the first and the last bytes of the [`Oversized`](Frame::Oversized) frame before it,
-    /// now that its end has come. Only from a session that [refuses HTTP](crate::Session::refuses_http), and never
-    /// answered.
-    Part(&'a [u8]),
-    /// A frame that was too long; its bytes are gone. Only in what is received.
-    Oversized,
-}
-
+/// Position and kind of a frame.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     // 32 bits each: a batch of many short lines is mostly entries.
@@ -64,182 +288,78 @@ struct Entry {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    Data,
-    Part,
+    Complete,
+    /// [`InputFrame::OversizedEnds`] or [`OutputFrame::Part`].
+    Partial,
     Oversized,
 }
 
-impl Frames {
-    /// An empty batch, which owns no memory yet.
-    pub const fn new() -> Frames {
-        Frames { memory: None }
-    }
-
-    /// Appends a whole frame.
-    pub fn push(&mut self, data: &[u8]) {
-        self.buffer().extend_from_slice(data);
-        self.end();
-    }
-
-    /// Appends the mark of a frame that was too long.
-    pub fn push_oversized(&mut self) {
-        let memory = self.memory();
-        memory.end(Kind::Oversized);
-    }
-
-    /// The buffer, to append the bytes of the next frame to.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.memory().bytes
-    }
-
-    /// Makes what was appended since the last frame a frame.
-    pub fn end(&mut self) {
-        self.memory().end(Kind::Data);
-    }
-
-    /// Makes what was appended since the last frame a part of a frame that goes on.
-    pub fn end_part(&mut self) {
-        self.memory().end(Kind::Part);
-    }
-
-    /// The buffer, and the marks to say which ranges of it are frames, wherever they stand: what arrives
-    /// need not be moved.
-    pub(crate) fn parts(&mut self) -> (&mut Vec<u8>, Marks<'_>) {
-        let memory = self.memory();
-        (&mut memory.bytes, Marks(&mut memory.entries))
-    }
-
-    /// The frames, in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
-        self.iter_from(0)
-    }
-
-    /// The frames from number `first` on, at once: to skip them would visit each.
-    pub fn iter_from(&self, first: usize) -> impl ExactSizeIterator<Item = Frame<'_>> {
-        let (bytes, entries) = self.slices();
-        let entries = entries.get(first..).unwrap_or_default();
-        entries.iter().map(|entry| {
-            let bytes = &bytes[entry.start as usize..entry.end as usize];
-            match entry.kind {
-                Kind::Data => Frame::Data(bytes),
-                Kind::Part => Frame::Part(bytes),
-                Kind::Oversized => Frame::Oversized,
-            }
-        })
-    }
-
-    /// The bytes of all frames of a batch to be sent, one after the other. Bytes that are not yet a frame
-    /// are left out.
-    pub fn as_bytes(&self) -> &[u8] {
-        match &self.memory {
-            Some(memory) => &memory.bytes[..memory.end],
-            None => &[],
-        }
-    }
-
-    /// How many bytes of a batch to be sent were appended since its last frame.
-    pub fn unfinished(&self) -> usize {
-        let memory = self.memory.as_ref();
-        memory.map_or(0, |memory| memory.bytes.len() - memory.end)
-    }
-
-    /// How many frames there are.
-    pub fn len(&self) -> usize {
-        self.slices().1.len()
-    }
-
-    /// Whether there is no frame.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Empties the batch and gives its memory back.
-    pub fn clear(&mut self) {
-        let Some(mut memory) = self.memory.take() else {
-            return;
-        };
-        if memory.bytes.capacity() > KEEP || memory.entries.capacity() * size_of::<Entry>() > KEEP {
-            return;
-        }
-        memory.bytes.clear();
-        memory.entries.clear();
-        memory.end = 0;
-        POOL.with_borrow_mut(|pool| {
-            if pool.len() < SPARE {
-                pool.push(memory);
-            }
-        });
-    }
-
-    /// Drops the frames of a batch to be sent, and keeps the bytes that are not yet one.
-    pub fn clear_finished(&mut self) {
-        if self.unfinished() == 0 {
-            self.clear();
-        } else {
-            let memory = self.memory();
-            memory.bytes.drain(..memory.end);
-            memory.entries.clear();
-            memory.end = 0;
-        }
+impl Batch {
+    const fn new() -> Batch {
+        Batch { buffer: None }
     }
 
     #[inline]
-    fn memory(&mut self) -> &mut Memory {
-        match &mut self.memory {
-            Some(memory) => memory,
-            none => none.insert(borrow_memory()),
+    fn buffer(&mut self) -> &mut Buffer {
+        match &mut self.buffer {
+            Some(buffer) => buffer,
+            none => none.insert(borrow_buffer()),
         }
     }
 
     fn slices(&self) -> (&[u8], &[Entry]) {
-        match &self.memory {
-            Some(memory) => (&memory.bytes, &memory.entries),
+        match &self.buffer {
+            Some(buffer) => (&buffer.bytes, &buffer.entries),
             None => (&[], &[]),
         }
     }
+
+    fn len(&self) -> usize {
+        self.slices().1.len()
+    }
+
+    fn clear(&mut self) {
+        let Some(mut buffer) = self.buffer.take() else {
+            return;
+        };
+        let entry_bytes = buffer.entries.capacity() * size_of::<Entry>();
+        if buffer.bytes.capacity() > MAX_POOLED || entry_bytes > MAX_POOLED {
+            return;
+        }
+        buffer.bytes.clear();
+        buffer.entries.clear();
+        buffer.end = 0;
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < POOL_SIZE {
+                pool.push(buffer);
+            }
+        });
+    }
 }
 
-impl Memory {
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Buffer {
+    /// Makes the bytes appended since the last frame a frame.
     fn end(&mut self, kind: Kind) {
         let start = std::mem::replace(&mut self.end, self.bytes.len());
         self.entries.push(Entry::new(start..self.end, kind));
     }
 }
 
-fn borrow_memory() -> Box<Memory> {
-    let spare = POOL.with_borrow_mut(Vec::pop);
-    spare.unwrap_or_else(|| {
-        Box::new(Memory {
-            bytes: Vec::with_capacity(READ),
+fn borrow_buffer() -> Box<Buffer> {
+    let pooled = POOL.with_borrow_mut(Vec::pop);
+    pooled.unwrap_or_else(|| {
+        Box::new(Buffer {
+            bytes: Vec::with_capacity(BUFFER_SIZE),
             entries: Vec::with_capacity(64),
             end: 0,
         })
     })
-}
-
-/// Where the frames of a batch stand, to be added to.
-pub(crate) struct Marks<'a>(&'a mut Vec<Entry>);
-
-impl Marks<'_> {
-    /// Number of frames that are marked.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Makes this range of the buffer a frame.
-    pub(crate) fn push(&mut self, range: Range<usize>) {
-        self.0.push(Entry::new(range, Kind::Data));
-    }
-
-    /// Makes this range of the buffer a part of a frame.
-    pub(crate) fn push_part(&mut self, range: Range<usize>) {
-        self.0.push(Entry::new(range, Kind::Part));
-    }
-
-    /// Marks a frame that was too long.
-    pub(crate) fn push_oversized(&mut self) {
-        self.0.push(Entry::new(0..0, Kind::Oversized));
-    }
 }
 
 impl Entry {
@@ -254,11 +374,10 @@ impl Entry {
             kind,
         }
     }
-}
 
-impl Drop for Frames {
-    fn drop(&mut self) {
-        self.clear();
+    /// Returns the bytes of the frame in the bytes of its batch.
+    fn bytes(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..self.end as usize]
     }
 }
 
@@ -266,65 +385,100 @@ impl Drop for Frames {
 mod tests {
     use super::*;
 
+    fn sent(output: &Output) -> Vec<OutputFrame<'_>> {
+        output.iter().collect()
+    }
+
+    fn received(input: &Input) -> Vec<InputFrame<'_>> {
+        input.iter().collect()
+    }
+
     #[test]
-    fn frames_are_kept_in_order() {
-        let mut frames = Frames::new();
-        frames.push(b"one");
-        frames.buffer().extend_from_slice(b"tw");
-        frames.end_part();
-        frames.push(b"o");
-        frames.push(b"");
-        assert_eq!(frames.as_bytes(), b"onetwo");
+    fn output_frames_keep_their_order() {
+        let mut output = Output::new();
+        output.push(b"one");
+        output.buffer().extend_from_slice(b"tw");
+        output.end_part();
+        output.push(b"o");
+        output.push(b"");
+        assert_eq!(output.as_bytes(), b"onetwo");
+        assert_eq!(output.len(), 4);
         let expect = [
-            Frame::Data(b"one"),
-            Frame::Part(b"tw"),
-            Frame::Data(b"o"),
-            Frame::Data(b""),
+            OutputFrame::Complete(b"one"),
+            OutputFrame::Part(b"tw"),
+            OutputFrame::Complete(b"o"),
+            OutputFrame::Complete(b""),
         ];
-        assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
-        assert_eq!(frames.iter_from(2).collect::<Vec<_>>(), expect[2..]);
-        assert_eq!(frames.iter_from(5).len(), 0);
-        assert_eq!(frames.len(), 4);
+        assert_eq!(sent(&output), expect);
     }
 
     #[test]
-    fn unfinished_bytes_outlive_the_frames_before_them() {
-        let mut frames = Frames::new();
-        frames.push(b"one");
-        frames.buffer().extend_from_slice(b"tw");
-        assert_eq!((frames.as_bytes(), frames.unfinished()), (&b"one"[..], 2));
-        frames.clear_finished();
-        assert_eq!((frames.as_bytes(), frames.unfinished()), (&b""[..], 2));
-        frames.push(b"o");
-        assert_eq!(frames.iter().collect::<Vec<_>>(), [Frame::Data(b"two")]);
-        frames.clear_finished();
-        assert!(frames.memory.is_none());
+    fn clear_finished_keeps_unfinished_bytes() {
+        let mut output = Output::new();
+        output.push(b"one");
+        output.buffer().extend_from_slice(b"tw");
+        assert_eq!((output.as_bytes(), output.unfinished()), (&b"one"[..], 2));
+        output.clear_finished();
+        assert_eq!((output.as_bytes(), output.unfinished()), (&b""[..], 2));
+        output.push(b"o");
+        assert_eq!(sent(&output), [OutputFrame::Complete(b"two")]);
+        output.clear_finished();
+        assert!(output.batch.buffer.is_none());
     }
 
     #[test]
-    fn an_oversized_frame_has_no_bytes() {
-        let mut frames = Frames::new();
-        frames.push(b"one");
-        frames.push_oversized();
-        frames.push(b"two");
-        let expect = [Frame::Data(b"one"), Frame::Oversized, Frame::Data(b"two")];
-        assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
+    fn input_frames_keep_their_order() {
+        let mut input = Input::new();
+        input.push(b"one");
+        input.push_oversized();
+        input.push_oversized_ends(b"ends");
+        input.push(b"two");
+        let expect = [
+            InputFrame::Complete(b"one"),
+            InputFrame::Oversized,
+            InputFrame::OversizedEnds(b"ends"),
+            InputFrame::Complete(b"two"),
+        ];
+        assert_eq!(received(&input), expect);
+        assert_eq!(input.iter_from(2).collect::<Vec<_>>(), expect[2..]);
+        assert_eq!(input.iter_from(5).len(), 0);
+        assert_eq!(input.byte_len(), 10);
     }
 
     #[test]
-    fn a_cleared_batch_owns_nothing() {
-        let mut frames = Frames::new();
-        frames.push(b"one");
-        frames.clear();
-        assert!(frames.memory.is_none());
-        assert!(frames.is_empty());
-        frames.buffer().resize(KEEP + 1, 0);
-        frames.end();
-        frames.clear();
-        frames.push(b"two");
+    fn frames_are_marked_where_they_stand() {
+        let mut input = Input::new();
+        input.buffer().extend_from_slice(b"one\ntwo\n");
+        let (bytes, mut marks) = input.split();
+        bytes.extend_from_slice(b"zero");
+        marks.push(8..12);
+        marks.push_oversized();
+        marks.push_oversized_ends(0..3);
+        marks.push(4..7);
+        assert_eq!(marks.len(), 4);
+        let expect = [
+            InputFrame::Complete(b"zero"),
+            InputFrame::Oversized,
+            InputFrame::OversizedEnds(b"one"),
+            InputFrame::Complete(b"two"),
+        ];
+        assert_eq!(received(&input), expect);
+    }
+
+    #[test]
+    fn cleared_batch_owns_no_memory() {
+        let mut input = Input::new();
+        input.push(b"one");
+        input.clear();
+        assert!(input.batch.buffer.is_none());
+        assert!(input.is_empty());
+        input.buffer().resize(MAX_POOLED + 1, 0);
+        input.end();
+        input.clear();
+        input.push(b"two");
         assert!(
-            frames.buffer().capacity() <= KEEP,
-            "a large buffer was kept"
+            input.buffer().capacity() <= MAX_POOLED,
+            "a large buffer was pooled"
         );
     }
 }

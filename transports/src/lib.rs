@@ -2,7 +2,7 @@
 //!
 //! A transport listens, accepts, shakes hands and cuts bytes into frames. What comes out is a stream
 //! of [`Pending`] connections, each of which becomes a boxed [`Session`] that receives and sends
-//! batches of frames ([`Frames`]). Nothing above a `Session` knows what it stands on, and nothing here
+//! batches of frames ([`Input`], [`Output`]). Nothing above a `Session` knows what it stands on, and nothing here
 //! knows what is said: this crate does not depend on the protocol's.
 //!
 //! The seam is a batch, not a line, because a boxed future costs about as much as a lock: twice a
@@ -22,7 +22,7 @@ mod unix;
 mod websocket;
 mod write;
 
-pub use frames::{Frame, Frames};
+pub use frames::{Input, InputFrame, Marks, Output, OutputFrame};
 pub use line::LineSession;
 pub use memory::{Connector, Memory};
 pub use tcp::Tcp;

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::frames::Marks;
 use crate::write::write_all;
-use crate::{Frames, Limits, Session};
+use crate::{Input, Limits, Output, Session};
 
 /// Lines of a batch. One read of empty lines brings sixteen times as many, whose marks would take twelve times as much
 /// memory as they do, for as long as it takes until they have run.
@@ -57,7 +57,7 @@ impl<S> LineSession<S> {
 
 #[async_trait]
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
-    async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize> {
+    async fn recv(&mut self, frames: &mut Input) -> io::Result<usize> {
         poll_fn(|context| {
             let mut reads = 0;
             while reads < READS {
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
         .await
     }
 
-    async fn send(&mut self, frames: &Frames) -> io::Result<()> {
+    async fn send(&mut self, frames: &Output) -> io::Result<()> {
         if frames.as_bytes().is_empty() {
             return Ok(());
         }
@@ -136,14 +136,14 @@ impl LineFramer {
 
     /// Puts the rest of an earlier read into the (empty) batch, to be split before more is read.
     #[cold]
-    fn take_rest(&mut self, frames: &mut Frames) {
+    fn take_rest(&mut self, frames: &mut Input) {
         self.is_rest = false;
         frames.buffer().append(&mut std::mem::take(&mut self.tail));
     }
 
     /// Marks the lines in what one read has put into the (otherwise empty) batch, as many as it takes.
-    fn split(&mut self, frames: &mut Frames) {
-        let (bytes, mut marks) = frames.parts();
+    fn split(&mut self, frames: &mut Input) {
+        let (bytes, mut marks) = frames.split();
         let read = bytes.len();
         let mut start = 0;
         if (self.skipping || !self.tail.is_empty())
@@ -166,7 +166,7 @@ impl LineFramer {
                     None => {
                         marks.push_oversized();
                         if self.keeps_ends {
-                            marks.push_part(start..end);
+                            marks.push_oversized_ends(start..end);
                         }
                     }
                 }
@@ -192,7 +192,7 @@ impl LineFramer {
         if std::mem::take(&mut self.skipping) {
             if self.keeps_ends {
                 keep_ends(&mut line, &bytes[..position]);
-                marks.push_part(append(bytes, &line));
+                marks.push_oversized_ends(append(bytes, &line));
             }
             return;
         }
@@ -204,14 +204,14 @@ impl LineFramer {
             None => {
                 marks.push_oversized();
                 if self.keeps_ends {
-                    marks.push_part(append(bytes, &ends(&line)));
+                    marks.push_oversized_ends(append(bytes, &ends(&line)));
                 }
             }
         }
     }
 
     /// Makes what is left a line, at the end of input.
-    fn end(&mut self, frames: &mut Frames) {
+    fn end(&mut self, frames: &mut Input) {
         let line = std::mem::take(&mut self.tail);
         if std::mem::take(&mut self.skipping) {
             self.end_oversized(&line, frames);
@@ -223,10 +223,9 @@ impl LineFramer {
         }
     }
 
-    fn end_oversized(&self, ends: &[u8], frames: &mut Frames) {
+    fn end_oversized(&self, ends: &[u8], frames: &mut Input) {
         if self.keeps_ends {
-            frames.buffer().extend_from_slice(ends);
-            frames.end_part();
+            frames.push_oversized_ends(ends);
         }
     }
 
@@ -286,7 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Frame;
+    use crate::InputFrame;
 
     const LIMIT: usize = 4;
 
@@ -304,25 +303,27 @@ mod tests {
 
     fn framed_by(mut framer: LineFramer, reads: &[&[u8]]) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut take = |frames: &Frames| {
+        let mut take = |frames: &Input| {
             assert!(
                 frames.len() <= 2 * BATCH_LINES,
                 "{} lines at once",
                 frames.len()
             );
             lines.extend(frames.iter().map(|frame| match frame {
-                Frame::Data(line) => line.escape_ascii().to_string(),
-                Frame::Oversized => "OVERSIZED".to_owned(),
-                Frame::Part(ends) => format!("ENDS {}", ends.trim_ascii().escape_ascii()),
+                InputFrame::Complete(line) => line.escape_ascii().to_string(),
+                InputFrame::Oversized => "OVERSIZED".to_owned(),
+                InputFrame::OversizedEnds(ends) => {
+                    format!("ENDS {}", ends.trim_ascii().escape_ascii())
+                }
             }));
         };
         for read in reads.iter().filter(|read| !read.is_empty()) {
-            let mut frames = Frames::new();
+            let mut frames = Input::new();
             frames.buffer().extend_from_slice(read);
             framer.split(&mut frames);
             take(&frames);
             while framer.is_rest {
-                let mut frames = Frames::new();
+                let mut frames = Input::new();
                 framer.take_rest(&mut frames);
                 framer.split(&mut frames);
                 take(&frames);
@@ -330,7 +331,7 @@ mod tests {
             let most = if framer.skipping { 2 * END } else { LIMIT + 1 };
             assert!(framer.tail.len() <= most, "an endless line takes memory");
         }
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         framer.end(&mut frames);
         take(&frames);
         lines
@@ -379,10 +380,10 @@ mod tests {
     #[test]
     fn a_line_is_too_long_as_soon_as_the_limit_is_passed() {
         let mut framer = LineFramer::new(LIMIT);
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         frames.buffer().extend_from_slice(b"abcde");
         framer.split(&mut frames);
-        assert_eq!(frames.iter().collect::<Vec<_>>(), [Frame::Oversized]);
+        assert_eq!(frames.iter().collect::<Vec<_>>(), [InputFrame::Oversized]);
     }
 
     #[test]
@@ -437,7 +438,7 @@ mod tests {
     #[test]
     fn marks_of_empty_lines_take_bounded_memory() {
         let mut framer = LineFramer::new(LIMIT);
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         frames.buffer().resize(16 * 1024, b'\n');
         framer.split(&mut frames);
         assert_eq!(frames.len(), BATCH_LINES);
@@ -453,9 +454,9 @@ mod tests {
         let limits = Limits::default().with_max_line(LIMIT);
         let endless = tokio::io::join(tokio::io::repeat(b'x'), tokio::io::sink());
         let mut session = LineSession::new(endless, limits);
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         session.recv(&mut frames).await.unwrap();
-        assert_eq!(frames.iter().collect::<Vec<_>>(), [Frame::Oversized]);
+        assert_eq!(frames.iter().collect::<Vec<_>>(), [InputFrame::Oversized]);
         frames.clear();
         let mut receiving = pin!(session.recv(&mut frames));
         // It would never be done.
@@ -467,7 +468,7 @@ mod tests {
     fn nothing_is_kept_between_lines() {
         let mut framer = LineFramer::new(LIMIT);
         for read in [&b"ab"[..], b"c\n", b"abcdefgh"] {
-            let mut frames = Frames::new();
+            let mut frames = Input::new();
             frames.buffer().extend_from_slice(read);
             framer.split(&mut frames);
         }

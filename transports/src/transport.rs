@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_stream::Stream;
 
-use crate::Frames;
 use crate::tcp::{LONGEST_IDLE, PROBE_INTERVAL, PROBES};
+use crate::{Input, Output};
 
 /// A way in: listens, and gives a stream of connections that are about to be sessions.
 ///
@@ -36,13 +36,13 @@ pub trait Transport: Send {
 /// One connection, past its handshake: receives and sends frames, a batch at a time.
 #[async_trait]
 pub trait Session: Send {
-    /// Waits for input and appends to `frames` (which is empty) what one read brought, in order: as
+    /// Waits for input and appends to `input` (which is empty) what one read brought, in order: as
     /// many complete frames as there are, but no more than about 128 KiB and a thousand frames beyond the first. Returns how
     /// many frames it appended; 0 means that the peer has closed its sending side and everything it sent
     /// has been handed over.
     ///
     /// A frame is handed over whole, without its line end. One that is longer than
-    /// [`Limits::max_line`] is replaced by [`Frame::Oversized`](crate::Frame::Oversized) as soon as that
+    /// [`Limits::max_line`] is replaced by [`InputFrame::Oversized`](crate::InputFrame::Oversized) as soon as that
     /// is known, and its bytes are dropped as they come: memory stays bounded.
     ///
     /// Cancel-safe: dropping the future loses no input.
@@ -50,12 +50,12 @@ pub trait Session: Send {
     /// # Errors
     ///
     /// An error ends the session; no other method but [`close`](Session::close) is called after it.
-    async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize>;
+    async fn recv(&mut self, input: &mut Input) -> io::Result<usize>;
 
     /// Sends a batch of replies, one frame for each frame received, in order: with one write, if the
     /// peer takes it. Returns when everything is handed to the operating system; waits while the peer
     /// takes nothing. A frame may be empty (a message-based transport sends an empty message, a
-    /// byte stream sends nothing) or a [`Frame::Part`](crate::Frame::Part), which the next frame, maybe
+    /// byte stream sends nothing) or an [`OutputFrame::Part`](crate::OutputFrame::Part), which the next frame, maybe
     /// of the next batch, continues. It waits no longer than [`Limits::write_timeout`] without progress.
     ///
     /// Not cancel-safe: after dropping the future only [`close`](Session::close) may be called.
@@ -63,14 +63,15 @@ pub trait Session: Send {
     /// # Errors
     ///
     /// As for [`recv`](Session::recv).
-    async fn send(&mut self, frames: &Frames) -> io::Result<()>;
+    async fn send(&mut self, output: &Output) -> io::Result<()>;
 
     /// Whether a line of HTTP ends the session. Then the server runs nothing from that line on, and closes.
     ///
     /// To be true where a web page can have a browser connect and send what the page likes, line by line: on a bare
     /// TCP port. Not on a Unix socket, which no browser connects to, nor where a handshake shuts out other
-    /// protocols. Such a session also says how an oversized line began and ended, by a
-    /// [`Frame::Part`](crate::Frame::Part) behind the [`Frame::Oversized`](crate::Frame::Oversized), as soon as
+    /// protocols. Such a session also says how an oversized line began and ended, by
+    /// [`InputFrame::OversizedEnds`](crate::InputFrame::OversizedEnds) after the
+    /// [`InputFrame::Oversized`](crate::InputFrame::Oversized), as soon as
     /// that is known.
     fn refuses_http(&self) -> bool {
         false

@@ -333,7 +333,7 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
-    use crate::{Frame, Frames};
+    use crate::{Input, InputFrame, Output};
 
     async fn bounded<T>(test: impl Future<Output = T>) -> T {
         tokio::time::timeout(Duration::from_secs(30), test)
@@ -368,11 +368,11 @@ mod tests {
                 assert_eq!(pending.peer.as_str(), name);
                 let mut session = pending.handshake.await.unwrap().unwrap();
                 client.write_all(b"one\ntwo\r\n").await.unwrap();
-                let mut frames = Frames::new();
+                let mut frames = Input::new();
                 assert_eq!(session.recv(&mut frames).await.unwrap(), 2);
-                let expect = [Frame::Data(b"one"), Frame::Data(b"two")];
+                let expect = [InputFrame::Complete(b"one"), InputFrame::Complete(b"two")];
                 assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
-                let mut replies = Frames::new();
+                let mut replies = Output::new();
                 replies.push(b"1 ok\n");
                 session.send(&replies).await.unwrap();
                 drop(session);
@@ -508,7 +508,7 @@ mod tests {
             assert_eq!(pending.peer.as_str(), "unix:1");
             let mut session = pending.handshake.await.unwrap().unwrap();
             std::io::Write::write_all(&mut client, b"one\n").unwrap();
-            let mut frames = Frames::new();
+            let mut frames = Input::new();
             assert_eq!(session.recv(&mut frames).await.unwrap(), 1);
 
             let error = listen().await.err().unwrap();

@@ -12,7 +12,7 @@ use std::mem::size_of;
 use std::ops::Range;
 
 use glockd_protocol::parse;
-use glockd_transports::Frame;
+use glockd_transports::InputFrame;
 
 use super::cost;
 use crate::core::ticket::waits_for;
@@ -68,10 +68,10 @@ pub(super) struct Searched {
 
 impl Backlog {
     /// Bytes that a frame adds to [`bytes`](Backlog::bytes).
-    pub(super) fn cost(frame: Frame<'_>) -> usize {
+    pub(super) fn cost(frame: InputFrame<'_>) -> usize {
         match frame {
-            Frame::Data(bytes) | Frame::Part(bytes) => bytes.len() + 1,
-            Frame::Oversized => 1,
+            InputFrame::Complete(bytes) | InputFrame::OversizedEnds(bytes) => bytes.len() + 1,
+            InputFrame::Oversized => 1,
         }
     }
 
@@ -86,11 +86,13 @@ impl Backlog {
     }
 
     /// Appends a frame. `waits` says that it is a command that will wait for a lock.
-    pub(super) fn push(&mut self, frame: Frame<'_>, waits: bool) {
+    pub(super) fn push(&mut self, frame: InputFrame<'_>, waits: bool) {
         let (kind, content) = match frame {
-            Frame::Data(bytes) | Frame::Part(bytes) if waits => (Kind::Wait, bytes),
-            Frame::Data(bytes) | Frame::Part(bytes) => (Kind::Plain, bytes),
-            Frame::Oversized => (Kind::Oversized, &[][..]),
+            InputFrame::Complete(bytes) | InputFrame::OversizedEnds(bytes) if waits => {
+                (Kind::Wait, bytes)
+            }
+            InputFrame::Complete(bytes) | InputFrame::OversizedEnds(bytes) => (Kind::Plain, bytes),
+            InputFrame::Oversized => (Kind::Oversized, &[][..]),
         };
         let length = (content.len() as u32).to_le_bytes();
         let (short, length) = match content.len() {
@@ -106,12 +108,12 @@ impl Backlog {
     }
 
     /// Returns the first frame.
-    pub(super) fn front(&self) -> Option<Frame<'_>> {
+    pub(super) fn front(&self) -> Option<InputFrame<'_>> {
         let chunk = self.chunks.front()?;
         let Position { kind, content } = chunk.frame_at(self.start)?;
         Some(match kind {
-            Kind::Plain | Kind::Wait => Frame::Data(&chunk.frames[content]),
-            Kind::Oversized => Frame::Oversized,
+            Kind::Plain | Kind::Wait => InputFrame::Complete(&chunk.frames[content]),
+            Kind::Oversized => InputFrame::Oversized,
         })
     }
 
@@ -252,8 +254,9 @@ mod tests {
     /// A frame, as a test says it: `None` is an oversized one.
     type Line = Option<Vec<u8>>;
 
-    fn frame(line: &Line) -> Frame<'_> {
-        line.as_deref().map_or(Frame::Oversized, Frame::Data)
+    fn frame(line: &Line) -> InputFrame<'_> {
+        line.as_deref()
+            .map_or(InputFrame::Oversized, InputFrame::Complete)
     }
 
     fn push(backlog: &mut Backlog, line: &Line) {
@@ -271,8 +274,8 @@ mod tests {
 
     fn pop(backlog: &mut Backlog) -> Option<Line> {
         let line = match backlog.front()? {
-            Frame::Data(line) | Frame::Part(line) => Some(line.to_vec()),
-            Frame::Oversized => None,
+            InputFrame::Complete(line) | InputFrame::OversizedEnds(line) => Some(line.to_vec()),
+            InputFrame::Oversized => None,
         };
         backlog.pop_front();
         Some(line)
@@ -315,7 +318,7 @@ mod tests {
                 let mut backlog = Backlog::default();
                 let mut most = 0;
                 while backlog.bytes() + length < BOUND {
-                    backlog.push(Frame::Data(&line), waits);
+                    backlog.push(InputFrame::Complete(&line), waits);
                     most = most.max(memory(&backlog));
                 }
                 let allowed = BOUND + BOUND / 8;
@@ -327,7 +330,7 @@ mod tests {
         }
         let mut backlog = Backlog::default();
         for _ in 0..BOUND {
-            backlog.push(Frame::Oversized, false);
+            backlog.push(InputFrame::Oversized, false);
         }
         assert_eq!(backlog.bytes(), BOUND);
         assert!(memory(&backlog) <= BOUND + BOUND / 8);

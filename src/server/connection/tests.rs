@@ -33,7 +33,7 @@ struct Scripted(Arc<Script>);
 
 #[async_trait]
 impl Session for Scripted {
-    async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize> {
+    async fn recv(&mut self, frames: &mut Input) -> io::Result<usize> {
         if self.0.received.fetch_add(1, SeqCst) == self.0.batches {
             return Ok(0);
         }
@@ -43,7 +43,7 @@ impl Session for Scripted {
         Ok(frames.len())
     }
 
-    async fn send(&mut self, frames: &Frames) -> io::Result<()> {
+    async fn send(&mut self, frames: &Output) -> io::Result<()> {
         let length = frames.as_bytes().len();
         self.0.longest_send.fetch_max(length, SeqCst);
         Ok(())

@@ -12,7 +12,7 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use glockd_protocol::{Command, Refusal, Reply, parse};
-use glockd_transports::{Frame, Frames};
+use glockd_transports::{Input, InputFrame, Output};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -38,9 +38,9 @@ impl Connection {
     pub(super) fn wait<'a>(
         &'a mut self,
         wait: Ticket,
-        input: &'a mut Frames,
+        input: &'a mut Input,
         next: &'a mut u32,
-        output: &'a mut Frames,
+        output: &'a mut Output,
         turn: &'a mut Turn,
         mut ended: bool,
     ) -> impl Future<Output = io::Result<bool>> + Send + 'a {
@@ -108,7 +108,7 @@ impl Connection {
     async fn run_backlog(
         &mut self,
         waiting: &mut Waiting,
-        output: &mut Frames,
+        output: &mut Output,
         turn: &mut Turn,
     ) -> io::Result<Option<Ticket>> {
         loop {
@@ -128,7 +128,7 @@ impl Connection {
     }
 
     /// Sends a chunk of output. Sends what there is and lets others run if the turn is over.
-    async fn send_if_due(&mut self, output: &mut Frames, turn: &mut Turn) -> io::Result<()> {
+    async fn send_if_due(&mut self, output: &mut Output, turn: &mut Turn) -> io::Result<()> {
         if is_chunk(output) || turn.is_over() {
             turn.spend_output(output);
             self.session().send(output).await?;
@@ -161,9 +161,9 @@ impl Waiting {
     /// the wait, which breaks it off.
     fn take_some(
         &mut self,
-        input: &Frames,
+        input: &Input,
         next: &mut u32,
-        output: &mut Frames,
+        output: &mut Output,
         turn: &mut Turn,
     ) -> ControlFlow<()> {
         for frame in input.iter_from(*next as usize) {
@@ -182,10 +182,15 @@ impl Waiting {
     }
 
     /// Takes a frame. Breaks off if it is to be taken once more: in the next turn, or after the wait.
-    fn take(&mut self, frame: Frame<'_>, output: &mut Frames, turn: &mut Turn) -> ControlFlow<()> {
+    fn take(
+        &mut self,
+        frame: InputFrame<'_>,
+        output: &mut Output,
+        turn: &mut Turn,
+    ) -> ControlFlow<()> {
         let mut waits = false;
         match frame {
-            Frame::Data(bytes) => {
+            InputFrame::Complete(bytes) => {
                 turn.spend(cost(bytes));
                 match &parse(bytes) {
                     Ok(Command::Ping(text)) => {
@@ -203,13 +208,13 @@ impl Waiting {
                 }
             }
             // The rest of an oversized frame, which is in the backlog.
-            Frame::Part(ends) => {
+            InputFrame::OversizedEnds(ends) => {
                 return match self.meets_http(ends) {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
                 };
             }
-            Frame::Oversized => turn.spend(1),
+            InputFrame::Oversized => turn.spend(1),
         }
         if self.backlog.bytes() + Backlog::cost(frame) > self.context.limits().max_line + ROOM {
             self.end(Refusal::Cancelled, output);
@@ -231,7 +236,7 @@ impl Waiting {
 
     /// Cancels the wait, or the first one in the backlog, if it is for that lock, and appends the replies. Breaks off if
     /// the search is to go on in the next turn.
-    fn cancel(&mut self, name: &[u8], output: &mut Frames, turn: &mut Turn) -> ControlFlow<()> {
+    fn cancel(&mut self, name: &[u8], output: &mut Output, turn: &mut Turn) -> ControlFlow<()> {
         let mut cancelled =
             self.searched == 0 && self.wait.name() == name && self.end(Refusal::Cancelled, output);
         while !cancelled
@@ -257,13 +262,14 @@ impl Waiting {
     }
 
     /// Runs frames of the backlog: up to a reply that takes its time, a chunk of output, or the end of the turn.
-    fn run_some(&mut self, output: &mut Frames, turn: &mut Turn) -> Option<Later> {
+    fn run_some(&mut self, output: &mut Output, turn: &mut Turn) -> Option<Later> {
         // One at a time: how many can run is only known once they have.
-        let mut batch = Frames::new();
+        let mut batch = Input::new();
         while let Some(frame) = self.backlog.front() {
             match frame {
-                Frame::Data(bytes) | Frame::Part(bytes) => batch.push(bytes),
-                Frame::Oversized => batch.push_oversized(),
+                InputFrame::Complete(bytes) => batch.push(bytes),
+                InputFrame::Oversized => batch.push_oversized(),
+                InputFrame::OversizedEnds(ends) => batch.push_oversized_ends(ends),
             }
             self.backlog.pop_front();
             let later = answer_some(&self.context, self.client, &batch, &mut 0, output, turn);
@@ -276,7 +282,7 @@ impl Waiting {
     }
 
     /// Ends the wait, and appends its reply. Whether that was the reason; if not, it had come to its end.
-    fn end(&mut self, refusal: Refusal, output: &mut Frames) -> bool {
+    fn end(&mut self, refusal: Refusal, output: &mut Output) -> bool {
         let context = Arc::clone(&self.context);
         let (reply, ended) = context.dispatcher().end_wait(&mut self.wait, refusal);
         append(&context, self.client, reply, output);
@@ -284,12 +290,12 @@ impl Waiting {
     }
 
     /// Whether the wait has come to its end, and its reply is appended.
-    fn poll(&mut self, waker: &task::Context<'_>, output: &mut Frames) -> Poll<()> {
+    fn poll(&mut self, waker: &task::Context<'_>, output: &mut Output) -> Poll<()> {
         let polled = self.context.dispatcher().poll_wait(&mut self.wait, waker);
         polled.map(|reply| append(&self.context, self.client, reply, output))
     }
 
-    fn reply(&self, reply: Reply<'_>, output: &mut Frames) {
+    fn reply(&self, reply: Reply<'_>, output: &mut Output) {
         append(&self.context, self.client, reply, output);
     }
 }
@@ -303,7 +309,7 @@ impl Drop for Waiting {
     }
 }
 
-fn append(context: &Context, client: ClientId, reply: Reply<'_>, output: &mut Frames) {
+fn append(context: &Context, client: ClientId, reply: Reply<'_>, output: &mut Output) {
     let out = output.buffer();
     let start = out.len();
     reply.encode(out);

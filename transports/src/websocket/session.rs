@@ -35,7 +35,7 @@ use super::inlet::Inlet;
 use super::part;
 use crate::tcp::{PROBE_INTERVAL, PROBES};
 use crate::write::write_all;
-use crate::{Frame, Frames, Limits, Session};
+use crate::{Input, Limits, Output, OutputFrame, Session};
 
 /// What one read takes. Each connection owns a buffer of this size all the time; after a longer message,
 /// one of that message's size, since tungstenite gives none back. The limit of a message bounds it.
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
     fn poll_recv(
         &mut self,
         context: &mut Context<'_>,
-        frames: &mut Frames,
+        frames: &mut Input,
     ) -> Poll<io::Result<usize>> {
         // A pong that is kept goes out as soon as tungstenite is asked for the next message.
         self.replies_before_pong = 0;
@@ -170,11 +170,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
     }
 
     /// Whether this batch takes another message.
-    fn wants_more(&self, messages: usize, frames: &Frames) -> bool {
+    fn wants_more(&self, messages: usize, frames: &Input) -> bool {
         matches!(self.phase, Phase::Open)
             && self.replies_before_pong == 0
             && messages < BATCH_MESSAGES
-            && frames.as_bytes().len() < BATCH_BYTES
+            && frames.byte_len() < BATCH_BYTES
             && self.messages.get_ref().controls.len() <= CONTROLS
     }
 
@@ -235,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
     }
 
     /// Takes what was read, and says what phase that leads to.
-    fn take(&self, read: Option<Result<Message, Error>>, frames: &mut Frames) -> io::Result<Phase> {
+    fn take(&self, read: Option<Result<Message, Error>>, frames: &mut Input) -> io::Result<Phase> {
         match read {
             Some(Ok(Message::Text(text))) => Ok(self.message(text.as_str().as_bytes(), frames)),
             Some(Ok(Message::Binary(bytes))) => Ok(self.message(&bytes, frames)),
@@ -255,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         }
     }
 
-    fn message(&self, message: &[u8], frames: &mut Frames) -> Phase {
+    fn message(&self, message: &[u8], frames: &mut Input) -> Phase {
         let line = message
             .strip_suffix(b"\n")
             .map_or(message, |line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -328,7 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
 
 #[async_trait]
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
-    async fn recv(&mut self, frames: &mut Frames) -> io::Result<usize> {
+    async fn recv(&mut self, frames: &mut Input) -> io::Result<usize> {
         let received = poll_fn(|context| self.poll_recv(context, frames)).await;
         if received.is_err() {
             self.phase = Phase::Gone;
@@ -336,18 +336,18 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
         received
     }
 
-    async fn send(&mut self, frames: &Frames) -> io::Result<()> {
+    async fn send(&mut self, frames: &Output) -> io::Result<()> {
         if matches!(self.phase, Phase::Refusing) {
             return Ok(());
         }
         // Used for its pooled buffer alone.
-        let mut output = Frames::new();
+        let mut output = Output::new();
         output
             .buffer()
             .append(&mut self.messages.get_mut().take_controls());
         for frame in frames.iter() {
             match frame {
-                Frame::Data(data) => {
+                OutputFrame::Complete(data) => {
                     self.encode(data, true, output.buffer())?;
                     match self.replies_before_pong {
                         0 => {}
@@ -355,8 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
                         _ => self.replies_before_pong -= 1,
                     }
                 }
-                Frame::Part(data) => self.encode(data, false, output.buffer())?,
-                Frame::Oversized => {}
+                OutputFrame::Part(data) => self.encode(data, false, output.buffer())?,
             }
         }
         if self.replies_before_pong > 0 && (self.in_parts || frames.is_empty()) {

@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use glockd_transports::{Frame, Frames, Incoming, Limits, Session, Transport, WebSocket};
+use glockd_transports::{
+    Incoming, Input, InputFrame, Limits, Output, Session, Transport, WebSocket,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
@@ -123,20 +125,20 @@ pub(crate) async fn read_all(client: &mut (impl AsyncRead + Unpin)) -> Vec<Strin
 pub(crate) async fn serve(mut session: Box<dyn Session>) -> Vec<String> {
     let mut received = Vec::new();
     loop {
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         let count = session.recv(&mut frames).await.unwrap();
         assert_eq!(count, frames.len());
         if count == 0 {
             break;
         }
-        let mut replies = Frames::new();
+        let mut replies = Output::new();
         for frame in frames.iter() {
             match frame {
-                Frame::Data(data) => {
+                InputFrame::Complete(data) => {
                     received.push(data.escape_ascii().to_string());
                     replies.push(data);
                 }
-                Frame::Oversized => {
+                InputFrame::Oversized => {
                     assert_eq!(
                         count, 1,
                         "what came before it is answered before it is seen"
@@ -144,7 +146,7 @@ pub(crate) async fn serve(mut session: Box<dyn Session>) -> Vec<String> {
                     received.push("OVERSIZED".to_owned());
                     replies.push(b"0 Line Too Long");
                 }
-                Frame::Part(_) => panic!("parts are for sending"),
+                InputFrame::OversizedEnds(_) => panic!("only line sessions report these"),
             }
         }
         session.send(&replies).await.unwrap();

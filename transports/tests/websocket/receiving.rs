@@ -1,6 +1,6 @@
 //! What a session makes of what comes in, and how it ends.
 
-use glockd_transports::{Frame, Frames};
+use glockd_transports::{Input, InputFrame};
 use tokio::io::AsyncWriteExt;
 
 use crate::client::{
@@ -358,9 +358,13 @@ async fn what_comes_together_is_one_batch() {
     bounded(async {
         let input: Vec<u8> = (0..50).flat_map(|_| frame(TEXT, b"g a")).collect();
         let (_client, mut session) = open(limits(LIMIT), &input).await;
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         assert_eq!(session.recv(&mut frames).await.unwrap(), 50);
-        assert!(frames.iter().all(|frame| frame == Frame::Data(b"g a")));
+        assert!(
+            frames
+                .iter()
+                .all(|frame| frame == InputFrame::Complete(b"g a"))
+        );
     })
     .await;
 }
@@ -378,7 +382,7 @@ async fn a_batch_is_bounded() {
             let read = async {
                 let mut sum = 0;
                 loop {
-                    let mut frames = Frames::new();
+                    let mut frames = Input::new();
                     match session.recv(&mut frames).await.unwrap() {
                         0 => break sum,
                         batch => {
@@ -417,7 +421,7 @@ async fn a_dropped_recv_loses_nothing() {
         input.extend(frame(LAST, b"ve"));
         for byte in input {
             client.write_all(&[byte]).await.unwrap();
-            let mut frames = Frames::new();
+            let mut frames = Input::new();
             tokio::select! {
                 biased;
                 count = session.recv(&mut frames) => assert!(count.unwrap() > 0),
@@ -427,7 +431,7 @@ async fn a_dropped_recv_loses_nothing() {
         }
         client.shutdown().await.unwrap();
         loop {
-            let mut frames = Frames::new();
+            let mut frames = Input::new();
             if session.recv(&mut frames).await.unwrap() == 0 {
                 break;
             }
@@ -436,7 +440,7 @@ async fn a_dropped_recv_loses_nothing() {
         let expect: Vec<String> = messages
             .iter()
             .chain([&b"five".as_slice()])
-            .map(|message| format!("{:?}", Frame::Data(message)))
+            .map(|message| format!("{:?}", InputFrame::Complete(message)))
             .collect();
         assert_eq!(received, expect);
     })
@@ -495,7 +499,7 @@ async fn a_reset_ends_the_session() {
         let (client, mut session) = open(limits(LIMIT), b"").await;
         client.set_zero_linger().unwrap();
         drop(client);
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         let received = session.recv(&mut frames).await;
         assert!(!matches!(received, Ok(1..)), "{received:?}");
         session.close().await;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use futures_util::{SinkExt, StreamExt};
-use glockd_transports::{Frames, Session};
+use glockd_transports::{Input, Output, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
@@ -19,7 +19,7 @@ async fn text_is_text_and_the_rest_is_binary() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
         let mut check = async |reply: &[u8], opcode: u8| {
-            let mut replies = Frames::new();
+            let mut replies = Output::new();
             replies.push(reply);
             session.send(&replies).await.unwrap();
             let got = read_frame(&mut client).await.unwrap();
@@ -42,7 +42,7 @@ async fn text_is_text_and_the_rest_is_binary() {
 async fn a_batch_is_one_write() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
-        let mut replies = Frames::new();
+        let mut replies = Output::new();
         for reply in [b"one\n".as_slice(), b"", b"\xff"] {
             replies.push(reply);
         }
@@ -62,8 +62,8 @@ async fn a_batch_is_one_write() {
 async fn parts_are_fragments_of_one_binary_message() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
-        let mut replies = Frames::new();
-        let part = |replies: &mut Frames, data: &[u8]| {
+        let mut replies = Output::new();
+        let part = |replies: &mut Output, data: &[u8]| {
             replies.buffer().extend_from_slice(data);
             replies.end_part();
         };
@@ -99,12 +99,12 @@ async fn a_pong_goes_between_parts() {
     bounded(async {
         let input = [frame(PING, b"1"), frame(TEXT, b"a")].concat();
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
-        let mut replies = Frames::new();
+        let mut replies = Output::new();
         replies.buffer().extend_from_slice(b"one");
         replies.end_part();
         session.send(&replies).await.unwrap();
         client.write_all(&input).await.unwrap();
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         assert_eq!(session.recv(&mut frames).await.unwrap(), 1);
         replies.clear();
         replies.push(b"two");
@@ -122,7 +122,7 @@ async fn a_pong_goes_between_parts() {
 async fn open_pinged() -> (TcpStream, Box<dyn Session>) {
     let input = [frame(TEXT, b"a"), frame(TEXT, b"b"), frame(PING, b"1")].concat();
     let (client, mut session) = open(limits(LIMIT), &input).await;
-    let mut frames = Frames::new();
+    let mut frames = Input::new();
     assert_eq!(session.recv(&mut frames).await.unwrap(), 2);
     (client, session)
 }
@@ -137,7 +137,7 @@ async fn a_pong_comes_behind_all_replies_before_it_whenever_they_are_sent() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
         for reply in [b"one", b"two"] {
-            let mut replies = Frames::new();
+            let mut replies = Output::new();
             replies.push(reply);
             session.send(&replies).await.unwrap();
         }
@@ -152,12 +152,12 @@ async fn a_pong_comes_behind_all_replies_before_it_whenever_they_are_sent() {
 async fn a_pong_is_not_held_up_by_a_reply_that_is_not_ready() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
-        let mut replies = Frames::new();
+        let mut replies = Output::new();
         replies.push(b"one");
         session.send(&replies).await.unwrap();
         check_next(&mut client, (TEXT, b"one")).await;
         // As a server does while a command waits.
-        let mut frames = Frames::new();
+        let mut frames = Input::new();
         tokio::select! {
             received = session.recv(&mut frames) => panic!("{received:?}"),
             () = check_next(&mut client, (PONG, b"1")) => {}
@@ -172,7 +172,7 @@ async fn a_pong_is_not_held_up_by_a_reply_that_is_not_ready() {
 async fn a_pong_is_not_held_up_by_a_reply_in_parts() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
-        let mut replies = Frames::new();
+        let mut replies = Output::new();
         replies.push(b"one");
         replies.buffer().extend_from_slice(b"tw");
         replies.end_part();
@@ -192,7 +192,7 @@ async fn a_pong_is_not_held_up_by_a_reply_in_parts() {
 async fn an_empty_batch_sends_the_pong() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
-        session.send(&Frames::new()).await.unwrap();
+        session.send(&Output::new()).await.unwrap();
         check_next(&mut client, (PONG, b"1")).await;
     })
     .await;
@@ -232,7 +232,7 @@ async fn a_session_that_is_closed_goes_away() {
 async fn nothing_follows_a_write_that_was_broken_off() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
-        let mut replies = Frames::new();
+        let mut replies = Output::new();
         // More than the sockets' buffers take.
         replies.push(&vec![b'x'; 32 * 1024 * 1024]);
         tokio::select! {

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use glockd_transports::{Frames, Limits, Session, WebSocketSession};
+use glockd_transports::{Input, Limits, Output, Session, WebSocketSession};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream, duplex};
 use tokio::time::{Instant, advance, sleep, timeout};
 
@@ -25,7 +25,7 @@ async fn open(limits: Limits, room: usize) -> (DuplexStream, WebSocketSession<Du
 async fn fails(mut session: WebSocketSession<DuplexStream>) -> io::Error {
     let failing = async {
         loop {
-            let mut frames = Frames::new();
+            let mut frames = Input::new();
             match session.recv(&mut frames).await {
                 Ok(0) => panic!("the session ended"),
                 Ok(_) => {}
@@ -106,10 +106,10 @@ async fn who_is_busy_with_a_reply_is_not_given_up() {
     let limits = Limits::default().with_write_timeout(Some(HOUR));
     let (mut client, mut session) = open(limits, 10).await;
     // It was pinged three times, and about to be given up.
-    let mut frames = Frames::new();
+    let mut frames = Input::new();
     let receiving = timeout(Duration::from_secs(29), session.recv(&mut frames));
     assert!(receiving.await.is_err());
-    let mut reply = Frames::new();
+    let mut reply = Output::new();
     reply.push(&[b'x'; 100]);
     let (sent, ()) = tokio::join!(session.send(&reply), async {
         sleep(HOUR / 2).await;
@@ -133,7 +133,7 @@ async fn who_is_busy_with_a_reply_is_not_given_up() {
 #[tokio::test(start_paused = true)]
 async fn what_it_sent_meanwhile_is_read_before_it_is_judged() {
     let (mut client, mut session) = open(Limits::default(), 1000).await;
-    let mut frames = Frames::new();
+    let mut frames = Input::new();
     let receiving = timeout(Duration::from_secs(29), session.recv(&mut frames));
     assert!(receiving.await.is_err());
     client.write_all(&frame(PONG, b"")).await.unwrap();
@@ -234,7 +234,7 @@ async fn who_takes_its_answers_slowly_stays() {
 #[tokio::test(start_paused = true)]
 async fn who_has_much_to_read_has_time_for_it() {
     let (mut client, mut session) = open(Limits::default(), 10_000_000).await;
-    let mut reply = Frames::new();
+    let mut reply = Output::new();
     reply.push(&[b'x'; 3_000_000]);
     session.send(&reply).await.unwrap();
     let reading = async {
