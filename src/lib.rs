@@ -55,7 +55,7 @@ pub use glockd_transports as transports;
 pub use glockd_transports::{
     Address, BindError, Connector, Limits, LineSession, Memory, Tcp, Transport, Unix, WebSocket,
 };
-pub use server::{Builder, Server};
+pub use server::{Builder, Handle, Server, StopReason};
 
 /// The Rust of the pages in `docs/` is compiled with the tests.
 #[cfg(doctest)]

@@ -1,55 +1,51 @@
 //! A server: its transports, its state, and its life from the first accept to the last goodbye.
 
+mod accept;
 mod admission;
 mod connection;
 mod context;
 mod ended_connection;
+mod handle;
+mod lifecycle;
 mod log_text;
 mod log_throttle;
 mod reaper;
 mod tasks;
 
-use std::future::poll_fn;
-use std::io;
-use std::panic::AssertUnwindSafe;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::FutureExt;
-use glockd_transports::{
-    Address, BindError, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
-};
+use glockd_transports::{Address, BindError, Limits, Listening, Transport};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{sleep, timeout};
-use tokio_stream::StreamExt;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info};
 
 use crate::core::dispatcher::{self, Dispatcher};
 use crate::core::fence::Fence;
 use crate::core::policy::Policy;
-use crate::server::admission::{Admitted, Capacity, Permit};
-use crate::server::connection::Connection;
+use crate::server::accept::accept_connections;
+use crate::server::admission::Capacity;
 use crate::server::context::Context;
-use crate::server::log_throttle::LogThrottle;
+use crate::server::ended_connection::EndedConnection;
+use crate::server::lifecycle::{Lifecycle, Phase};
 
-/// How long a transport rests after it could not accept: what it lacks (descriptors, memory) comes back
-/// only when others end, and asking all the time would burn a core.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub use handle::Handle;
+pub use lifecycle::StopReason;
 
-/// A server that listens, and [runs](Server::run) when told to.
+/// A server that listens, and serves its clients once it [runs](Server::run).
 ///
 /// It owns all of its state: two servers in one process do not see each other's locks.
-#[must_use = "a server does nothing unless it is run"]
+#[must_use = "a server answers no client unless it is run"]
 pub struct Server {
-    policy: Policy,
-    fence: Option<Fence>,
-    limits: Limits,
-    capacity: Capacity,
     transports: Vec<(String, Listening)>,
+    dispatcher: Arc<Dispatcher>,
+    lifecycle: Arc<Lifecycle>,
+    // Dropped in this order if the server never runs: it stops, and then it has ended.
+    end: EndOnDrop,
+    ended: EndedConnections,
 }
 
-/// What a [`Server`] is to be. Made by [`Server::builder`].
+/// The configuration of a [`Server`]. Made by [`Server::builder`].
 #[derive(Default)]
 #[must_use = "a builder does nothing unless it is bound"]
 pub struct Builder {
@@ -61,57 +57,60 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds a way in. A server may have any number, of any kinds.
+    /// Adds a transport. A server can have any number of transports, of any kinds.
     pub fn transport(self, transport: impl Transport + 'static) -> Builder {
         self.boxed_transport(Box::new(transport))
     }
 
-    /// Adds a way in whose kind is not known before the program runs.
+    /// Adds a transport whose type is known only when the program runs.
     pub fn boxed_transport(mut self, transport: Box<dyn Transport>) -> Builder {
         self.transports.push(transport);
         self
     }
 
-    /// Sets which commands are answered, and how many locks may be held; by default all, and any number.
+    /// Sets which commands are allowed and how many locks may be held. The default allows all commands and an
+    /// unlimited number of locks.
     pub fn policy(self, policy: Policy) -> Builder {
         Builder { policy, ..self }
     }
 
-    /// Sets where fencing tokens start; by default, by the time of day.
+    /// Sets the source of fencing tokens. By default they start at the time of day.
     pub fn fence(mut self, fence: Fence) -> Builder {
         self.fence = Some(fence);
         self
     }
 
-    /// Sets how long lines may be, and how long peers may take.
+    /// Sets the longest line, and the time limits for peers.
     pub fn limits(self, limits: Limits) -> Builder {
         Builder { limits, ..self }
     }
 
-    /// Sets how many connections there may be at a time; `None`, as by default, for any number. One that is
-    /// too many is [refused](Pending::refuse) at once, and counted.
+    /// Sets the maximum number of connections; `None`, the default, means unlimited. A connection beyond it is
+    /// [refused](glockd_transports::Pending::refuse) at once, and counted.
     ///
-    /// Each takes a descriptor. Keep this some below what the process may have, or nobody can even be turned
-    /// away: what waits to be accepted then waits until a connection ends.
+    /// Each connection takes a descriptor. Keep the maximum somewhat below the number of descriptors that the process
+    /// may have. Without a free descriptor a connection cannot even be refused: it stays in the kernel's queue until
+    /// another one ends.
     pub fn max_connections(mut self, max: Option<usize>) -> Builder {
         self.capacity.in_all = max;
         self
     }
 
-    /// Sets how many connections there may be at a time from one [IP address](Peer::ip).
+    /// Sets the maximum number of connections from one [IP address](glockd_transports::Peer::ip); `None`, the default,
+    /// means unlimited.
     pub fn max_connections_per_ip(mut self, max: Option<usize>) -> Builder {
         self.capacity.per_ip = max;
         self
     }
 
-    /// Starts to listen on all transports. From now on clients can connect; they are answered once the
-    /// server [runs](Server::run). To be called from within a tokio runtime.
+    /// Makes the server's state, and starts to listen on all transports. From then on clients can connect, but they are
+    /// answered only once the server [runs](Server::run). Must be called from within a tokio runtime.
     ///
-    /// Cancel-safe: what is dropped before it is done listens nowhere.
+    /// Cancel-safe: if the future is dropped before it completes, nothing listens.
     ///
     /// # Errors
     ///
-    /// The first [`BindError`] of a transport; then the others listen no more.
+    /// The first [`BindError`] of a transport. Then the other transports do not listen either.
     pub async fn bind(self) -> Result<Server, BindError> {
         let mut transports = Vec::with_capacity(self.transports.len());
         for transport in self.transports {
@@ -121,71 +120,102 @@ impl Builder {
         for (name, listening) in &transports {
             info!("listening on {name} {}", listening.address);
         }
-        Ok(Server {
-            policy: self.policy,
-            fence: self.fence,
-            limits: self.limits,
-            capacity: self.capacity,
-            transports,
-        })
-    }
-}
-
-impl Server {
-    /// A server to be, with no transport yet.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// Where the transports listen, in the order in which they were added: with the ports that were
-    /// chosen for port 0.
-    pub fn addresses(&self) -> Vec<Address> {
-        let address = |(_, listening): &(String, Listening)| listening.address.clone();
-        self.transports.iter().map(address).collect()
-    }
-
-    /// Serves until `shutdown` is done; then accepts no more, ends all connections, frees all locks, says
-    /// goodbye to peers that can be told (which takes two seconds at the most), and returns.
-    ///
-    /// Dropping the future ends the server too: connections end soon, but nobody waits for them.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let fence = self.fence.unwrap_or_else(Fence::from_clock);
         let dispatcher = Arc::new(Dispatcher::new(dispatcher::Options {
             policy: self.policy,
             fence,
             peer_timeout: self.limits.peer_timeout(),
         }));
-        let (sender, ended) = mpsc::unbounded_channel();
-        let context = Arc::new(Context::new(
-            Arc::clone(&dispatcher),
-            self.limits,
-            self.capacity,
-            sender,
-        ));
+        let (sender, queue) = mpsc::unbounded_channel();
+        let context = Context::new(Arc::clone(&dispatcher), self.limits, self.capacity, sender);
+        let lifecycle = Arc::new(Lifecycle::new());
+        Ok(Server {
+            transports,
+            dispatcher,
+            end: EndOnDrop {
+                context: Arc::new(context),
+                lifecycle: Arc::clone(&lifecycle),
+            },
+            ended: EndedConnections {
+                queue,
+                _ended: EndedOnDrop(Arc::clone(&lifecycle)),
+            },
+            lifecycle,
+        })
+    }
+}
+
+impl Server {
+    /// Returns the builder of a server, with no transport yet.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Returns the addresses of the transports, in the order in which they were added. A port that was given as 0 is
+    /// the port that was chosen.
+    pub fn addresses(&self) -> Vec<Address> {
+        let address = |(_, listening): &(String, Listening)| listening.address.clone();
+        self.transports.iter().map(address).collect()
+    }
+
+    /// Returns a handle, which outlives the call of [`run`](Server::run).
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.lifecycle))
+    }
+
+    /// Runs the server until `shutdown` completes or a [`Handle`] ends the server. Then the server accepts no more
+    /// connections, ends all that it has, frees all locks, says goodbye to peers that can be told, which takes at most
+    /// two seconds, and returns why it ended.
+    ///
+    /// A transport that fails or has no more to offer does not end the server, which goes on with the others, or
+    /// without any.
+    ///
+    /// Dropping the future ends the server, too. Its connections end soon after, in the background.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> StopReason {
+        let Server {
+            transports,
+            dispatcher,
+            lifecycle,
+            end,
+            ended,
+        } = self;
+        lifecycle.advance(Phase::Running);
         let mut background = JoinSet::new();
         background.spawn(serve_waiters(Arc::clone(&dispatcher)));
         background.spawn(keep_fence(Arc::clone(&dispatcher)));
-        let reaper = tokio::spawn(reaper::reap(dispatcher, ended));
-        let end = EndOnDrop(Arc::clone(&context));
+        let reaper = tokio::spawn(reap(dispatcher, ended));
         let mut accepting = JoinSet::new();
-        for (name, listening) in self.transports {
-            accepting.spawn(accept(name, listening.incoming, Arc::clone(&context)));
+        // A handle may have ended the server before it ran.
+        if lifecycle.phase() == Phase::Running {
+            for (name, listening) in transports {
+                let context = Arc::clone(&end.context);
+                accepting.spawn(accept_connections(name, listening.incoming, context));
+            }
         }
-        drop(context);
 
-        tokio::select! {
-            () = shutdown => {}
-            () = watch(&mut accepting) => {}
-        }
+        let ended_by_handle = async {
+            tokio::select! {
+                _ = lifecycle.reached(Phase::Closing) => {}
+                () = report_failures(&mut accepting) => {}
+            }
+            accepting.shutdown().await;
+            lifecycle.advance(Phase::Draining);
+            lifecycle.stopped().await
+        };
+        let reason = tokio::select! {
+            () = shutdown => StopReason::Shutdown,
+            reason = ended_by_handle => reason,
+        };
         accepting.shutdown().await;
         drop(end);
         if let Err(error) = reaper.await {
             error!(%error, "the reaper failed");
         }
+        reason
     }
 }
 
-/// Serves waiters when there are more than could be served by whoever released their lock. Never ends.
+/// Grants locks to waiters where a release had more to grant than it could do at once. Never ends.
 async fn serve_waiters(dispatcher: Arc<Dispatcher>) {
     let locks = dispatcher.locks();
     loop {
@@ -195,103 +225,50 @@ async fn serve_waiters(dispatcher: Arc<Dispatcher>) {
     }
 }
 
-/// Keeps the fencing tokens safe from the next run. Never ends.
+/// Keeps the fencing tokens of this run below those of the next. Never ends.
 async fn keep_fence(dispatcher: Arc<Dispatcher>) {
     dispatcher.state().fence.keep().await;
 }
 
-/// Ends all connections of a server when it ends, in whatever way.
-struct EndOnDrop(Arc<Context>);
+/// Connections that have ended, as the reaper gets them. They end with the server.
+struct EndedConnections {
+    queue: mpsc::UnboundedReceiver<EndedConnection>,
+    _ended: EndedOnDrop,
+}
+
+/// Frees what ended connections held, until none are left and the server has ended.
+async fn reap(dispatcher: Arc<Dispatcher>, ended: EndedConnections) {
+    reaper::reap(dispatcher, ended.queue).await;
+}
+
+/// Ends all connections of a server when it stops, for whatever reason.
+struct EndOnDrop {
+    context: Arc<Context>,
+    lifecycle: Arc<Lifecycle>,
+}
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.end_connections();
+        self.lifecycle.advance(Phase::Stopping);
+        self.context.end_connections();
     }
 }
 
-/// Says so if a transport fails. Never ends: the server goes on with its other transports, or without.
-async fn watch(accepting: &mut JoinSet<()>) {
+/// Marks the end of a server, once its last connection has ended.
+struct EndedOnDrop(Arc<Lifecycle>);
+
+impl Drop for EndedOnDrop {
+    fn drop(&mut self) {
+        self.0.advance(Phase::Ended);
+    }
+}
+
+/// Logs transports that fail. Never ends: the server goes on with its other transports, or without.
+async fn report_failures(accepting: &mut JoinSet<()>) {
     while let Some(ended) = accepting.join_next().await {
         if let Err(error) = ended {
             error!(%error, "a transport failed; it accepts no more");
         }
     }
-    std::future::pending().await
-}
-
-/// Accepts what comes in, until nothing can come any more.
-async fn accept(name: String, mut incoming: Incoming, context: Arc<Context>) {
-    let mut handshakes = JoinSet::new();
-    let mut failures = LogThrottle::default();
-    loop {
-        let accepted = tokio::select! {
-            accepted = incoming.next() => accepted,
-            // Joined at once: until then a handshake that is over takes memory.
-            Some(_) = handshakes.join_next() => continue,
-        };
-        let Some(accepted) = accepted else {
-            break;
-        };
-        match accepted {
-            Ok(pending) => {
-                let Some(permit) = context.admit(&pending.peer) else {
-                    pending.refuse();
-                    continue;
-                };
-                let Pending { peer, handshake } = pending;
-                // Its panic must end neither the loop nor the other handshakes.
-                let mut handshake = AssertUnwindSafe(handshake)
-                    .catch_unwind()
-                    .map(|shaken| shaken.unwrap_or_else(|_| Err(io::Error::other("it panicked"))));
-                // Most are ready at once; the others must not delay the next accept.
-                match (&mut handshake).now_or_never() {
-                    Some(shaken) => serve(&context, &peer, permit, shaken),
-                    None => {
-                        let context = Arc::clone(&context);
-                        handshakes.spawn(async move {
-                            match timeout(context.limits().handshake_timeout, handshake).await {
-                                Ok(shaken) => serve(&context, &peer, permit, shaken),
-                                Err(_) => debug!(%peer, "handshake timed out"),
-                            }
-                        });
-                    }
-                }
-            }
-            Err(error) if concerns_one_peer(&error) => {
-                debug!(transport = name, %error, "cannot accept")
-            }
-            Err(error) => {
-                if let Some(failed) = failures.record() {
-                    warn!(transport = name, %error, failed, "cannot accept");
-                }
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    warn!(transport = name, "accepts no more");
-    // Not `join_all`, which passes a panic on: one handshake's must not cut the others short.
-    while handshakes.join_next().await.is_some() {}
-}
-
-/// Serves a connection whose handshake is done.
-fn serve(
-    context: &Arc<Context>,
-    peer: &Peer,
-    permit: Permit,
-    shaken: io::Result<Option<Box<dyn Session>>>,
-) {
-    match shaken {
-        Ok(Some(session)) => Connection::spawn(peer, Admitted::new(session, permit), context),
-        Ok(None) => debug!(%peer, "wanted something else"),
-        Err(error) => debug!(%peer, %error, "handshake failed"),
-    }
-}
-
-/// Whether an accept failed because its peer is gone already: then the next need not wait.
-fn concerns_one_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | InvalidInput | NotConnected
-    )
+    pending().await
 }

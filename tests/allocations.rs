@@ -12,7 +12,7 @@ use allocation_counter::{AllocationInfo, measure};
 use glockd::core::dispatcher::{Disconnection, Dispatcher, Outcome};
 use glockd::core::registry::ClientId;
 use glockd::protocol::{LockKind, parse};
-use glockd::{Connector, Memory, Server};
+use glockd::{Connector, Memory, Server, StopReason};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::{self, Runtime};
@@ -131,7 +131,7 @@ struct Running {
     runtime: Runtime,
     connector: Connector,
     stop: oneshot::Sender<()>,
-    server: JoinHandle<()>,
+    server: JoinHandle<StopReason>,
 }
 
 impl Running {

@@ -50,7 +50,7 @@ pub(crate) struct TestServer {
     unix: PathBuf,
     memory: Connector,
     stop: Option<oneshot::Sender<()>>,
-    running: JoinHandle<()>,
+    running: JoinHandle<glockd::StopReason>,
     arrived: HashMap<&'static str, usize>,
     _directory: TempDir,
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glockd::{Builder, Policy, Server, Unix};
+use glockd::{Builder, Policy, Server, StopReason, Unix};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -30,7 +30,7 @@ pub(crate) struct Served {
     dir: TempDir,
     runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
-    running: Option<JoinHandle<()>>,
+    running: Option<JoinHandle<StopReason>>,
 }
 
 /// What a process that has ended left.

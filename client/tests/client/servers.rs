@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use glockd::transports::Address;
-use glockd::{Policy, Server, Tcp, Unix, WebSocket};
+use glockd::{Policy, Server, StopReason, Tcp, Unix, WebSocket};
 use glockd_client::{Claim, Client};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +25,7 @@ pub(crate) struct Served {
     tcp: String,
     ws: String,
     stop: Option<oneshot::Sender<()>>,
-    running: JoinHandle<()>,
+    running: JoinHandle<StopReason>,
     surplus: Arc<AtomicUsize>,
     relays: Relays,
 }
