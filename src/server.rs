@@ -219,8 +219,8 @@ impl Server {
 async fn serve_waiters(dispatcher: Arc<Dispatcher>) {
     let locks = dispatcher.locks();
     loop {
-        poll_fn(|context| locks.poll_due(context)).await;
-        locks.serve();
+        poll_fn(|context| locks.poll_due_waiters(context)).await;
+        locks.serve_due_waiters();
         yield_now().await;
     }
 }

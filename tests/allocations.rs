@@ -9,7 +9,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
-use glockd::core::dispatcher::{Disconnection, Dispatcher, Outcome};
+use glockd::core::dispatcher::{Dispatcher, Outcome};
+use glockd::core::locks::Disconnection;
 use glockd::core::registry::ClientId;
 use glockd::protocol::{LockKind, parse};
 use glockd::{Connector, Memory, Server, StopReason};

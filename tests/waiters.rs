@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
-use glockd::core::locks::{Attempt, LockTable};
+use glockd::core::locks::{Attempt, IfBusy, LockTable};
 use glockd::core::registry::Registry;
 use glockd::{Connector, Memory, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -60,11 +60,11 @@ fn in_the_table() {
     let mut tickets = Vec::with_capacity(waiters);
     let queued = measure(|| {
         for &client in &clients[1..] {
-            let Attempt::Waits(ticket) = table.get_or_wait(client, LOCK, true) else {
+            let Attempt::Waits(ticket) = table.get_or_wait(client, LOCK, IfBusy::Wait) else {
                 panic!("it is held by another");
             };
             let mut ticket = Some(ticket);
-            assert!(table.poll(&mut ticket, &context).is_pending());
+            assert!(table.poll_wait(&mut ticket, &context).is_pending());
             tickets.push(ticket);
         }
     });
@@ -74,7 +74,7 @@ fn in_the_table() {
     assert!(table.release(clients[0], LOCK));
     let release = start.elapsed();
     assert_eq!(woken.0.load(Relaxed), 1, "more than the first were woken");
-    assert_eq!(table.poll(&mut tickets[0], &context), Poll::Ready(1));
+    assert_eq!(table.poll_wait(&mut tickets[0], &context), Poll::Ready(1));
     assert_eq!(table.holder(LOCK), Some(clients[1]));
     println!(
         "{waiters} waiters in the table: {bytes} bytes each; a release that hands the lock on took {release:?}, \
@@ -85,7 +85,7 @@ fn in_the_table() {
 
     let start = Instant::now();
     for (ticket, client) in tickets.iter_mut().zip(&clients[1..]).skip(1) {
-        assert_eq!(table.give_up(ticket.take().unwrap()), None);
+        assert_eq!(table.end_wait(ticket.take().unwrap()), None);
         assert_ne!(table.holder(LOCK), Some(*client));
     }
     println!(

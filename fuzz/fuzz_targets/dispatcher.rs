@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use glockd::Policy;
-use glockd::core::dispatcher::{Disconnection, Dispatcher, Options, Outcome};
+use glockd::core::dispatcher::{Dispatcher, Options, Outcome};
+use glockd::core::locks::Disconnection;
 use glockd::core::registry::ClientId;
 use glockd::core::ticket::Ticket;
 use glockd_protocol::{LockKind, Refusal, Verb, parse};
@@ -512,7 +513,7 @@ impl Server {
             |name| locks.holder(name) == Some(client.id),
             |name| {
                 locks
-                    .look_at_shared_holder(name, client.id, || ())
+                    .with_shared_holder(name, client.id, || ())
                     .is_some()
             },
         );

@@ -9,7 +9,7 @@ use glockd_protocol::{Command, Counter, LockKind, ParseError, Refusal, Reply, Ve
 
 use crate::core::cursor::Cursor;
 use crate::core::fence::Fence;
-use crate::core::locks::{self, Attempt, LockTable};
+use crate::core::locks::{Attempt, Disconnection, IfBusy, LockLimits, LockTable};
 use crate::core::policy::{Permission, Policy};
 use crate::core::registry::{ClientId, Registry};
 use crate::core::state::State;
@@ -60,35 +60,6 @@ impl Default for Options {
     }
 }
 
-/// The disconnection of a client, which may take several steps. See [`Dispatcher::disconnect`].
-#[derive(Debug)]
-pub struct Disconnection {
-    client: ClientId,
-    progress: locks::Progress,
-    orphans: locks::Released,
-}
-
-impl Disconnection {
-    /// A disconnection that has not begun.
-    pub fn new(client: ClientId) -> Disconnection {
-        Disconnection {
-            client,
-            progress: locks::Progress::default(),
-            orphans: locks::Released::default(),
-        }
-    }
-
-    /// Returns the client that is disconnected.
-    pub fn client(&self) -> ClientId {
-        self.client
-    }
-
-    /// Returns the number of locks that were orphaned so far.
-    pub fn orphans(&self) -> locks::Released {
-        self.orphans
-    }
-}
-
 impl Default for Dispatcher {
     fn default() -> Dispatcher {
         Dispatcher::new(Options::default())
@@ -106,11 +77,11 @@ impl Dispatcher {
         Dispatcher {
             policy,
             state: State {
-                locks: LockTable::with_limits(
-                    policy.max_locks(),
-                    policy.max_locks_per_connection(),
-                    policy.max_waiters(),
-                ),
+                locks: LockTable::with_limits(LockLimits {
+                    max_locks: policy.max_locks(),
+                    max_locks_per_connection: policy.max_locks_per_connection(),
+                    max_waiters: policy.max_waiters(),
+                }),
                 registry: Registry::default(),
                 stats: Stats::new(),
                 fence,
@@ -179,11 +150,11 @@ impl Dispatcher {
                 name,
             },
             Command::SharedInspect(name) => Reply::SharedInspect {
-                holders: locks.holders(name),
+                holders: locks.shared_holder_count(name),
                 name,
             },
             Command::GetWait { ms, name } => {
-                let attempt = locks.get_or_wait(client, name, *ms > 0);
+                let attempt = locks.get_or_wait(client, name, if_busy(*ms));
                 return reply_or_wait(Purpose::Get(LockKind::Exclusive), name, *ms, attempt);
             }
             // In a function of its own. In one match, the compiler takes all arms for too rare to inline.
@@ -227,7 +198,7 @@ impl Dispatcher {
             },
             Command::Ping(text) => Reply::Pong(text),
             Command::SharedGetLimited { limit, name } => {
-                match locks.shared_get_or_wait(client, name, *limit, false) {
+                match locks.shared_get_or_wait(client, name, *limit, IfBusy::Refuse) {
                     Attempt::Done(holders) => Reply::SharedGet { holders, name },
                     Attempt::Busy | Attempt::Full | Attempt::Waits(_) => {
                         Reply::SharedGetFull { name }
@@ -235,7 +206,7 @@ impl Dispatcher {
                 }
             }
             Command::SharedGetWait { ms, limit, name } => {
-                let attempt = locks.shared_get_or_wait(client, name, *limit, *ms > 0);
+                let attempt = locks.shared_get_or_wait(client, name, *limit, if_busy(*ms));
                 return reply_or_wait(Purpose::Get(LockKind::Shared), name, *ms, attempt);
             }
             // The connection carries out the cancellation of a wait. Here, the client does not wait.
@@ -244,11 +215,11 @@ impl Dispatcher {
                 name,
             },
             Command::InspectWait { ms, name } => {
-                let attempt = locks.watch(client, LockKind::Exclusive, name, 1, *ms > 0);
+                let attempt = locks.watch(client, LockKind::Exclusive, name, 1, if_busy(*ms));
                 return reply_or_wait(Purpose::Inspect, name, *ms, attempt);
             }
             Command::SharedInspectWait { ms, below, name } => {
-                let attempt = locks.watch(client, LockKind::Shared, name, *below, *ms > 0);
+                let attempt = locks.watch(client, LockKind::Shared, name, *below, if_busy(*ms));
                 return reply_or_wait(Purpose::Inspect, name, *ms, attempt);
             }
             Command::Fence(name) => self.answer_fence(client, LockKind::Exclusive, name),
@@ -342,15 +313,15 @@ impl Dispatcher {
             stats,
             ..
         } = &self.state;
-        let client = disconnection.client;
-        let (released, done) = locks.release_all(client, &mut disconnection.progress, budget);
-        disconnection.orphans.exclusive += released.exclusive;
-        disconnection.orphans.shared += released.shared;
-        stats.count_orphans(released.exclusive as u64, released.shared as u64);
-        if done {
-            registry.remove(client);
+        if disconnection.is_complete() {
+            return true;
         }
-        done
+        let released = locks.release_some(disconnection, budget);
+        stats.count_orphans(released.exclusive as u64, released.shared as u64);
+        if disconnection.is_complete() {
+            registry.remove(disconnection.client());
+        }
+        disconnection.is_complete()
     }
 
     /// Returns the state that the commands act on.
@@ -412,7 +383,7 @@ impl Dispatcher {
             (Counter::Orphans, orphans),
             (Counter::RefusedConnections, stats.refused_connections()),
             (Counter::RefusedHttp, stats.refused_http()),
-            (Counter::RefusedLocks, locks.refused()),
+            (Counter::RefusedLocks, locks.refused_by_limits()),
             (Counter::SharedLocks, locks.count(LockKind::Shared) as u64),
             (Counter::SharedOrphans, shared_orphans),
         ];
@@ -420,6 +391,14 @@ impl Dispatcher {
             .chain(others)
             .filter(|&(counter, count)| count > 0 || counter.is_always_shown())
             .collect()
+    }
+}
+
+/// A command that may wait for 0 ms does not wait.
+fn if_busy(ms: u32) -> IfBusy {
+    match ms {
+        0 => IfBusy::Refuse,
+        _ => IfBusy::Wait,
     }
 }
 

@@ -104,15 +104,15 @@ impl State {
         waiting.map_or(0, |waiting| waiting.line(key))
     }
 
-    /// The owners of a name, in the order of [`LockTable::owners`], except those that became owners after `until`.
+    /// The owners of a name, in the order of [`LockTable::visit_claims`], except those that became owners after `until`.
     /// With `after`, only those behind it, which takes no search; but if it is no owner any more, all of its rank
     /// come again.
     fn owners<'a>(
         &'a self,
         exclusive: Key<'a>,
-        after: Option<&'a Owner>,
+        after: Option<&'a Claim>,
         until: Stamp,
-    ) -> impl Iterator<Item = Owner> {
+    ) -> impl Iterator<Item = Claim> {
         let shared = Key {
             kind: LockKind::Shared,
             ..exclusive
@@ -123,16 +123,16 @@ impl State {
             Some(owner) if owner.rank() == rank => Some(Some(owner)),
             _ => Some(None),
         };
-        let is_counted = move |owner: &Owner| owner.stamp <= until;
+        let is_counted = move |owner: &Claim| owner.stamp <= until;
         let holder = match start(HOLDER) {
             Some(None) => self.exclusive.holding(exclusive.hash, exclusive.name),
             _ => None,
         };
-        let holder = holder.map(|holding| Owner::holder(LockKind::Exclusive, holding));
+        let holder = holder.map(|holding| Claim::holder(LockKind::Exclusive, holding));
         let holders = start(SHARED_HOLDERS).map(|after| {
             let after = after.map(|owner| (owner.client, owner.stamp));
             let holdings = self.shared.holdings(shared.hash, shared.name, after);
-            holdings.map(|holding| Owner::holder(LockKind::Shared, holding))
+            holdings.map(|holding| Claim::holder(LockKind::Shared, holding))
         });
         let waiters = self.waiting.iter().flat_map(move |waiting| {
             let lines = [(WAITERS, exclusive), (SHARED_WAITERS, shared)].into_iter();
@@ -162,9 +162,9 @@ impl State {
     }
 }
 
-impl Owner {
-    fn holder(kind: LockKind, (client, stamp): (ClientId, Stamp)) -> Owner {
-        Owner {
+impl Claim {
+    fn holder(kind: LockKind, (client, stamp): (ClientId, Stamp)) -> Claim {
+        Claim {
             kind,
             waits: false,
             client,
@@ -211,20 +211,20 @@ pub enum Attempt {
     /// Too many wait for it already, or the client may hold no more.
     Full,
     /// The client waits now.
-    Waits(Ticket),
+    Waits(WaitHandle),
 }
 
-/// A wait under way. It must be ended by [`LockTable::poll`] or by [`LockTable::give_up`], before its client
+/// A wait under way. It must be ended by [`LockTable::poll_wait`] or by [`LockTable::end_wait`], before its client
 /// holds other locks, and before that client's end.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct WaitHandle {
     shard: u32,
     waiter: u32,
 }
 
-/// One who holds a lock, or waits to hold it. See [`LockTable::owners`].
+/// One who holds a lock, or waits to hold it. See [`LockTable::visit_claims`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct Claim {
     /// The kind of lock.
     pub kind: LockKind,
     /// Whether it is waited for, rather than held.
@@ -237,33 +237,82 @@ pub struct Owner {
     waiter: u32,
 }
 
-/// How many owners a name had at some moment, and which. See [`LockTable::owners`].
+/// How many owners a name had at some moment, and which. See [`LockTable::visit_claims`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Census {
+pub struct CountedClaims {
     /// How many.
     pub count: usize,
     /// Whoever became an owner later has a later stamp.
     until: Stamp,
 }
 
-/// How far the release of everything a connection held has come. See [`LockTable::release_all`].
-#[derive(Debug, Default)]
-pub struct Progress {
-    shard: usize,
+/// The disconnect of one client, in steps: releases all locks that it holds. See [`LockTable::release_some`].
+#[derive(Debug)]
+pub struct Disconnection {
+    client: ClientId,
+    /// The shard to go on with. `None`: all locks are released.
+    next_shard: Option<usize>,
+    orphans: OrphanCounts,
 }
 
-/// What one call of [`LockTable::release_all`] has released.
+impl Disconnection {
+    /// The disconnect of this client, before its first step.
+    pub fn new(client: ClientId) -> Disconnection {
+        Disconnection {
+            client,
+            next_shard: Some(0),
+            orphans: OrphanCounts::default(),
+        }
+    }
+
+    /// The client that disconnects.
+    pub fn client(&self) -> ClientId {
+        self.client
+    }
+
+    /// Locks released so far.
+    pub fn orphans(&self) -> OrphanCounts {
+        self.orphans
+    }
+
+    /// True once all locks are released; the client's id may already have been reused.
+    pub fn is_complete(&self) -> bool {
+        self.next_shard.is_none()
+    }
+}
+
+/// Numbers of orphans: locks that a client still held when it disconnected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Released {
+pub struct OrphanCounts {
     /// Exclusive locks.
     pub exclusive: usize,
     /// Shared locks.
     pub shared: usize,
 }
 
+/// Limits of a [`LockTable`]. `None`, the default, means unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockLimits {
+    /// Maximum number of locks in all.
+    pub max_locks: Option<usize>,
+    /// Maximum number of locks of one client.
+    pub max_locks_per_connection: Option<usize>,
+    /// Maximum number of clients that wait to hold one lock.
+    pub max_waiters: Option<usize>,
+}
+
+/// What a get or a watch does if it cannot succeed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfBusy {
+    /// It fails.
+    Refuse,
+    /// It waits.
+    Wait,
+}
+
 /// A place in the table. See [`LockTable::scan`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Place {
+pub struct ScanPosition {
     shard: usize,
     slot: usize,
 }
@@ -272,17 +321,18 @@ impl LockTable {
     /// An empty table, with as many shards as this machine's processors can make use of, for any number of
     /// locks.
     pub fn new() -> LockTable {
-        LockTable::with_limits(None, None, None)
+        LockTable::with_limits(LockLimits::default())
     }
 
     /// An empty table for so many locks in all, and so many of one client; `None`: any number. An exclusive
     /// lock counts once, a shared one once for each of its holders; and each who waits to hold one counts as
     /// if it did. So many may wait for one lock.
-    pub fn with_limits(
-        in_all: Option<usize>,
-        by_client: Option<usize>,
-        max_waiters: Option<usize>,
-    ) -> LockTable {
+    pub fn with_limits(limits: LockLimits) -> LockTable {
+        let LockLimits {
+            max_locks,
+            max_locks_per_connection,
+            max_waiters,
+        } = limits;
         let cores = available_parallelism().map_or(1, usize::from);
         let shards = (cores * SHARDS_PER_CORE)
             .max(MIN_SHARDS)
@@ -291,7 +341,7 @@ impl LockTable {
         LockTable {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
-            quota: Quota::new(in_all, by_client),
+            quota: Quota::new(max_locks, max_locks_per_connection),
             max_waiters: max_waiters.map_or(u32::MAX, |max| u32::try_from(max).unwrap_or(u32::MAX)),
             clock: Clock::new(),
             due: Due::default(),
@@ -307,13 +357,13 @@ impl LockTable {
     }
 
     /// Gets an exclusive lock, or waits for it, if that is wanted.
-    pub fn get_or_wait(&self, client: ClientId, name: &[u8], wait: bool) -> Attempt {
+    pub fn get_or_wait(&self, client: ClientId, name: &[u8], if_busy: IfBusy) -> Attempt {
         let key = self.key(LockKind::Exclusive, name);
         let mut state = self.shard(key.hash);
         match self.get_in(&mut state, client, key) {
             Ok(()) => Attempt::Done(1),
             Err(Denied::TooMany) => Attempt::Full,
-            Err(Denied::Held) if !wait => Attempt::Busy,
+            Err(Denied::Held) if if_busy == IfBusy::Refuse => Attempt::Busy,
             Err(Denied::Held) => self.queue_up(&mut state, client, key, 1),
         }
     }
@@ -342,11 +392,11 @@ impl LockTable {
 
     /// Who holds an exclusive lock.
     pub fn holder(&self, name: &[u8]) -> Option<ClientId> {
-        self.look_at_holder(name, |client| client)
+        self.with_holder(name, |client| client)
     }
 
     /// Looks at who holds an exclusive lock, while it is certain to be held.
-    pub fn look_at_holder<T>(&self, name: &[u8], look: impl FnOnce(ClientId) -> T) -> Option<T> {
+    pub fn with_holder<T>(&self, name: &[u8], look: impl FnOnce(ClientId) -> T) -> Option<T> {
         let hash = self.hash(name);
         let shard = self.shard(hash);
         shard.exclusive.holder(hash, name).map(look)
@@ -368,7 +418,7 @@ impl LockTable {
         client: ClientId,
         name: &[u8],
         limit: u32,
-        wait: bool,
+        if_busy: IfBusy,
     ) -> Attempt {
         let key = self.key(LockKind::Shared, name);
         let mut state = self.shard(key.hash);
@@ -376,7 +426,7 @@ impl LockTable {
         match self.shared_get_in(&mut state, client, key, now) {
             Ok(holders) => Attempt::Done(holders),
             Err(Denied::TooMany) => Attempt::Full,
-            Err(Denied::Held) if !wait => Attempt::Busy,
+            Err(Denied::Held) if if_busy == IfBusy::Refuse => Attempt::Busy,
             Err(Denied::Held) => self.queue_up(&mut state, client, key, limit),
         }
     }
@@ -404,7 +454,7 @@ impl LockTable {
         kind: LockKind,
         name: &[u8],
         below: u32,
-        wait: bool,
+        if_busy: IfBusy,
     ) -> Attempt {
         let key = self.key(kind, name);
         let mut state = self.shard(key.hash);
@@ -415,7 +465,7 @@ impl LockTable {
         if holders < below {
             return Attempt::Done(holders);
         }
-        if !wait {
+        if if_busy == IfBusy::Refuse {
             return Attempt::Busy;
         }
         let since = self.stamp(&mut state.stamp);
@@ -429,8 +479,8 @@ impl LockTable {
     /// # Panics
     ///
     /// If there is no ticket.
-    pub fn poll(&self, ticket: &mut Option<Ticket>, context: &Context<'_>) -> Poll<u32> {
-        let Some(Ticket { shard, waiter }) = *ticket else {
+    pub fn poll_wait(&self, ticket: &mut Option<WaitHandle>, context: &Context<'_>) -> Poll<u32> {
+        let Some(WaitHandle { shard, waiter }) = *ticket else {
             panic!("a wait that has ended is not asked for");
         };
         let mut state = self.shards[shard as usize].0.lock();
@@ -443,7 +493,7 @@ impl LockTable {
     }
 
     /// Ends a wait. If it had got before what it was for, this says how many held the lock then.
-    pub fn give_up(&self, ticket: Ticket) -> Option<u32> {
+    pub fn end_wait(&self, ticket: WaitHandle) -> Option<u32> {
         let shard = ticket.shard as usize;
         let mut state = self.shards[shard].0.lock();
         let (outcome, client) = state.waiting().give_up(ticket.waiter);
@@ -457,7 +507,7 @@ impl LockTable {
     /// Grants nothing more to who waits, and tells watchers nothing more. For a server's end: its connections
     /// end one by one, and what one of them held must not be granted in passing to another that is to end as
     /// well.
-    pub fn close(&self) {
+    pub fn stop_granting(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
@@ -469,8 +519,8 @@ impl LockTable {
     }
 
     /// Waits until there are more waiters to serve than whoever released their lock did at once: then
-    /// [`serve`](LockTable::serve) is to be called. For one task alone.
-    pub fn poll_due(&self, context: &Context<'_>) -> Poll<()> {
+    /// [`serve`](LockTable::serve_due_waiters) is to be called. For one task alone.
+    pub fn poll_due_waiters(&self, context: &Context<'_>) -> Poll<()> {
         self.due.server.register(context.waker());
         match self.due.shards.lock().is_empty() {
             true => Poll::Pending,
@@ -479,7 +529,7 @@ impl LockTable {
     }
 
     /// Serves some of the waiters that are due, in some ten microseconds.
-    pub fn serve(&self) {
+    pub fn serve_due_waiters(&self) {
         let next = self.due.shards.lock().pop_front();
         if let Some(shard) = next {
             let mut state = self.shards[shard].0.lock();
@@ -491,13 +541,13 @@ impl LockTable {
     }
 
     /// How many hold a shared lock.
-    pub fn holders(&self, name: &[u8]) -> u32 {
+    pub fn shared_holder_count(&self, name: &[u8]) -> u32 {
         let hash = self.hash(name);
         self.shard(hash).shared.holders(hash, name)
     }
 
     /// Who holds a shared lock, in the order in which they came.
-    pub fn list_holders(&self, name: &[u8]) -> Vec<ClientId> {
+    pub fn shared_holders(&self, name: &[u8]) -> Vec<ClientId> {
         let hash = self.hash(name);
         let state = self.shard(hash);
         let holdings = state.shared.holdings(hash, name, None);
@@ -505,7 +555,7 @@ impl LockTable {
     }
 
     /// Looks at one holder of a shared lock, while it is certain to hold it.
-    pub fn look_at_shared_holder<T>(
+    pub fn with_shared_holder<T>(
         &self,
         name: &[u8],
         client: ClientId,
@@ -532,12 +582,17 @@ impl LockTable {
     /// Counts the owners of a name and visits the first `most` of them, under one hold of a mutex: keep it short.
     /// First comes the holder of the exclusive lock, then the holders of the shared one in the order in which
     /// they came, then the waiters for either as they stand in line.
-    pub fn owners(&self, name: &[u8], most: usize, visit: impl FnMut(Owner)) -> Census {
+    pub fn visit_claims(
+        &self,
+        name: &[u8],
+        most: usize,
+        visit: impl FnMut(Claim),
+    ) -> CountedClaims {
         let key = self.key(LockKind::Exclusive, name);
         let state = self.shard(key.hash);
         let until = state.stamp;
         state.owners(key, None, until).take(most).for_each(visit);
-        Census {
+        CountedClaims {
             count: state.count_owners(key),
             until,
         }
@@ -546,13 +601,13 @@ impl LockTable {
     /// Visits up to `most` of the owners that a census has counted, from the one behind `after` on, as far as they
     /// still are owners. Returns how many owners it looked at for that: more than it visits only if `after` is
     /// none any more.
-    pub fn owners_after(
+    pub fn visit_claims_after(
         &self,
         name: &[u8],
-        census: Census,
-        after: &Owner,
+        census: CountedClaims,
+        after: &Claim,
         most: usize,
-        visit: impl FnMut(Owner),
+        visit: impl FnMut(Claim),
     ) -> usize {
         let key = self.key(LockKind::Exclusive, name);
         let state = self.shard(key.hash);
@@ -567,12 +622,7 @@ impl LockTable {
     }
 
     /// Looks at an owner that was visited, while it is certain to hold the lock, or to wait for it, as it did.
-    pub fn look_at_owner<T>(
-        &self,
-        name: &[u8],
-        owner: &Owner,
-        look: impl FnOnce() -> T,
-    ) -> Option<T> {
+    pub fn with_claim<T>(&self, name: &[u8], owner: &Claim, look: impl FnOnce() -> T) -> Option<T> {
         let key = self.key(owner.kind, name);
         let state = self.shard(key.hash);
         let since = match (owner.waits, owner.kind) {
@@ -590,12 +640,12 @@ impl LockTable {
     }
 
     /// How old the table is, in milliseconds. What is measured by [`Stamp::ms`] is that.
-    pub fn now_ms(&self) -> u64 {
+    pub fn age_ms(&self) -> u64 {
         self.clock.age()
     }
 
     /// How often a client got no lock because that would have been one too many.
-    pub fn refused(&self) -> u64 {
+    pub fn refused_by_limits(&self) -> u64 {
         self.quota.refused()
     }
 
@@ -614,10 +664,10 @@ impl LockTable {
     pub fn scan(
         &self,
         kind: LockKind,
-        mut place: Place,
+        mut place: ScanPosition,
         count: usize,
         mut visit: impl FnMut(&ByteView),
-    ) -> Option<Place> {
+    ) -> Option<ScanPosition> {
         let mut left = count;
         while let Some(shard) = self.shards.get(place.shard) {
             if left == 0 {
@@ -629,9 +679,9 @@ impl LockTable {
                 LockKind::Shared => state.shared.scan(place.slot, left, &mut visit),
             };
             match end {
-                Some(slot) => return Some(Place { slot, ..place }),
+                Some(slot) => return Some(ScanPosition { slot, ..place }),
                 None => {
-                    place = Place {
+                    place = ScanPosition {
                         shard: place.shard + 1,
                         slot: 0,
                     }
@@ -642,23 +692,19 @@ impl LockTable {
         None
     }
 
-    /// Releases up to (about) `budget` of the locks that a client holds; the rest in further calls with
-    /// the same `progress`. The second part of the result says whether it now holds none, provided that it
-    /// got none meanwhile.
-    pub fn release_all(
-        &self,
-        client: ClientId,
-        progress: &mut Progress,
-        budget: usize,
-    ) -> (Released, bool) {
-        let mut released = Released::default();
-        while let Some(shard) = self.shards.get(progress.shard) {
+    /// Takes one more step of a disconnect: releases up to (about) `budget` of the client's locks. Returns how
+    /// many it released. Further calls release the rest, until the disconnection is
+    /// [complete](Disconnection::is_complete). The client must not get locks meanwhile.
+    pub fn release_some(&self, disconnection: &mut Disconnection, budget: usize) -> OrphanCounts {
+        let client = disconnection.client;
+        let mut released = OrphanCounts::default();
+        while let Some(index) = disconnection.next_shard {
             let left = budget.saturating_sub(released.exclusive + released.shared);
             if left == 0 {
-                return (released, false);
+                break;
             }
             let slice = left.min(RELEASE_SLICE);
-            let mut guard = shard.0.lock();
+            let mut guard = self.shards[index].0.lock();
             let mut wakes = Wakes::default();
             let State {
                 exclusive,
@@ -687,12 +733,14 @@ impl LockTable {
             released.exclusive += exclusive;
             released.shared += shared;
             self.quota.give_back(client, exclusive + shared);
-            self.settle_in(progress.shard, guard, wakes);
+            self.settle_in(index, guard, wakes);
             if exclusive + shared < slice {
-                progress.shard += 1;
+                disconnection.next_shard = Some(index + 1).filter(|&next| next < self.shards.len());
             }
         }
-        (released, true)
+        disconnection.orphans.exclusive += released.exclusive;
+        disconnection.orphans.shared += released.shared;
+        released
     }
 
     #[inline(always)]
@@ -769,7 +817,7 @@ impl LockTable {
     }
 
     /// Serves waiters of a shard that are due, as many as may be at once, leaves the others to
-    /// [`serve`](LockTable::serve), and then wakes who is to be woken.
+    /// [`serve`](LockTable::serve_due_waiters), and then wakes who is to be woken.
     fn settle_in(&self, shard: usize, mut guard: MutexGuard<'_, State>, mut wakes: Wakes) {
         let State {
             shared,
@@ -799,8 +847,8 @@ impl LockTable {
         wakes.wake();
     }
 
-    fn ticket(&self, hash: u64, waiter: u32) -> Ticket {
-        Ticket {
+    fn ticket(&self, hash: u64, waiter: u32) -> WaitHandle {
+        WaitHandle {
             shard: self.index(hash) as u32,
             waiter,
         }

@@ -17,13 +17,13 @@ impl Slots {
     }
 
     /// Takes a place, if one is left.
-    pub(crate) fn take(&self) -> bool {
+    pub(crate) fn try_acquire(&self) -> bool {
         let one_less = |left: usize| left.checked_sub(1);
         self.left.fetch_update(Relaxed, Relaxed, one_less).is_ok()
     }
 
     /// Gives back places that were taken.
-    pub(crate) fn give_back(&self, number: usize) {
+    pub(crate) fn release(&self, number: usize) {
         self.left.fetch_add(number, Relaxed);
     }
 }

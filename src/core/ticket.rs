@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use byteview::ByteView;
 use glockd_protocol::{Command, LockKind, Refusal, Reply};
 
-use crate::core::locks::{self, LockTable};
+use crate::core::locks::{LockTable, WaitHandle};
 
 /// A command that waits for a lock.
 ///
@@ -18,7 +18,7 @@ pub struct Ticket {
     name: ByteView,
     ms: u32,
     /// The wait in the lock table; `None` once it has ended.
-    handle: Option<locks::Ticket>,
+    handle: Option<WaitHandle>,
 }
 
 /// What a command waits for.
@@ -31,7 +31,7 @@ pub(super) enum Purpose {
 }
 
 impl Ticket {
-    pub(super) fn new(purpose: Purpose, name: &[u8], ms: u32, handle: locks::Ticket) -> Ticket {
+    pub(super) fn new(purpose: Purpose, name: &[u8], ms: u32, handle: WaitHandle) -> Ticket {
         Ticket {
             purpose,
             name: name.into(),
@@ -61,7 +61,7 @@ impl Ticket {
     ///
     /// If the wait has already ended.
     pub(super) fn poll(&mut self, locks: &LockTable, context: &Context<'_>) -> Poll<Reply<'_>> {
-        let holders = locks.poll(&mut self.handle, context);
+        let holders = locks.poll_wait(&mut self.handle, context);
         holders.map(|holders| self.purpose.succeed(holders, &self.name))
     }
 
@@ -69,7 +69,7 @@ impl Ticket {
     /// in the meantime.
     pub(super) fn end(&mut self, locks: &LockTable, refusal: Refusal) -> (Reply<'_>, bool) {
         let handle = self.handle.take();
-        match handle.and_then(|handle| locks.give_up(handle)) {
+        match handle.and_then(|handle| locks.end_wait(handle)) {
             Some(holders) => (self.purpose.succeed(holders, &self.name), false),
             None => (self.purpose.fail(refusal, &self.name), true),
         }

@@ -89,15 +89,15 @@ impl Admission {
             (Some(slots), Some(ip)) => self.source(ip, slots),
             _ => Arc::clone(&self.anywhere),
         };
-        if !source.slots_in_all.take() {
+        if !source.slots_in_all.try_acquire() {
             if let Some(refused) = self.refused.lock().record() {
                 let limit = self.capacity.in_all;
                 warn!(%peer, refused, limit, "connection refused: the maximum number of connections is reached");
             }
             return None;
         }
-        if !source.slots.take() {
-            source.slots_in_all.give_back(1);
+        if !source.slots.try_acquire() {
+            source.slots_in_all.release(1);
             if let Some(refused) = self.refused_from_ip.lock().record() {
                 let limit = self.capacity.per_ip;
                 warn!(%peer, refused, limit, "connection refused: the maximum number of connections from its address is reached");
@@ -125,8 +125,8 @@ impl Admission {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.slots.give_back(1);
-        self.0.slots_in_all.give_back(1);
+        self.0.slots.release(1);
+        self.0.slots_in_all.release(1);
     }
 }
 

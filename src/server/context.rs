@@ -93,7 +93,7 @@ impl Context {
     pub(crate) fn end_connections(&self) {
         // First: at shutdown, connections end one by one, and a lock freed by one must not be granted to
         // a waiter that is about to end.
-        self.dispatcher.locks().close();
+        self.dispatcher.locks().stop_granting();
         self.tasks.abort_all();
     }
 }
@@ -104,8 +104,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::core::dispatcher::Disconnection;
-    use crate::core::locks::Attempt;
+    use crate::core::locks::{Attempt, Disconnection, IfBusy};
     use crate::testing::spawn_until_blocked;
 
     /// The table of locks is closed before the first connection ends.
@@ -122,7 +121,7 @@ mod tests {
         let locks = dispatcher.locks();
         let [holder, waiter] = ["a", "b"].map(|peer| dispatcher.connect(peer.as_bytes()));
         assert!(locks.get(holder, b"x"));
-        let Attempt::Waits(ticket) = locks.get_or_wait(waiter, b"x", true) else {
+        let Attempt::Waits(ticket) = locks.get_or_wait(waiter, b"x", IfBusy::Wait) else {
             panic!("another client holds it");
         };
         let mut ticket = Some(ticket);
@@ -132,12 +131,12 @@ mod tests {
                 let end = spawn_until_blocked(scope, || context.end_connections());
                 assert!(dispatcher.disconnect(&mut Disconnection::new(holder), usize::MAX));
                 let waker = TaskContext::from_waker(Waker::noop());
-                assert!(locks.poll(&mut ticket, &waker).is_pending());
+                assert!(locks.poll_wait(&mut ticket, &waker).is_pending());
                 end
             });
             end.join().unwrap();
         });
-        assert_eq!(locks.give_up(ticket.unwrap()), None);
+        assert_eq!(locks.end_wait(ticket.unwrap()), None);
         assert_eq!(locks.holder(b"x"), None);
     }
 }

@@ -2,7 +2,8 @@
 
 use tracing::{Level, debug, enabled};
 
-use crate::core::dispatcher::{Disconnection, Dispatcher};
+use crate::core::dispatcher::Dispatcher;
+use crate::core::locks::Disconnection;
 use crate::core::registry::ClientId;
 use crate::server::admission::Admitted;
 use crate::server::log_text::address;

@@ -23,7 +23,7 @@ use byteview::ByteView;
 use glockd_protocol::{LockKind, rows};
 
 use super::step::{CHUNK, FOUND, SHOW, Step};
-use crate::core::locks::{Census, Owner};
+use crate::core::locks::{Claim, CountedClaims};
 use crate::core::state::State;
 
 /// So many bytes of the lock's name, by which each owner is looked up, cost as much again as looking it up
@@ -38,13 +38,13 @@ const WINDOW: usize = 512;
 pub(super) struct Claims {
     name: ByteView,
     phase: Phase,
-    census: Census,
+    counted: CountedClaims,
     /// When that was, in milliseconds since the table was made.
     now: u64,
     /// Claims that were found, and are yet to be looked up.
-    found: IntoIter<Owner>,
+    found: IntoIter<Claim>,
     /// The last owner that was found.
-    last: Option<Owner>,
+    last: Option<Claim>,
     /// What has been looked up, and is yet to be shown.
     lines: Vec<Line>,
     /// Bytes of the addresses and names in `lines`, which live as long as they do.
@@ -82,7 +82,7 @@ impl Claims {
         Claims {
             name: name.into(),
             phase: Phase::Count,
-            census: Census::default(),
+            counted: CountedClaims::default(),
             now: 0,
             found: IntoIter::default(),
             last: None,
@@ -104,10 +104,10 @@ impl Claims {
 
     fn count(&mut self, state: &State) -> Step {
         let locks = &state.locks;
-        self.now = locks.now_ms();
+        self.now = locks.age_ms();
         let mut found = Vec::new();
         let name = self.name.clone();
-        self.census = locks.owners(&name, WINDOW, |owner| {
+        self.counted = locks.visit_claims(&name, WINDOW, |owner| {
             self.last = Some(owner);
             if self.lines.len() < SHOW && self.bytes < CHUNK {
                 self.add(line(state, &owner, self.now));
@@ -130,14 +130,14 @@ impl Claims {
         {
             let line = || line(state, &owner, self.now);
             let locks = &state.locks;
-            self.add(locks.look_at_owner(&self.name, &owner, line).flatten());
+            self.add(locks.with_claim(&self.name, &owner, line).flatten());
             work += cost;
         }
         if self.found.len() > 0 && self.bytes < CHUNK {
             return Step::more(work);
         }
         if self.owed.is_none() {
-            let behind = self.census.count.saturating_sub(WINDOW);
+            let behind = self.counted.count.saturating_sub(WINDOW);
             let count = self.lines.len() + self.found.len() + behind;
             rows::claims_header(out, count, &self.name);
             self.owed = Some(count);
@@ -180,7 +180,7 @@ impl Claims {
         let mut found = Vec::new();
         let looked_at = self.last.map_or(0, |last| {
             let locks = &state.locks;
-            locks.owners_after(&self.name, self.census, &last, WINDOW, |owner| {
+            locks.visit_claims_after(&self.name, self.counted, &last, WINDOW, |owner| {
                 found.push(owner);
             })
         });
@@ -222,7 +222,7 @@ impl Claims {
 }
 
 /// The line of an owner, while it is certain to be one.
-fn line(state: &State, owner: &Owner, now: u64) -> Option<Line> {
+fn line(state: &State, owner: &Claim, now: u64) -> Option<Line> {
     let shown = state.registry.with_client(owner.client, |client| {
         (client.address().clone(), client.shown_as().clone())
     });

@@ -82,7 +82,7 @@ enum Phase {
 /// How far the gathering of a window has come.
 #[derive(Clone, Copy, Debug)]
 enum Place {
-    Locks(locks::Place),
+    Locks(locks::ScanPosition),
     Registry(usize),
 }
 
@@ -173,7 +173,7 @@ impl Sorted {
         let (entries, place) = match &self.list {
             List::Lines(kind, _) | List::Map(kind, _) => (
                 state.locks.count(*kind),
-                Place::Locks(locks::Place::default()),
+                Place::Locks(locks::ScanPosition::default()),
             ),
             List::Who(_) => (state.registry.connections(), Place::Registry(0)),
         };
@@ -327,19 +327,19 @@ fn show_lock(list: &mut List, name: ByteView, state: &State, out: &mut Vec<u8>) 
     } = state;
     match list {
         List::Lines(LockKind::Exclusive, write) => {
-            locks.look_at_holder(&name, |client| {
+            locks.with_holder(&name, |client| {
                 registry.with_client(client, |client| write(out, &name, client.shown_as()))
             });
             None
         }
         List::Map(LockKind::Exclusive, map) => {
-            locks.look_at_holder(&name, |client| {
+            locks.with_holder(&name, |client| {
                 registry.with_client(client, |client| map.entry(out, &name, client.address()))
             });
             None
         }
         List::Lines(LockKind::Shared, _) | List::Map(LockKind::Shared, _) => Some(Holders {
-            clients: locks.list_holders(&name).into_iter(),
+            clients: locks.shared_holders(&name).into_iter(),
             name,
             open: false,
         }),
@@ -358,7 +358,7 @@ impl Holders {
             }
             return false;
         };
-        state.locks.look_at_shared_holder(&self.name, client, || {
+        state.locks.with_shared_holder(&self.name, client, || {
             state.registry.with_client(client, |client| match list {
                 List::Map(_, map) => {
                     if !self.open {

@@ -4,8 +4,8 @@ use std::iter;
 
 use super::step::CHUNK;
 use super::*;
-use crate::core::dispatcher::{Disconnection, Dispatcher};
-use crate::core::locks::{Attempt, Ticket};
+use crate::core::dispatcher::Dispatcher;
+use crate::core::locks::{Attempt, Disconnection, IfBusy, WaitHandle};
 use crate::core::registry::ClientId;
 
 fn dispatcher() -> (Dispatcher, Vec<ClientId>) {
@@ -376,7 +376,7 @@ fn owner_lines(listing: &str, name: &str) -> Vec<OwnerLine> {
 }
 
 #[track_caller]
-fn waits(attempt: Attempt) -> Ticket {
+fn waits(attempt: Attempt) -> WaitHandle {
     match attempt {
         Attempt::Waits(ticket) => ticket,
         other => panic!("{other:?}"),
@@ -403,13 +403,13 @@ fn owners_are_listed_by_what_they_are() {
     ] {
         let client = clients[client];
         waits(match kind {
-            LockKind::Exclusive => locks.get_or_wait(client, b"a b", true),
-            LockKind::Shared => locks.shared_get_or_wait(client, b"a b", 2, true),
+            LockKind::Exclusive => locks.get_or_wait(client, b"a b", IfBusy::Wait),
+            LockKind::Shared => locks.shared_get_or_wait(client, b"a b", 2, IfBusy::Wait),
         });
     }
     // Who has to do with another name, and who only watches, is not listed.
     assert!(locks.get(clients[7], b"a"));
-    waits(locks.watch(clients[7], LockKind::Exclusive, b"a b", 1, true));
+    waits(locks.watch(clients[7], LockKind::Exclusive, b"a b", 1, IfBusy::Wait));
 
     let token = |client, kind| {
         let stamp = locks.held_since(client, kind, b"a b").unwrap();
@@ -441,11 +441,11 @@ fn owners_are_shown_with_their_age() {
     let (dispatcher, clients) = dispatcher();
     let locks = dispatcher.locks();
     locks.get(clients[0], b"foo");
-    waits(locks.get_or_wait(clients[1], b"foo", true));
+    waits(locks.get_or_wait(clients[1], b"foo", IfBusy::Wait));
     let mut owners = Vec::new();
-    locks.owners(b"foo", usize::MAX, |owner| owners.push(owner));
-    let end = locks.now_ms() + 3;
-    while locks.now_ms() < end {
+    locks.visit_claims(b"foo", usize::MAX, |owner| owners.push(owner));
+    let end = locks.age_ms() + 3;
+    while locks.age_ms() < end {
         std::thread::yield_now();
     }
     let shown = listed(&dispatcher, Cursor::claims(b"foo"), || ());
@@ -453,7 +453,7 @@ fn owners_are_shown_with_their_age() {
     assert_eq!(shown.len(), owners.len());
     for ((.., ms, _, _), owner) in shown.iter().zip(owners) {
         let since = owner.stamp.ms();
-        assert!((end - since..=locks.now_ms() - since).contains(ms), "{ms}");
+        assert!((end - since..=locks.age_ms() - since).contains(ms), "{ms}");
     }
 }
 
@@ -470,7 +470,7 @@ fn a_lock_that_is_handed_over_while_it_is_listed_has_a_holder() {
     let (dispatcher, clients) = dispatcher();
     let locks = dispatcher.locks();
     assert!(locks.get(clients[0], b"foo"));
-    waits(locks.get_or_wait(clients[1], b"foo", true));
+    waits(locks.get_or_wait(clients[1], b"foo", IfBusy::Wait));
     let mut steps = 0;
     let shown = listed(&dispatcher, Cursor::claims(b"foo"), || {
         steps += 1;
@@ -493,7 +493,7 @@ fn roles(lines: Vec<OwnerLine>) -> Vec<(String, String)> {
 
 /// A lock `foo` with an exclusive holder, the first client, then shared holders up to this number, and behind them
 /// waiters for the exclusive one.
-fn owned(holders: usize, owners: usize) -> (Dispatcher, Vec<ClientId>, Vec<Ticket>) {
+fn owned(holders: usize, owners: usize) -> (Dispatcher, Vec<ClientId>, Vec<WaitHandle>) {
     let dispatcher = Dispatcher::default();
     let clients: Vec<ClientId> = (0..owners)
         .map(|number| dispatcher.connect(format!("peer:{number:04}").as_bytes()))
@@ -505,7 +505,7 @@ fn owned(holders: usize, owners: usize) -> (Dispatcher, Vec<ClientId>, Vec<Ticke
     }
     let tickets = clients[holders..]
         .iter()
-        .map(|&client| waits(locks.get_or_wait(client, b"foo", true)))
+        .map(|&client| waits(locks.get_or_wait(client, b"foo", IfBusy::Wait)))
         .collect();
     (dispatcher, clients, tickets)
 }
@@ -544,7 +544,7 @@ fn owners_that_go_before_the_count_is_shown_are_not_counted() {
                 // holder before is among the first, who have been looked up.
                 assert_eq!(locks.shared_get(clients[198], b"foo"), 101);
                 for ticket in tickets.drain(100..) {
-                    assert_eq!(locks.give_up(ticket), None);
+                    assert_eq!(locks.end_wait(ticket), None);
                 }
                 assert!(locks.release(clients[0], b"foo"));
             }
@@ -572,8 +572,8 @@ fn waiter_that_queues_anew_is_not_listed_at_its_old_place() {
         if steps == 1 {
             // It is beyond those that are looked up at once, and gets the same node again.
             let ticket = tickets.remove(79);
-            assert_eq!(locks.give_up(ticket), None);
-            waits(locks.get_or_wait(clients[80], b"foo", true));
+            assert_eq!(locks.end_wait(ticket), None);
+            waits(locks.get_or_wait(clients[80], b"foo", IfBusy::Wait));
         }
     });
     let expect = owned_lines((0..80).chain(81..100), 1);
@@ -612,11 +612,11 @@ fn owners_that_go_after_the_count_is_shown_leave_gaps() {
         }
         locks.shared_get(clients[750], b"foo");
         for ticket in tickets.drain(500..600) {
-            assert_eq!(locks.give_up(ticket), None);
+            assert_eq!(locks.end_wait(ticket), None);
         }
-        waits(locks.get_or_wait(clients[1550], b"foo", true));
+        waits(locks.get_or_wait(clients[1550], b"foo", IfBusy::Wait));
         assert!(locks.release(clients[0], b"foo"));
-        waits(locks.get_or_wait(clients[0], b"foo", true));
+        waits(locks.get_or_wait(clients[0], b"foo", IfBusy::Wait));
     });
     let rest = (0..700)
         .chain(800..1000)
@@ -638,7 +638,7 @@ fn owners_are_found_again_when_the_last_one_found_has_gone() {
             }
             let waiting = |number: usize| number.saturating_sub(holders);
             for ticket in tickets.drain(waiting(400)..waiting(1700)) {
-                assert_eq!(locks.give_up(ticket), None);
+                assert_eq!(locks.end_wait(ticket), None);
             }
         });
         // The first window was looked up before.
@@ -667,9 +667,9 @@ fn owners_that_stay_are_listed_once_while_others_come_and_go() {
                 }
             } else {
                 let place = &mut tickets[number - 1500];
-                let again = waits(locks.get_or_wait(client, b"foo", true));
+                let again = waits(locks.get_or_wait(client, b"foo", IfBusy::Wait));
                 let ticket = std::mem::replace(place, again);
-                assert_eq!(locks.give_up(ticket), None);
+                assert_eq!(locks.end_wait(ticket), None);
             }
         }
     });
@@ -691,7 +691,7 @@ fn all_owners_may_go_while_they_are_listed() {
     let locks = dispatcher.locks();
     let shown = owners_after_count(&dispatcher, || {
         for ticket in tickets {
-            assert_eq!(locks.give_up(ticket), None);
+            assert_eq!(locks.end_wait(ticket), None);
         }
         for &client in &clients {
             assert!(dispatcher.disconnect(&mut Disconnection::new(client), usize::MAX));

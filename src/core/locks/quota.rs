@@ -32,7 +32,7 @@ impl Quota {
     /// Takes one more, if that may be; then the caller must hold it, until it gives it back.
     pub(super) fn take(&self, client: ClientId) -> bool {
         let taken = self.take_from_client(client) && {
-            let taken = self.in_all.as_ref().is_none_or(Slots::take);
+            let taken = self.in_all.as_ref().is_none_or(Slots::try_acquire);
             if !taken {
                 self.give_back_to_client(client, 1);
             }
@@ -47,7 +47,7 @@ impl Quota {
     /// Gives back what was taken.
     pub(super) fn give_back(&self, client: ClientId, number: usize) {
         if let Some(in_all) = &self.in_all {
-            in_all.give_back(number);
+            in_all.release(number);
         }
         self.give_back_to_client(client, number);
     }
@@ -62,20 +62,20 @@ impl Quota {
             return true;
         };
         if let Some(of_client) = clients.read().get(client.index()) {
-            return of_client.take();
+            return of_client.try_acquire();
         }
         let mut clients = clients.write();
         while clients.len() <= client.index() {
             clients.push(Slots::new(Some(*limit)));
         }
-        clients[client.index()].take()
+        clients[client.index()].try_acquire()
     }
 
     fn give_back_to_client(&self, client: ClientId, number: usize) {
         if let Some((_, clients)) = &self.by_client
             && let Some(of_client) = clients.read().get(client.index())
         {
-            of_client.give_back(number);
+            of_client.release(number);
         }
     }
 }

@@ -16,7 +16,7 @@ fn clients(count: usize) -> Vec<ClientId> {
 
 fn scanned(table: &LockTable, kind: LockKind) -> Vec<Vec<u8>> {
     let mut names = Vec::new();
-    let mut place = Some(Place::default());
+    let mut place = Some(ScanPosition::default());
     while let Some(from) = place {
         place = table.scan(kind, from, 3, |name| names.push(name.to_vec()));
     }
@@ -104,7 +104,7 @@ proptest! {
         max in prop::option::of(0..12usize),
         max_each in prop::option::of(0..6usize),
     ) {
-        let (table, clients) = (LockTable::with_limits(max, max_each, None), clients(4));
+        let (table, clients) = (LockTable::with_limits(LockLimits { max_locks: max, max_locks_per_connection: max_each, ..LockLimits::default() }), clients(4));
         let mut model = Model { max, max_each, ..Model::default() };
         for step in steps {
             match step {
@@ -131,17 +131,15 @@ proptest! {
                 }
                 Step::End(client, budget) => {
                     let client = clients[client];
-                    let mut progress = Progress::default();
-                    let mut total = Released::default();
-                    loop {
-                        let (released, done) = table.release_all(client, &mut progress, budget);
+                    let mut disconnection = Disconnection::new(client);
+                    let mut total = OrphanCounts::default();
+                    while !disconnection.is_complete() {
+                        let released = table.release_some(&mut disconnection, budget);
                         prop_assert!(released.exclusive + released.shared <= budget);
                         total.exclusive += released.exclusive;
                         total.shared += released.shared;
-                        if done {
-                            break;
-                        }
                     }
+                    prop_assert_eq!(disconnection.orphans(), total);
                     let before = model.exclusive.len();
                     model.exclusive.retain(|_, holder| *holder != client);
                     prop_assert_eq!(total.exclusive, before - model.exclusive.len());
@@ -153,14 +151,14 @@ proptest! {
             for name in (0..12u8).map(|name| vec![name]) {
                 prop_assert_eq!(table.holder(&name), model.exclusive.get(&name).copied());
                 let holders = model.shared.get(&name).cloned().unwrap_or_default();
-                prop_assert_eq!(table.holders(&name) as usize, holders.len());
+                prop_assert_eq!(table.shared_holder_count(&name) as usize, holders.len());
                 for &client in &clients {
-                    let holds = table.look_at_shared_holder(&name, client, || ()).is_some();
+                    let holds = table.with_shared_holder(&name, client, || ()).is_some();
                     prop_assert_eq!(holds, holders.contains(&client));
                 }
-                prop_assert_eq!(table.list_holders(&name), holders);
+                prop_assert_eq!(table.shared_holders(&name), holders);
             }
-            prop_assert_eq!(table.refused(), model.refused);
+            prop_assert_eq!(table.refused_by_limits(), model.refused);
             prop_assert_eq!(table.count(LockKind::Exclusive), model.exclusive.len());
             prop_assert_eq!(table.count(LockKind::Shared), model.shared.len());
             prop_assert_eq!(scanned(&table, LockKind::Exclusive), model.exclusive.keys().cloned().collect::<Vec<_>>());
@@ -184,14 +182,16 @@ fn many_locks_come_and_go() {
         }
         let found: HashSet<Vec<u8>> = scanned(&table, LockKind::Exclusive).into_iter().collect();
         assert_eq!(found.len(), names.len(), "round {round}");
-        let (released, done) = table.release_all(clients[0], &mut Progress::default(), usize::MAX);
+        let mut disconnection = Disconnection::new(clients[0]);
+        let released = table.release_some(&mut disconnection, usize::MAX);
+        assert!(disconnection.is_complete());
         assert_eq!(
-            (released.exclusive, released.shared, done),
-            (names.len(), names.len(), true)
+            (released.exclusive, released.shared),
+            (names.len(), names.len())
         );
         assert_eq!(table.count(LockKind::Exclusive), 0);
         assert_eq!(table.count(LockKind::Shared), names.len());
-        table.release_all(clients[1], &mut Progress::default(), usize::MAX);
+        table.release_some(&mut Disconnection::new(clients[1]), usize::MAX);
         assert_eq!(table.count(LockKind::Shared), 0);
     }
 }
@@ -202,17 +202,23 @@ fn one_lock_of_many_holders() {
     for (index, &client) in clients.iter().enumerate() {
         assert_eq!(table.shared_get(client, b"x") as usize, index + 1);
     }
-    assert_eq!(table.list_holders(b"x"), clients);
+    assert_eq!(table.shared_holders(b"x"), clients);
     for &client in clients.iter().rev() {
         assert!(table.shared_release(client, b"x"));
     }
-    assert_eq!(table.holders(b"x"), 0);
+    assert_eq!(table.shared_holder_count(b"x"), 0);
 }
 
 #[test]
 fn a_full_table_is_exactly_full() {
     const MAX: usize = 1000;
-    let (table, clients) = (LockTable::with_limits(Some(MAX), None, None), clients(4));
+    let (table, clients) = (
+        LockTable::with_limits(LockLimits {
+            max_locks: Some(MAX),
+            ..LockLimits::default()
+        }),
+        clients(4),
+    );
     let got: usize = std::thread::scope(|scope| {
         let table = &table;
         let threads: Vec<_> = clients
@@ -237,7 +243,7 @@ fn a_full_table_is_exactly_full() {
             .sum()
     });
     assert!((MAX - 1..=MAX).contains(&got), "{got}");
-    table.release_all(clients[0], &mut Progress::default(), usize::MAX);
+    table.release_some(&mut Disconnection::new(clients[0]), usize::MAX);
     let free = MAX - table.count(LockKind::Exclusive);
     let more = (0..MAX).filter(|n| table.shared_get(clients[1], n.to_string().as_bytes()) > 0);
     assert_eq!(more.count(), free);
@@ -257,14 +263,14 @@ fn the_task_that_polled_last_is_woken() {
 
     let (table, clients) = (LockTable::new(), clients(2));
     assert!(table.get(clients[0], b"x"));
-    let Attempt::Waits(ticket) = table.get_or_wait(clients[1], b"x", true) else {
+    let Attempt::Waits(ticket) = table.get_or_wait(clients[1], b"x", IfBusy::Wait) else {
         panic!("it is held by another");
     };
     let mut ticket = Some(ticket);
     let tasks = [(); 2].map(|()| Arc::new(Woken::default()));
     for task in &tasks {
         let waker = Waker::from(Arc::clone(task));
-        let polled = table.poll(&mut ticket, &Context::from_waker(&waker));
+        let polled = table.poll_wait(&mut ticket, &Context::from_waker(&waker));
         assert!(polled.is_pending());
     }
     assert!(table.release(clients[0], b"x"));

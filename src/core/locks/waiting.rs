@@ -20,7 +20,7 @@ use hashbrown::HashTable;
 
 use super::arena::{Arena, NONE, Node};
 use super::shared::Shared;
-use super::{Owner, Stamp};
+use super::{Claim, Stamp};
 use crate::core::registry::ClientId;
 
 #[derive(Debug, Default)]
@@ -357,7 +357,7 @@ impl Waiting {
 
     /// Those who wait to hold a lock, in the order in which they came: all, or those behind `after`, if that one
     /// still waits.
-    pub(super) fn list(&self, key: Key<'_>, after: Option<&Owner>) -> impl Iterator<Item = Owner> {
+    pub(super) fn list(&self, key: Key<'_>, after: Option<&Claim>) -> impl Iterator<Item = Claim> {
         let line = self
             .find(key)
             .map_or(List::default(), |queue| self.queues[queue].line);
@@ -368,7 +368,7 @@ impl Waiting {
         };
         std::iter::from_fn(move || {
             let waiter = (next != NONE).then(|| &self.waiters[next])?;
-            let owner = Owner {
+            let owner = Claim {
                 kind,
                 waits: true,
                 client: waiter.client?,
@@ -381,7 +381,7 @@ impl Waiting {
     }
 
     /// Whether this one, which [`list`](Waiting::list) has found, still waits for the same.
-    pub(super) fn still_waits(&self, key: Key<'_>, owner: &Owner) -> bool {
+    pub(super) fn still_waits(&self, key: Key<'_>, owner: &Claim) -> bool {
         let Some(waiter) = self.waiters.slots().get(owner.waiter as usize) else {
             return false;
         };

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use glockd_protocol::LockKind;
 use proptest::prelude::*;
 
-use crate::core::locks::{Attempt, LockTable, Progress, Stamp, Ticket};
+use crate::core::locks::{
+    Attempt, Disconnection, IfBusy, LockLimits, LockTable, Stamp, WaitHandle,
+};
 use crate::core::registry::{ClientId, Registry};
 
 /// Longer than anything takes on the slowest of machines: to reach it is to fail.
@@ -40,15 +42,22 @@ impl Woken {
 }
 
 /// Looks whether a wait has ended, with a waker that tells when to look again.
-fn poll(table: &LockTable, ticket: &mut Option<Ticket>, woken: &Arc<Woken>) -> Poll<u32> {
+fn poll(table: &LockTable, ticket: &mut Option<WaitHandle>, woken: &Arc<Woken>) -> Poll<u32> {
     let waker = Waker::from(Arc::clone(woken));
-    table.poll(ticket, &Context::from_waker(&waker))
+    table.poll_wait(ticket, &Context::from_waker(&waker))
 }
 
-fn ticket(attempt: Attempt) -> Option<Ticket> {
+fn ticket(attempt: Attempt) -> Option<WaitHandle> {
     match attempt {
         Attempt::Waits(ticket) => Some(ticket),
         other => panic!("no wait: {other:?}"),
+    }
+}
+
+fn if_busy(wait: bool) -> IfBusy {
+    match wait {
+        true => IfBusy::Wait,
+        false => IfBusy::Refuse,
     }
 }
 
@@ -137,7 +146,7 @@ impl Model {
 type Key = (bool, usize);
 
 /// What a client waits for, and how that has ended, if it has.
-type Wait = (Key, Option<Ticket>, Option<usize>);
+type Wait = (Key, Option<WaitHandle>, Option<usize>);
 
 fn key(kind: LockKind, name: usize) -> Key {
     (kind == LockKind::Shared, name)
@@ -156,7 +165,7 @@ proptest! {
     #[test]
     fn waits_are_their_model(steps in steps(), max_waiters in prop::option::of(0..3usize)) {
         let clients = clients(6);
-        let table = LockTable::with_limits(Some(100), None, max_waiters);
+        let table = LockTable::with_limits(LockLimits { max_locks: Some(100), max_waiters, ..LockLimits::default() });
         let mut locks: BTreeMap<Key, Model> = BTreeMap::new();
         let mut waits: Vec<Option<Wait>> = (0..6).map(|_| None).collect();
         let woken: Vec<Arc<Woken>> = (0..6).map(|_| Arc::default()).collect();
@@ -167,7 +176,7 @@ proptest! {
             if let Some((key, mut ticket, reached)) = waits[client].take() {
                 match step {
                     Step::GiveUp | Step::End => {
-                        let found = table.give_up(ticket.unwrap());
+                        let found = table.end_wait(ticket.unwrap());
                         prop_assert_eq!(found.map(|holders| holders as usize), reached);
                         done = locks.entry(key).or_default().leave(client);
                     }
@@ -199,8 +208,8 @@ proptest! {
                         };
                         let name = NAMES[name];
                         let attempt = match limit {
-                            Some(limit) => table.shared_get_or_wait(id, name, limit, wait),
-                            None => table.get_or_wait(id, name, wait),
+                            Some(limit) => table.shared_get_or_wait(id, name, limit, if_busy(wait)),
+                            None => table.get_or_wait(id, name, if_busy(wait)),
                         };
                         (attempt, expect, key)
                     }
@@ -217,7 +226,7 @@ proptest! {
                             }
                         };
                         let below = below.unwrap_or(1);
-                        (table.watch(id, kind(key), NAMES[name], below, wait), expect, key)
+                        (table.watch(id, kind(key), NAMES[name], below, if_busy(wait)), expect, key)
                     }
                     Step::Release(kind) => {
                         let lock = locks.entry(key(kind, name)).or_default();
@@ -233,7 +242,7 @@ proptest! {
                         (Attempt::Busy, Some(Err(Attempt::Busy)), key(kind, name))
                     }
                     Step::End => {
-                        table.release_all(id, &mut Progress::default(), usize::MAX);
+                        table.release_some(&mut Disconnection::new(id), usize::MAX);
                         for lock in locks.values_mut().filter(|lock| lock.holds(client)) {
                             done.extend(lock.release(client));
                         }
@@ -281,9 +290,9 @@ proptest! {
         }
         for (client, wait) in waits.into_iter().enumerate() {
             if let Some((_, Some(ticket), _)) = wait {
-                table.give_up(ticket);
+                table.end_wait(ticket);
             }
-            table.release_all(clients[client], &mut Progress::default(), usize::MAX);
+            table.release_some(&mut Disconnection::new(clients[client]), usize::MAX);
         }
         is_as_new(&table, clients[0], 100);
     }
@@ -308,7 +317,7 @@ fn is_as_new(table: &LockTable, client: ClientId, room: usize) {
 impl LockTable {
     fn owners_of(&self, name: &[u8], kind: LockKind) -> Vec<(ClientId, bool)> {
         let mut owners = Vec::new();
-        self.owners(name, usize::MAX, |owner| {
+        self.visit_claims(name, usize::MAX, |owner| {
             if owner.kind == kind {
                 owners.push((owner.client, owner.waits));
             }
@@ -329,17 +338,17 @@ fn nothing_is_granted_once_it_is_closed() {
         let mut waits = match kind {
             LockKind::Exclusive => {
                 assert!(table.get(holder, name));
-                [ticket(table.get_or_wait(waiter, name, true)), None]
+                [ticket(table.get_or_wait(waiter, name, IfBusy::Wait)), None]
             }
             LockKind::Shared => {
                 assert_eq!(table.shared_get(holder, name), 1);
                 // In line behind the other, whose end makes it the first.
-                let wait = |client| ticket(table.shared_get_or_wait(client, name, 1, true));
+                let wait = |client| ticket(table.shared_get_or_wait(client, name, 1, IfBusy::Wait));
                 [wait(watcher), wait(waiter)]
             }
         };
-        let mut watch = ticket(table.watch(watcher, kind, name, 1, true));
-        table.close();
+        let mut watch = ticket(table.watch(watcher, kind, name, 1, IfBusy::Wait));
+        table.stop_granting();
         let woken = Arc::<Woken>::default();
         assert!(match kind {
             LockKind::Exclusive => table.release(holder, name),
@@ -349,7 +358,7 @@ fn nothing_is_granted_once_it_is_closed() {
             if wait.is_some() {
                 assert!(poll(&table, wait, &woken).is_pending());
             }
-            assert_eq!(wait.take().and_then(|wait| table.give_up(wait)), None);
+            assert_eq!(wait.take().and_then(|wait| table.end_wait(wait)), None);
         }
         assert!(!woken.take());
         assert_eq!(table.count(kind), 0);
@@ -362,18 +371,21 @@ fn many_are_served_in_slices() {
     const MANY: usize = 1000;
     const SLICE: usize = crate::core::locks::SERVE_SLICE;
     let clients = clients(2 * MANY + 2);
-    let table = LockTable::with_limits(Some(10 * MANY), None, None);
+    let table = LockTable::with_limits(LockLimits {
+        max_locks: Some(10 * MANY),
+        ..LockLimits::default()
+    });
     let name = b"x";
     let woken: Vec<Arc<Woken>> = clients.iter().map(|_| Arc::default()).collect();
     assert_eq!(table.shared_get(clients[0], name), 1);
-    let mut waits: Vec<Option<Ticket>> = (0..2 * MANY)
+    let mut waits: Vec<Option<WaitHandle>> = (0..2 * MANY)
         .map(|number| match number % 2 {
             0 => {
                 // Who would fit, but stands behind one who does not.
                 let limit = if number == 0 { 1 } else { 1_000_000 };
-                ticket(table.shared_get_or_wait(clients[number + 1], name, limit, true))
+                ticket(table.shared_get_or_wait(clients[number + 1], name, limit, IfBusy::Wait))
             }
-            _ => ticket(table.watch(clients[number + 1], LockKind::Shared, name, 1, true)),
+            _ => ticket(table.watch(clients[number + 1], LockKind::Shared, name, 1, IfBusy::Wait)),
         })
         .collect();
     for (wait, woken) in waits.iter_mut().zip(&woken) {
@@ -381,7 +393,11 @@ fn many_are_served_in_slices() {
     }
     let server = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&server));
-    assert!(table.poll_due(&Context::from_waker(&waker)).is_pending());
+    assert!(
+        table
+            .poll_due_waiters(&Context::from_waker(&waker))
+            .is_pending()
+    );
 
     assert!(table.shared_release(clients[0], name));
     let served = || woken.iter().filter(|woken| woken.0.load(SeqCst)).count();
@@ -390,13 +406,16 @@ fn many_are_served_in_slices() {
     // One who looks before its turn is told that it was free; another gives up; a third has just come.
     let last = 2 * MANY - 1;
     assert_eq!(poll(&table, &mut waits[last], &woken[last]), Poll::Ready(0));
-    assert_eq!(table.give_up(waits[last - 1].take().unwrap()), None);
-    let latest = table.shared_get_or_wait(clients[2 * MANY + 1], name, 1_000_000, true);
+    assert_eq!(table.end_wait(waits[last - 1].take().unwrap()), None);
+    let latest = table.shared_get_or_wait(clients[2 * MANY + 1], name, 1_000_000, IfBusy::Wait);
     let mut latest = ticket(latest);
     // Each of the first two has served a slice, too.
     let mut turns = 3;
-    while table.poll_due(&Context::from_waker(&waker)).is_ready() {
-        table.serve();
+    while table
+        .poll_due_waiters(&Context::from_waker(&waker))
+        .is_ready()
+    {
+        table.serve_due_waiters();
         turns += 1;
         assert!(served() <= turns * SLICE);
     }
@@ -416,7 +435,7 @@ fn many_are_served_in_slices() {
         );
     }
     for &client in &clients {
-        table.release_all(client, &mut Progress::default(), usize::MAX);
+        table.release_some(&mut Disconnection::new(client), usize::MAX);
     }
     is_as_new(&table, clients[0], 10 * MANY);
 }
@@ -437,12 +456,12 @@ fn block_on(table: &LockTable, attempt: Attempt, time: Duration) -> Option<u32> 
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let deadline = Instant::now() + time;
     loop {
-        if let Poll::Ready(holders) = table.poll(&mut ticket, &Context::from_waker(&waker)) {
+        if let Poll::Ready(holders) = table.poll_wait(&mut ticket, &Context::from_waker(&waker)) {
             return Some(holders);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return table.give_up(ticket?);
+            return table.end_wait(ticket?);
         }
         thread::park_timeout(left);
     }
@@ -455,7 +474,10 @@ fn threads_that_race_lose_nothing() {
     const THREADS: usize = 6;
     const ROUNDS: usize = 2000;
     let clients = clients(THREADS);
-    let table = LockTable::with_limits(Some(THREADS * 2), None, None);
+    let table = LockTable::with_limits(LockLimits {
+        max_locks: Some(THREADS * 2),
+        ..LockLimits::default()
+    });
     let (exclusive, shared) = (AtomicU32::new(0), AtomicU32::new(0));
     let enter = |holders: &AtomicU32, most: u32| {
         assert!(holders.fetch_add(1, SeqCst) < most);
@@ -474,16 +496,18 @@ fn threads_that_race_lose_nothing() {
                     } else {
                         PATIENCE
                     };
-                    let got = block_on(table, table.get_or_wait(client, b"x", true), time);
+                    let got = block_on(table, table.get_or_wait(client, b"x", IfBusy::Wait), time);
                     assert!(hasty || got.is_some(), "forgotten");
                     if got.is_some() {
                         enter(exclusive, 1);
                         match round % 2 {
                             0 => assert!(table.release(client, b"x")),
-                            _ => drop(table.release_all(client, &mut Progress::default(), 100)),
+                            _ => {
+                                table.release_some(&mut Disconnection::new(client), 100);
+                            }
                         }
                     }
-                    let attempt = table.shared_get_or_wait(client, b"x", 2, true);
+                    let attempt = table.shared_get_or_wait(client, b"x", 2, IfBusy::Wait);
                     let got = block_on(table, attempt, time);
                     assert!(hasty || got.is_some(), "forgotten");
                     if let Some(holders) = got {
