@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use glockd::transports::{Address, Limits, LineSession, Listening, Peer, Pending, Transport};
+use glockd::transports::{Address, Limits, LineSession, Listener, Peer, Pending, Transport};
 use glockd::{BindError, Memory, Server};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -28,7 +28,7 @@ impl Transport for Children {
         "children"
     }
 
-    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listener, BindError> {
         let scripts = self.scripts.into_iter().enumerate();
         let pending = scripts.map(move |(index, script)| {
             // An error here is one connection that could not be made; the server logs it and goes on.
@@ -36,7 +36,7 @@ impl Transport for Children {
             let peer = Peer::new(&format!("child:{}", index + 1));
             Ok(Pending::ready(peer, LineSession::new(pipes, limits)))
         });
-        Ok(Listening {
+        Ok(Listener {
             address: Address::Name("its own children".to_owned()),
             incoming: Box::pin(tokio_stream::iter(pending)),
         })

@@ -15,7 +15,7 @@ mod tasks;
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
 
-use glockd_transports::{Address, BindError, Limits, Listening, Transport};
+use glockd_transports::{Address, BindError, Limits, Listener, Transport};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, yield_now};
 use tracing::{error, info};
@@ -37,7 +37,7 @@ pub use lifecycle::StopReason;
 /// It owns all of its state: two servers in one process do not see each other's locks.
 #[must_use = "a server answers no client unless it is run"]
 pub struct Server {
-    transports: Vec<(String, Listening)>,
+    transports: Vec<(String, Listener)>,
     dispatcher: Arc<Dispatcher>,
     lifecycle: Arc<Lifecycle>,
     // Dropped in this order if the server never runs: it stops, and then it has ended.
@@ -154,7 +154,7 @@ impl Server {
     /// Returns the addresses of the transports, in the order in which they were added. A port that was given as 0 is
     /// the port that was chosen.
     pub fn addresses(&self) -> Vec<Address> {
-        let address = |(_, listening): &(String, Listening)| listening.address.clone();
+        let address = |(_, listening): &(String, Listener)| listening.address.clone();
         self.transports.iter().map(address).collect()
     }
 

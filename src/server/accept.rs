@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use glockd_transports::{Incoming, Peer, Pending, Session};
+use glockd_transports::{Established, Incoming, Peer, Pending};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
@@ -64,7 +64,7 @@ fn admit(pending: Pending, context: &Arc<Context>, handshakes: &mut JoinSet<()>)
     };
     let Pending { peer, handshake } = pending;
     // A panic in one handshake must end neither the loop nor the other handshakes.
-    let mut handshake = AssertUnwindSafe(handshake)
+    let mut handshake = AssertUnwindSafe(handshake.establish())
         .catch_unwind()
         .map(|shaken| shaken.unwrap_or_else(|_| Err(io::Error::other("it panicked"))));
     match (&mut handshake).now_or_never() {
@@ -86,10 +86,12 @@ fn start_connection(
     context: &Arc<Context>,
     peer: &Peer,
     permit: Permit,
-    shaken: io::Result<Option<Box<dyn Session>>>,
+    shaken: io::Result<Option<Established>>,
 ) {
     match shaken {
-        Ok(Some(session)) => Connection::spawn(peer, Admitted::new(session, permit), context),
+        Ok(Some(Established { session, .. })) => {
+            Connection::spawn(peer, Admitted::new(session, permit), context)
+        }
         Ok(None) => debug!(%peer, "wanted something else"),
         Err(error) => debug!(%peer, %error, "handshake failed"),
     }

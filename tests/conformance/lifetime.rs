@@ -1,7 +1,7 @@
 //! How connections and servers begin and end, and that they know nothing of each other.
 
 use glockd::transports::{
-    Address, Input, Limits, Listening, Output, Peer, Pending, Session, Transport,
+    Address, Input, Limits, Listener, Output, Peer, Pending, Session, Transport,
 };
 use glockd::{BindError, Memory, Policy, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -151,14 +151,14 @@ impl Transport for Puppets {
         "puppets"
     }
 
-    async fn listen(self: Box<Self>, _: Limits) -> Result<Listening, BindError> {
+    async fn listen(self: Box<Self>, _: Limits) -> Result<Listener, BindError> {
         let pending = |acts| {
             Ok(Pending::ready(
                 Peer::new("same"),
                 Puppet { acts, heard: None },
             ))
         };
-        Ok(Listening {
+        Ok(Listener {
             address: Address::Name("strings".to_owned()),
             incoming: Box::pin(UnboundedReceiverStream::new(self.0).map(pending)),
         })
@@ -291,8 +291,8 @@ impl Transport for Arrivals {
         "arrivals"
     }
 
-    async fn listen(self: Box<Self>, _: Limits) -> Result<Listening, BindError> {
-        Ok(Listening {
+    async fn listen(self: Box<Self>, _: Limits) -> Result<Listener, BindError> {
+        Ok(Listener {
             address: Address::Name("a channel".to_owned()),
             incoming: Box::pin(UnboundedReceiverStream::new(self.0)),
         })
@@ -311,6 +311,7 @@ impl Drop for Drops {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing() {
     use std::io::{Error, ErrorKind, Result};
+    use std::pin::Pin;
     use std::time::Duration;
 
     bounded(async {
@@ -323,9 +324,9 @@ async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing()
             .unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        let shake = |handshake| {
-            let peer = Peer::new("same");
-            assert!(arrivals.send(Ok(Pending { peer, handshake })).is_ok());
+        let shake = |handshake: Pin<Box<dyn Future<Output = _> + Send>>| {
+            let pending = Pending::new(Peer::new("same"), handshake);
+            assert!(arrivals.send(Ok(pending)).is_ok());
         };
 
         // Accepts that fail, for a peer's reason and for a reason that takes a pause.

@@ -27,7 +27,8 @@ pub use line::LineSession;
 pub use memory::{Connector, Memory};
 pub use tcp::Tcp;
 pub use transport::{
-    Address, BindError, Handshake, Incoming, Limits, Listening, Peer, Pending, Session, Transport,
+    Address, BindError, Established, Handshake, Identity, Incoming, Limits, Listener, Peer,
+    Pending, Session, Transport,
 };
 pub use unix::Unix;
 pub use websocket::{OriginError, Origins, WebSocket, WebSocketSession};

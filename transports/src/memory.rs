@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, Transport};
+use crate::{Address, BindError, Limits, LineSession, Listener, Peer, Pending, Transport};
 
 /// What a pipe holds before its writer has to wait, each way: as much as a small socket buffer.
 const PIPE: usize = 64 * 1024;
@@ -59,14 +59,14 @@ impl Transport for Memory {
         "memory"
     }
 
-    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listener, BindError> {
         let mut arrived = 0u64;
         let incoming = UnboundedReceiverStream::new(self.arrivals).map(move |stream| {
             arrived += 1;
             let peer = Peer::new(&format!("memory:{arrived}"));
             Ok(Pending::ready(peer, LineSession::new(stream, limits)))
         });
-        Ok(Listening {
+        Ok(Listener {
             address: Address::Name("memory".to_owned()),
             incoming: Box::pin(incoming),
         })

@@ -15,7 +15,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::tcp_socket::TcpSocket;
-use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, Transport};
+use crate::{Address, BindError, Limits, LineSession, Listener, Peer, Pending, Transport};
 
 /// Connections that may wait to be accepted: a whole site may reconnect at once. The kernel lowers it to
 /// its own limit.
@@ -82,14 +82,14 @@ impl Transport for Tcp {
         "tcp"
     }
 
-    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listener, BindError> {
         let (address, listener) = listen(self.on)?;
         let incoming = TcpListenerStream::new(listener).map(move |accepted| {
             let (peer, stream) = tune(accepted?, limits)?;
             let session = LineSession::new(stream, limits).refuse_http();
             Ok(Pending::ready(peer, session))
         });
-        Ok(Listening {
+        Ok(Listener {
             address: Address::Ip(address),
             incoming: Box::pin(incoming),
         })

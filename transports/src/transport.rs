@@ -1,6 +1,7 @@
 //! The two traits, and the plain values that pass between a transport and the server.
 
 use std::fmt;
+use std::future::ready;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub trait Transport: Send {
     /// # Errors
     ///
     /// [`BindError`] ends the start of the server. It must leave nothing behind.
-    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError>;
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listener, BindError>;
 }
 
 /// One connection, past its handshake: receives and sends frames, a batch at a time.
@@ -85,56 +86,108 @@ pub trait Session: Send {
 }
 
 /// A transport that has started to listen.
-pub struct Listening {
-    /// Where it listens, as it turned out: with the port that was chosen for port 0.
+///
+/// A transport yields [`Pending`] connections; other items are steps on the way there, such as byte streams.
+pub struct Listener<T = Pending> {
+    /// The actual address: with the port that the system chose for port 0.
     pub address: Address,
-    /// The connections that arrive.
-    pub incoming: Incoming,
+    /// Connections that arrive.
+    pub incoming: Incoming<T>,
 }
 
-/// Connections as they arrive, each about to shake hands.
+/// Connections that arrive.
 ///
-/// An error is one failed accept (out of descriptors, a peer that reset before it was accepted): the
-/// server logs it, pauses, and asks again, so a transport need not retry or log, and must not end its
-/// stream for it. The end of the stream means that no connection will ever come again; the server then
-/// goes on with its other transports.
-pub type Incoming = Pin<Box<dyn Stream<Item = io::Result<Pending>> + Send>>;
+/// An error is one failed accept (out of descriptors, or a peer that reset the connection before it was accepted).
+/// The server logs it, pauses and polls again, so a transport must not retry, log, or end its stream for it. The end
+/// of the stream means that no more connections will arrive; the server then continues with its other transports.
+pub type Incoming<T = Pending> = Pin<Box<dyn Stream<Item = io::Result<T>> + Send>>;
 
-/// An accepted connection that has yet to shake hands.
+/// An accepted connection before its handshake.
+///
+/// Dropping it closes the connection without telling the peer why.
 pub struct Pending {
-    /// Who it is.
+    /// Where it comes from.
     pub peer: Peer,
-    /// Makes it a session. Ready at once where there is no handshake.
-    pub handshake: Handshake,
+    /// What makes it a session.
+    pub handshake: Box<dyn Handshake>,
 }
-
-/// Makes an accepted connection a session. `None` means that the peer asked for something else and was
-/// answered, as a plain HTTP request on a WebSocket port is.
-///
-/// The server runs it apart from accepting, under a time limit, so it may be dropped at any point. Until
-/// it is done the connection counts for nothing. An error is logged, and nothing else.
-///
-/// If it is dropped before it was first polled, the connection was [refused](Pending::refuse). A transport that can
-/// tell its peer so (a WebSocket by 503) does it then, without waiting; otherwise the connection is just closed.
-pub type Handshake = Pin<Box<dyn Future<Output = io::Result<Option<Box<dyn Session>>>> + Send>>;
 
 impl Pending {
-    /// A connection whose session is there without a handshake.
-    pub fn ready(peer: Peer, session: impl Session + 'static) -> Pending {
-        let session: Box<dyn Session> = Box::new(session);
+    /// Returns a connection that needs a handshake.
+    pub fn new(peer: Peer, handshake: impl Handshake + 'static) -> Pending {
         Pending {
             peer,
-            handshake: Box::pin(std::future::ready(Ok(Some(session)))),
+            handshake: Box::new(handshake),
         }
     }
 
-    /// Refuses the connection, for a limit is reached: closes it, and tells the peer why if the transport has a way
-    /// to.
+    /// Returns a connection that needs no handshake. A refusal just closes it.
+    pub fn ready(peer: Peer, session: impl Session + 'static) -> Pending {
+        Pending::new(peer, ready(Ok(Some(Established::new(session)))))
+    }
+
+    /// Refuses the connection because a limit is reached: see [`Handshake::refuse`].
     pub fn refuse(self) {
-        // A handshake that was never polled knows what that means.
-        drop(self.handshake);
+        self.handshake.refuse();
     }
 }
+
+/// The step that makes an accepted connection a session, or refuses it.
+#[async_trait]
+pub trait Handshake: Send {
+    /// Makes the connection a session. `None` means that the peer asked for something else and was answered, as a
+    /// plain HTTP request on a WebSocket port is.
+    ///
+    /// The server runs it apart from accepting, and under a time limit, so it may be dropped at any point. A
+    /// handshake that is ready at the first poll costs no task.
+    ///
+    /// # Errors
+    ///
+    /// The server logs the error and drops the connection.
+    async fn establish(self: Box<Self>) -> io::Result<Option<Established>>;
+
+    /// Closes the connection because the server has reached a limit. A transport that can tell its peer the reason
+    /// (a WebSocket by status 503) does so here. Must not block: the server calls this between two accepts.
+    fn refuse(self: Box<Self>) {}
+}
+
+/// Result of a handshake: the session, and who the peer is.
+pub struct Established {
+    /// The session.
+    pub session: Box<dyn Session>,
+    /// The peer's identity.
+    pub identity: Identity,
+}
+
+impl Established {
+    /// Returns a session whose peer has not identified itself.
+    pub fn new(session: impl Session + 'static) -> Established {
+        Established {
+            session: Box::new(session),
+            identity: Identity::default(),
+        }
+    }
+
+    /// Sets the peer's identity.
+    pub fn with_identity(self, identity: Identity) -> Established {
+        Established { identity, ..self }
+    }
+}
+
+/// A future is a handshake that tells a refused peer nothing.
+#[async_trait]
+impl<F: Future<Output = io::Result<Option<Established>>> + Send> Handshake for F {
+    async fn establish(self: Box<Self>) -> io::Result<Option<Established>> {
+        (*self).await
+    }
+}
+
+/// Who a peer is, as far as its handshake has settled it.
+///
+/// Empty for now: no handshake authenticates a peer yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Identity {}
 
 /// Where a connection comes from, as clients are shown it: `127.0.0.1:57871`, `unix:3`.
 ///

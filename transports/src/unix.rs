@@ -31,7 +31,7 @@ use tokio::net::UnixListener;
 use tokio::time::{Instant, sleep};
 use tokio_stream::Stream;
 
-use crate::{Address, BindError, Limits, LineSession, Listening, Peer, Pending, Transport};
+use crate::{Address, BindError, Limits, LineSession, Listener, Peer, Pending, Transport};
 
 /// Unless told otherwise, everyone may connect, which takes the right to write; nothing else means anything
 /// for a socket.
@@ -100,7 +100,7 @@ impl Transport for Unix {
         "unix"
     }
 
-    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listener, BindError> {
         let (address, bound) = match self.place {
             Place::File(path) => {
                 let address = Address::Path(path.clone());
@@ -119,7 +119,7 @@ impl Transport for Unix {
             }
         };
         match bound {
-            Ok((file, listener)) => Ok(Listening {
+            Ok((file, listener)) => Ok(Listener {
                 address,
                 incoming: Box::pin(Arrivals {
                     _file: file,
@@ -341,7 +341,7 @@ mod tests {
             .expect("the test takes too long")
     }
 
-    async fn listen(path: impl Into<PathBuf>) -> Result<Listening, BindError> {
+    async fn listen(path: impl Into<PathBuf>) -> Result<Listener, BindError> {
         bounded(Box::new(Unix::path(path)).listen(Limits::default())).await
     }
 
@@ -366,7 +366,13 @@ mod tests {
                 let mut client = UnixStream::connect(&path).await.unwrap();
                 let pending = listening.incoming.next().await.unwrap().unwrap();
                 assert_eq!(pending.peer.as_str(), name);
-                let mut session = pending.handshake.await.unwrap().unwrap();
+                let mut session = pending
+                    .handshake
+                    .establish()
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .session;
                 client.write_all(b"one\ntwo\r\n").await.unwrap();
                 let mut frames = Input::new();
                 assert_eq!(session.recv(&mut frames).await.unwrap(), 2);
@@ -506,7 +512,13 @@ mod tests {
             let mut client = std::os::unix::net::UnixStream::connect_addr(&address).unwrap();
             let pending = listening.incoming.next().await.unwrap().unwrap();
             assert_eq!(pending.peer.as_str(), "unix:1");
-            let mut session = pending.handshake.await.unwrap().unwrap();
+            let mut session = pending
+                .handshake
+                .establish()
+                .await
+                .unwrap()
+                .unwrap()
+                .session;
             std::io::Write::write_all(&mut client, b"one\n").unwrap();
             let mut frames = Input::new();
             assert_eq!(session.recv(&mut frames).await.unwrap(), 1);

@@ -25,7 +25,7 @@ pub use origins::{OriginError, Origins};
 pub use session::WebSocketSession;
 
 use crate::tcp::{On, listen, tune};
-use crate::{Address, BindError, Limits, Listening, Pending, Transport};
+use crate::{Address, BindError, Limits, Listener, Pending, Transport};
 
 /// How much a peer may still send after our last word before we hang up on it.
 const LAST_WORDS: u64 = 1024 * 1024;
@@ -71,18 +71,20 @@ impl Transport for WebSocket {
         "websocket"
     }
 
-    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listening, BindError> {
+    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listener, BindError> {
         let (address, listener) = listen(self.on)?;
         let origins = Arc::new(self.origins);
         let incoming = TcpListenerStream::new(listener).map(move |accepted| {
             let (peer, stream) = tune(accepted?, limits)?;
             let origins = Arc::clone(&origins);
-            Ok(Pending {
-                peer,
-                handshake: Box::pin(handshake::shake(Arrival::new(stream), limits, origins)),
-            })
+            let arrival = Arrival {
+                stream,
+                limits,
+                origins,
+            };
+            Ok(Pending::new(peer, arrival))
         });
-        Ok(Listening {
+        Ok(Listener {
             address: Address::Ip(address),
             incoming: Box::pin(incoming),
         })

@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{
@@ -27,7 +28,7 @@ use super::origins::Origins;
 use super::part;
 use super::session::WebSocketSession;
 use crate::tcp_socket::TcpSocket;
-use crate::{Limits, Session};
+use crate::{Established, Handshake, Limits};
 
 /// The longest request head, the least that hyper can be held to. Browsers send cookies along.
 const HEAD: usize = 8 * 1024;
@@ -39,41 +40,38 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-length: 22\r\n\r\n\
     Too many connections.\n";
 
-/// The socket of a handshake that has not begun. If it never does, the server has refused the connection, and the
-/// peer is answered by 503.
-pub(super) struct Arrival(Option<TcpSocket>);
-
-impl Arrival {
-    pub(super) fn new(stream: TcpSocket) -> Arrival {
-        Arrival(Some(stream))
-    }
-
-    /// The socket, whose handshake now begins.
-    fn begin(mut self) -> Option<TcpSocket> {
-        self.0.take()
-    }
+/// A connection that is about to send its request.
+pub(super) struct Arrival {
+    pub(super) stream: TcpSocket,
+    pub(super) limits: Limits,
+    pub(super) origins: Arc<Origins>,
 }
 
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        if let Some(stream) = self.0.take() {
-            stream.close_with(TOO_MANY);
-        }
+#[async_trait]
+impl Handshake for Arrival {
+    async fn establish(self: Box<Self>) -> io::Result<Option<Established>> {
+        let Arrival {
+            stream,
+            limits,
+            origins,
+        } = *self;
+        shake(stream, limits, &origins).await
+    }
+
+    fn refuse(self: Box<Self>) {
+        self.stream.close_with(TOO_MANY);
     }
 }
 
 /// Serves the one request of a connection. `None` if it led to no session; it was answered then.
-pub(super) async fn shake(
-    arrival: Arrival,
+async fn shake(
+    stream: TcpSocket,
     limits: Limits,
-    origins: Arc<Origins>,
-) -> io::Result<Option<Box<dyn Session>>> {
-    let Some(stream) = arrival.begin() else {
-        return Ok(None);
-    };
+    origins: &Origins,
+) -> io::Result<Option<Established>> {
     let accepted = AtomicBool::new(false);
     let service = service_fn(|request| {
-        let response = answer(&request, &origins);
+        let response = answer(&request, origins);
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         accepted.store(switching, Ordering::Relaxed);
         ready(Ok::<_, Infallible>(response))
@@ -96,7 +94,7 @@ pub(super) async fn shake(
             let leftover = parts.read_buf.to_vec();
             drop(parts.read_buf);
             let session = WebSocketSession::new(stream, leftover, limits).await;
-            Ok(Some(Box::new(session)))
+            Ok(Some(Established::new(session)))
         }
         Err(error) if !error.is_parse() => Err(io::Error::other(error)),
         // A response was written; hyper has answered by itself what is no HTTP.

@@ -58,7 +58,13 @@ pub(crate) async fn open(limits: Limits, leftover: &[u8]) -> (TcpStream, Box<dyn
     let input = [REQUEST.as_bytes(), leftover].concat();
     client.write_all(&input).await.unwrap();
     let pending = incoming.next().await.unwrap().unwrap();
-    let session = pending.handshake.await.unwrap().unwrap();
+    let session = pending
+        .handshake
+        .establish()
+        .await
+        .unwrap()
+        .unwrap()
+        .session;
     let mut response = vec![0; RESPONSE.len()];
     client.read_exact(&mut response).await.unwrap();
     assert_eq!(str::from_utf8(&response).unwrap(), RESPONSE);

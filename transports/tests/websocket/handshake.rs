@@ -16,8 +16,8 @@ async fn shake(request: &[u8]) -> (String, bool) {
     let mut client = TcpStream::connect(address).await.unwrap();
     let pending = incoming.next().await.unwrap().unwrap();
     let server = async {
-        let session = pending.handshake.await.unwrap();
-        session.is_some()
+        let established = pending.handshake.establish().await.unwrap();
+        established.is_some()
     };
     let talk = async {
         let (mut reader, mut writer) = client.split();
@@ -171,8 +171,8 @@ async fn a_peer_that_gives_up_is_no_session() {
             client.write_all(said.as_bytes()).await.unwrap();
             drop(client);
             let pending = incoming.next().await.unwrap().unwrap();
-            let session = pending.handshake.await;
-            assert!(!matches!(session, Ok(Some(_))), "after {said}");
+            let established = pending.handshake.establish().await;
+            assert!(!matches!(established, Ok(Some(_))), "after {said}");
         }
     })
     .await;
@@ -217,9 +217,8 @@ async fn a_handshake_that_is_given_up_is_not_a_refusal() {
     bounded(async {
         let (address, mut incoming) = listen(limits(1000)).await;
         let mut client = TcpStream::connect(address).await.unwrap();
-        let mut pending = incoming.next().await.unwrap().unwrap();
-        assert!((&mut pending.handshake).now_or_never().is_none());
-        drop(pending);
+        let pending = incoming.next().await.unwrap().unwrap();
+        assert!(pending.handshake.establish().now_or_never().is_none());
         let mut response = Vec::new();
         client.read_to_end(&mut response).await.unwrap();
         assert_eq!(response, b"");
@@ -234,7 +233,18 @@ async fn a_request_may_come_in_pieces() {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.set_nodelay(true).unwrap();
         let pending = incoming.next().await.unwrap().unwrap();
-        let server = async { serve(pending.handshake.await.unwrap().unwrap()).await };
+        let server = async {
+            serve(
+                pending
+                    .handshake
+                    .establish()
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .session,
+            )
+            .await
+        };
         let talk = async {
             for byte in REQUEST.bytes() {
                 client.write_all(&[byte]).await.unwrap();
@@ -292,7 +302,13 @@ async fn a_client_that_only_writes_is_served() {
             pending.peer.as_str(),
             client.local_addr().unwrap().to_string()
         );
-        let session = pending.handshake.await.unwrap().unwrap();
+        let session = pending
+            .handshake
+            .establish()
+            .await
+            .unwrap()
+            .unwrap()
+            .session;
         assert_eq!(serve(session).await, ["g a"]);
         let mut output = Vec::new();
         client.read_to_end(&mut output).await.unwrap();

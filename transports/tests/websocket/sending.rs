@@ -259,7 +259,16 @@ async fn a_common_client_gets_along() {
         assert!(address.ip() == Ipv4Addr::LOCALHOST);
         let server = async {
             let pending = incoming.next().await.unwrap().unwrap();
-            serve(pending.handshake.await.unwrap().unwrap()).await
+            serve(
+                pending
+                    .handshake
+                    .establish()
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .session,
+            )
+            .await
         };
         let talk = async {
             let stream = TcpStream::connect(address).await.unwrap();
