@@ -1,5 +1,5 @@
-//! For programs that are not asynchronous: the same, and calls block. From within a task they would keep others from
-//! running, so use the asynchronous client there.
+//! The client for programs that are not asynchronous: each call blocks its thread. Do not call it from an asynchronous
+//! task, where it would keep other tasks from running; use the asynchronous client there.
 //!
 //! ```
 //! use std::time::Duration;
@@ -16,7 +16,7 @@
 //! let guard = client.lock("nightly report").wait(Duration::from_secs(5)).acquire()?;
 //! for chapter in 1..=7 {
 //!     if guard.is_lost() {
-//!         break; // somebody else may write it now
+//!         break; // another client may write the report now
 //!     }
 //!     println!("chapter {chapter}");
 //! }
@@ -30,9 +30,12 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::{Claim, Error, HeldLock, LockKind, Lost, NamedClient};
+use glockd_protocol::LockKind;
 
-/// A [client](crate::Client) whose calls block. It has a thread that watches its connections. Clones share both.
+use crate::error::{Error, Lost};
+use crate::queries::{Claim, HeldLock, NamedClient};
+
+/// A [client](crate::Client) whose calls block. It has a thread that serves its connections. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Client {
     client: crate::Client,
@@ -47,7 +50,7 @@ pub struct LockRequest {
     thread: Arc<Thread>,
 }
 
-/// A [lock that is held](crate::LockGuard). Dropped, it is released.
+/// A [held lock](crate::LockGuard). Dropping the guard releases the lock.
 #[derive(Debug)]
 #[must_use = "a lock is released when its guard is dropped"]
 pub struct LockGuard {
@@ -55,7 +58,7 @@ pub struct LockGuard {
     thread: Arc<Thread>,
 }
 
-/// Ends without a wait, so that it may be dropped anywhere.
+/// The thread of a client. Dropping it does not wait for the thread, so it may be dropped anywhere, even in a runtime.
 #[derive(Debug)]
 struct Thread(Option<Runtime>);
 
@@ -70,8 +73,8 @@ impl Thread {
         Ok(Thread(Some(runtime.map_err(Error::Runtime)?)))
     }
 
-    /// Runs a future on the thread, and waits here. (To run it here would panic within any other runtime, even where
-    /// it is allowed to block.)
+    /// Runs a future on the thread, and blocks the caller until it is ready. (`block_on` would panic within another
+    /// runtime, even where that allows blocking.)
     fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -80,7 +83,7 @@ impl Thread {
         if let Some(runtime) = &self.0 {
             runtime.spawn(async move { sender.send(future.await) });
         }
-        // The thread lives as long as this, and only a panic of ours could keep it from answering.
+        // The thread lives as long as `self`, so only a panic in the future can drop the sender.
         receiver.recv().unwrap_or(Err(Error::Lost(Lost::Closed)))
     }
 }
@@ -94,16 +97,16 @@ impl Drop for Thread {
 }
 
 impl Client {
-    /// As [`Client::connect`](crate::Client::connect).
+    /// Connects to a server, as [`Client::connect`](crate::Client::connect).
     ///
     /// # Errors
     ///
-    /// As there; and [`Error::Runtime`].
+    /// As there; and [`Error::Runtime`] if the thread cannot be started.
     pub fn connect(endpoint: &str) -> Result<Client, Error> {
         Client::build(crate::Client::builder(endpoint))
     }
 
-    /// As [`Builder::connect`](crate::Builder::connect).
+    /// Connects with these settings, as [`Builder::connect`](crate::Builder::connect).
     ///
     /// # Errors
     ///
@@ -114,12 +117,12 @@ impl Client {
         Ok(Client { client, thread })
     }
 
-    /// The asynchronous client, for what does not block.
+    /// Returns the asynchronous client, for example for [`features`](crate::Client::features).
     pub fn inner(&self) -> &crate::Client {
         &self.client
     }
 
-    /// The exclusive lock of this name, to be acquired.
+    /// Returns a request for the exclusive lock of this name.
     pub fn lock(&self, name: impl AsRef<[u8]>) -> LockRequest {
         LockRequest {
             request: self.client.lock(name),
@@ -127,7 +130,7 @@ impl Client {
         }
     }
 
-    /// The shared lock of this name, to be acquired. It has nothing to do with the exclusive one.
+    /// Returns a request for the shared lock of this name. It is independent of the exclusive lock of the same name.
     pub fn shared(&self, name: impl AsRef<[u8]>) -> LockRequest {
         LockRequest {
             request: self.client.shared(name),
@@ -135,7 +138,7 @@ impl Client {
         }
     }
 
-    /// As [`Client::reconnect`](crate::Client::reconnect).
+    /// Reconnects if all connections are lost, as [`Client::reconnect`](crate::Client::reconnect).
     ///
     /// # Errors
     ///
@@ -145,7 +148,7 @@ impl Client {
         self.thread.run(async move { client.reconnect().await })
     }
 
-    /// As [`Client::is_locked`](crate::Client::is_locked).
+    /// Asks whether the exclusive lock of this name is held, as [`Client::is_locked`](crate::Client::is_locked).
     ///
     /// # Errors
     ///
@@ -156,7 +159,8 @@ impl Client {
         self.thread.run(async move { client.is_locked(name).await })
     }
 
-    /// As [`Client::holders`](crate::Client::holders).
+    /// Asks for the number of holders of the shared lock of this name, as
+    /// [`Client::holders`](crate::Client::holders).
     ///
     /// # Errors
     ///
@@ -167,7 +171,7 @@ impl Client {
         self.thread.run(async move { client.holders(name).await })
     }
 
-    /// As [`Client::locks`](crate::Client::locks).
+    /// Lists the held locks, as [`Client::locks`](crate::Client::locks).
     ///
     /// # Errors
     ///
@@ -179,7 +183,7 @@ impl Client {
             .run(async move { client.locks(kind, name.as_deref()).await })
     }
 
-    /// As [`Client::owners`](crate::Client::claims).
+    /// Lists the claims on the locks of this name, as [`Client::claims`](crate::Client::claims).
     ///
     /// # Errors
     ///
@@ -190,7 +194,7 @@ impl Client {
         self.thread.run(async move { client.claims(name).await })
     }
 
-    /// As [`Client::clients`](crate::Client::clients).
+    /// Lists the connections that registered a name, as [`Client::clients`](crate::Client::clients).
     ///
     /// # Errors
     ///
@@ -202,7 +206,7 @@ impl Client {
             .run(async move { client.clients(name.as_deref()).await })
     }
 
-    /// As [`Client::statistics`](crate::Client::statistics).
+    /// Reads the server's counters, as [`Client::statistics`](crate::Client::statistics).
     ///
     /// # Errors
     ///
@@ -212,7 +216,7 @@ impl Client {
         self.thread.run(async move { client.statistics().await })
     }
 
-    /// As [`Client::ping`](crate::Client::ping).
+    /// Asks the server for a sign of life, as [`Client::ping`](crate::Client::ping).
     ///
     /// # Errors
     ///
@@ -224,25 +228,25 @@ impl Client {
 }
 
 impl LockRequest {
-    /// As [`LockRequest::limit`](crate::LockRequest::limit).
+    /// Sets the maximum number of holders, as [`LockRequest::limit`](crate::LockRequest::limit).
     pub fn limit(mut self, limit: u32) -> LockRequest {
         self.request = self.request.limit(limit);
         self
     }
 
-    /// As [`LockRequest::wait`](crate::LockRequest::wait).
+    /// Waits for the lock for at most this time, as [`LockRequest::wait`](crate::LockRequest::wait).
     pub fn wait(mut self, at_most: Duration) -> LockRequest {
         self.request = self.request.wait(at_most);
         self
     }
 
-    /// As [`LockRequest::wait_forever`](crate::LockRequest::wait_forever).
+    /// Waits for the lock without a limit in time, as [`LockRequest::wait_forever`](crate::LockRequest::wait_forever).
     pub fn wait_forever(mut self) -> LockRequest {
         self.request = self.request.wait_forever();
         self
     }
 
-    /// As [`LockRequest::acquire`](crate::LockRequest::acquire).
+    /// Acquires the lock, as [`LockRequest::acquire`](crate::LockRequest::acquire).
     ///
     /// # Errors
     ///
@@ -257,27 +261,33 @@ impl LockRequest {
 }
 
 impl LockGuard {
-    /// As [`LockGuard::name`](crate::LockGuard::name).
+    /// Returns the kind of the lock, as [`LockGuard::kind`](crate::LockGuard::kind).
+    pub fn kind(&self) -> LockKind {
+        self.guard.kind()
+    }
+
+    /// Returns the name of the lock, as [`LockGuard::name`](crate::LockGuard::name).
     pub fn name(&self) -> &[u8] {
         self.guard.name()
     }
 
-    /// As [`LockGuard::fence`](crate::LockGuard::fence).
+    /// Returns the fencing token, as [`LockGuard::fence`](crate::LockGuard::fence).
     pub fn fence(&self) -> Option<u64> {
         self.guard.fence()
     }
 
-    /// As [`LockGuard::holders`](crate::LockGuard::holders).
+    /// Returns the number of holders at the time of the grant, as [`LockGuard::holders`](crate::LockGuard::holders).
     pub fn holders(&self) -> u32 {
         self.guard.holders()
     }
 
-    /// As [`LockGuard::is_lost`](crate::LockGuard::is_lost).
+    /// Returns true if the connection is known to be lost, as [`LockGuard::is_lost`](crate::LockGuard::is_lost).
     pub fn is_lost(&self) -> bool {
         self.guard.is_lost()
     }
 
-    /// Waits for the loss of the lock: why, or `None` if it was still held after so long.
+    /// Waits until the lock is lost, for at most this time. Returns the reason, or `None` if the lock was not lost in
+    /// that time. See [`LockGuard::lost`](crate::LockGuard::lost).
     pub fn wait_lost(&self, at_most: Duration) -> Option<Lost> {
         let lost = self.guard.lost();
         let waited = self
@@ -286,7 +296,7 @@ impl LockGuard {
         waited.unwrap_or(Some(Lost::Closed))
     }
 
-    /// As [`LockGuard::release`](crate::LockGuard::release).
+    /// Releases the lock, and waits until the server confirms it, as [`LockGuard::release`](crate::LockGuard::release).
     ///
     /// # Errors
     ///

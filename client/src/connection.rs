@@ -1,136 +1,108 @@
-//! One connection: a task that owns the wire, and what others keep of it.
+//! One connection, as its users see it. Its [task](crate::task) owns the wire.
 //!
-//! The task sends what it is asked for, and gives each reply to who asked, in order. It makes the guard of a lock as
-//! it reads that the lock was given, so that a guard is there even if nobody waits for it any more: then it is
-//! dropped, and the lock released.
-//!
-//! The original loses all lines of a read but the first, and answers no unknown command. So a connection begins by
-//! asking `hello` and nothing else; as long as that was not answered, one command is sent at a time. Where a reply has
-//! no end (a listing; nothing at all) silence is awaited, then something is asked whose answer is known: what stands
-//! before that is the reply. So a slow network makes things slow, not wrong.
+//! The original loses all lines of a read but the first, and does not answer unknown commands. So a connection begins
+//! with `hello` and nothing else, and until that is answered, sends one command at a time. How the end of a reply is
+//! found where the server does not mark it, see [`UnmarkedReply`].
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use glockd_protocol::rows::Listing;
-use glockd_protocol::{Command, LockKind, Reply, Verb};
+use glockd_protocol::{Command, Reply, Verb};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::expect::{Answer, Expect, Get, Unended};
-use crate::pool::Lease;
-use crate::task::{Request, Task};
+use crate::error::{Error, Lost};
+use crate::expected::{
+    CountedReply, ExpectedReply, GetReply, Header, OnGetOutcome, UnmarkedKind, UnmarkedReply,
+};
+use crate::features::Features;
+use crate::key::LockKey;
+use crate::request::{Request, line};
+use crate::task::ConnectionTask;
 use crate::wire::Wire;
-use crate::{Error, Features, Lost};
 
-/// How long the original is silent before it is taken for what it is.
-const HELLO_WITHIN: Duration = Duration::from_secs(1);
+/// Silence after `hello` after which the server may be the original.
+const HELLO_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a listing of the original's pauses before its end is asked for.
-const LISTED_WITHIN: Duration = Duration::from_millis(200);
+/// Silence in a listing of the original after which it may be complete.
+const LISTING_PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest line that the original takes, in bytes, its end included: it cuts what is longer, and runs the rest as
-/// a command.
-const LONGEST_PLAIN: usize = 4095;
+/// Longest line that the original accepts, in bytes, with its line end. It cuts a longer line and runs the rest as a
+/// command.
+const MAX_LINE_OF_ORIGINAL: usize = 4095;
 
-/// A lock, as a connection can hold one of each.
-pub(crate) type Key = (LockKind, Vec<u8>);
-
-/// What others keep of a connection. It is closed when the last of them is dropped.
+/// A connection. It is closed when this is dropped.
 pub(crate) struct Connection {
     requests: mpsc::UnboundedSender<Request>,
     lost: watch::Receiver<Option<Lost>>,
-    abandoned: Arc<Notify>,
+    close: Arc<Notify>,
     /// What the server can do.
     pub(crate) features: Features,
-    usage: Mutex<Usage>,
 }
 
-/// Who uses a connection, and for what.
-#[derive(Default)]
-pub(crate) struct Usage {
-    /// How many do.
-    pub(crate) leases: usize,
-    /// Whether one of them waits, and all others would have to wait for it.
-    pub(crate) is_taken: bool,
-    /// Whether it is about to be closed, here.
-    pub(crate) is_abandoned: bool,
-    /// The locks that are asked for through it, or held, and whether they are held.
-    pub(crate) keys: HashMap<Key, bool>,
-}
-
-impl Usage {
-    /// Whether somebody believes to hold this lock through it, or any.
-    pub(crate) fn holds(&self, key: Option<&Key>) -> bool {
-        match key {
-            Some(key) => self.keys.get(key).is_some_and(|&is_held| is_held),
-            None => self.keys.values().any(|&is_held| is_held),
-        }
-    }
+/// Whether a new connection asks for the server's features.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hello {
+    Ask,
+    /// Does not ask: the server is known to have none, and the original's silence would cost a second.
+    Skip,
 }
 
 impl Connection {
-    /// Starts to talk. `name` is what the connection is to be known as. A server that is known to be plain is not asked
-    /// what it can do.
+    /// Starts a connection on a wire: asks for the features, and registers `name`.
     pub(crate) async fn open(
         wire: Wire,
         name: Option<&[u8]>,
         reply_timeout: Duration,
-        is_plain: bool,
+        hello: Hello,
     ) -> Result<Connection, Error> {
         let (requests, receiver) = mpsc::unbounded_channel();
-        let (loser, lost) = watch::channel(None);
-        let abandoned = Arc::new(Notify::new());
-        let task = Task::new(wire, receiver, reply_timeout);
-        tokio::spawn(task.run(Arc::clone(&abandoned), loser));
+        let (loss, lost) = watch::channel(None);
+        let close = Arc::new(Notify::new());
+        let task = ConnectionTask::new(wire, receiver, reply_timeout);
+        tokio::spawn(task.run(Arc::clone(&close), loss));
         let mut connection = Connection {
             requests,
             lost,
-            abandoned,
+            close,
             features: Features::default(),
-            usage: Mutex::default(),
         };
-        if !is_plain {
-            let hello = connection.unended(&Command::Hello, HELLO_WITHIN, true);
-            if let Some(line) = hello.await?.first() {
+        if hello == Hello::Ask {
+            let lines = connection.unmarked(&Command::Hello, UnmarkedKind::Hello, HELLO_PAUSE);
+            if let Some(line) = lines.await?.first() {
                 connection.features = Features::read(line);
             }
         }
         if let Some(name) = name {
             let iam = Command::Iam(Some(name.into()));
-            // It is for people to see, and some servers are told to show nobody.
-            match connection
+            let registered = connection
                 .ask(&iam, |reply| (reply == Reply::Ok).then_some(()))
-                .await
-            {
+                .await;
+            match registered {
+                // The name only helps people. A server that shows none does not take it.
                 Err(Error::Disabled(_)) => {}
-                asked => asked?,
+                registered => registered?,
             }
         }
         Ok(connection)
     }
 
-    pub(crate) fn usage(&self) -> MutexGuard<'_, Usage> {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why it is gone, if it is.
+    /// Returns why the connection is lost, or `None` if it is not.
     pub(crate) fn lost(&self) -> Option<Lost> {
         match &*self.lost.borrow() {
             Some(lost) => Some(lost.clone()),
-            // The task is gone without a word: its runtime is, or it panicked.
+            // The task ended without a reason: its runtime was shut down, or it panicked.
             None if self.lost.has_changed().is_err() => Some(Lost::Closed),
             None => None,
         }
     }
 
-    /// Why it is gone, if that was not our own doing, which is nothing to be told.
-    pub(crate) fn was_lost(&self) -> Option<Lost> {
+    /// Returns why the connection is lost, if this client did not cause that itself, which is not worth a report.
+    pub(crate) fn lost_unexpectedly(&self) -> Option<Lost> {
         self.lost()
             .filter(|lost| !matches!(lost, Lost::Abandoned | Lost::TooLong))
     }
 
-    /// Resolves when it is gone, with the reason.
+    /// Waits until the connection is lost, and returns the reason. Cancel-safe.
     pub(crate) fn when_lost(&self) -> impl Future<Output = Lost> + Send + use<> {
         let mut lost = self.lost.clone();
         async move {
@@ -141,121 +113,127 @@ impl Connection {
         }
     }
 
-    fn why_lost(&self) -> Error {
+    /// Returns the error for a request whose completion was dropped.
+    pub(crate) fn loss_error(&self) -> Error {
         Error::Lost(self.lost().unwrap_or(Lost::Closed))
     }
 
-    /// Closes it, and with it whatever it holds. Nobody gets it any more from now on.
-    pub(crate) fn abandon(&self) {
-        self.usage().is_abandoned = true;
-        self.abandoned.notify_one();
+    /// Closes the connection, and so frees each lock that it holds.
+    pub(crate) fn close(&self) {
+        self.close.notify_one();
     }
 
-    /// The line that asks for this, if the server can take it.
+    /// Encodes a command.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLong`] if the server may be the original, and would cut the line.
     fn line(&self, command: &Command<'_>) -> Result<Vec<u8>, Error> {
         let line = line(command);
-        match self.features == Features::default() && line.len() > LONGEST_PLAIN {
+        match self.features.is_empty() && line.len() > MAX_LINE_OF_ORIGINAL {
             true => Err(Error::TooLong {
-                limit: LONGEST_PLAIN,
+                limit: MAX_LINE_OF_ORIGINAL,
             }),
             false => Ok(line),
         }
     }
 
-    fn request(&self, lines: Vec<u8>, expect: Expect) {
-        // If the task is gone, so is whoever would answer, which is what the asker notices.
-        let _ = self.requests.send(Request { lines, expect });
+    fn request(&self, lines: Vec<u8>, expected: ExpectedReply) {
+        // If the task has ended, the request is dropped with its completion, which tells the caller.
+        let _ = self.requests.send(Request { lines, expected });
     }
 
-    /// Asks for one line, and reads it.
+    /// Sends a command that has one line of reply, and returns what `read` makes of the reply.
     pub(crate) async fn ask<T>(
         &self,
         command: &Command<'_>,
         read: impl FnOnce(Reply<'_>) -> Option<T>,
     ) -> Result<T, Error> {
-        let reply = self.send(command)?;
-        let line = reply.await.map_err(|_| self.why_lost())?;
-        match Reply::decode(command.verb(), &line).map(|reply| refusal_or(reply, command.verb())) {
+        let line = self.send(command)?;
+        let line = line.await.map_err(|_| self.loss_error())?;
+        let verb = command.verb();
+        match Reply::decode(verb, &line).map(|reply| refusal_or(reply, verb)) {
             Some(Ok(reply)) => read(reply).ok_or_else(|| Lost::Unexpected(line.clone()).into()),
             Some(Err(error)) => Err(error),
             None => Err(Lost::Unexpected(line).into()),
         }
     }
 
-    /// Sends a command that is answered by one line, now: the line may be awaited or not.
+    /// Queues a command that has one line of reply, without waiting. The command is sent even if the receiver of the
+    /// line is dropped.
     pub(crate) fn send(&self, command: &Command<'_>) -> Result<oneshot::Receiver<Vec<u8>>, Error> {
-        let (reply, receiver) = oneshot::channel();
+        let (done, receiver) = oneshot::channel();
         let (verb, name) = (command.verb(), lock_of(command).map(<[u8]>::to_vec));
-        self.request(self.line(command)?, Expect::Line { verb, name, reply });
+        self.request(
+            self.line(command)?,
+            ExpectedReply::Line { verb, name, done },
+        );
         Ok(receiver)
     }
 
-    /// Asks for a lock, which `lease` is for.
-    pub(crate) async fn get(
-        lease: Lease,
+    /// Queues a get for the lock `key`, without waiting. `done` is called with the outcome.
+    pub(crate) fn send_get(
+        &self,
         command: &Command<'_>,
-        waits: bool,
-    ) -> Result<Answer, Error> {
-        let connection = Arc::clone(&lease.connection);
-        let Some(key) = lease.key.clone() else {
-            return Err(connection.why_lost());
-        };
-        let mut lines = connection.line(command)?;
-        if connection.features.fence {
-            let name = key.1.as_slice().into();
-            lines.extend(line(&match key.0 {
-                LockKind::Exclusive => Command::Fence(name),
-                LockKind::Shared => Command::SharedFence(name),
-            }));
+        key: &LockKey,
+        done: OnGetOutcome,
+    ) -> Result<(), Error> {
+        let mut lines = self.line(command)?;
+        let asks_token = self.features.fence;
+        if asks_token {
+            lines.extend(line(&key.fence()));
         }
-        let (reply, receiver) = oneshot::channel();
-        let get = Get::new(command.verb(), lease, key, waits, reply);
-        connection.request(lines, Expect::Get(Box::new(get)));
-        receiver.await.map_err(|_| connection.why_lost())
+        let reply = GetReply::new(command.verb(), key.clone(), asks_token, done);
+        self.request(lines, ExpectedReply::Get(Box::new(reply)));
+        Ok(())
     }
 
-    /// Asks for lines behind headers that say how many there are.
+    /// Sends a command whose reply has headers that state the number of lines. Returns the lines.
     pub(crate) async fn counted(
         &self,
         command: &Command<'_>,
-        listing: Option<Listing>,
+        header: Header,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let (reply, receiver) = oneshot::channel();
-        let expect = Expect::counted(listing, reply);
-        self.request(self.line(command)?, expect);
+        let (done, receiver) = oneshot::channel();
+        let reply = CountedReply::new(header, done);
+        self.request(self.line(command)?, ExpectedReply::Counted(reply));
         let verb = command.verb();
         receiver
             .await
-            .map_err(|_| self.why_lost())?
+            .map_err(|_| self.loss_error())?
             .map_err(|line| match refused_by(verb, &line) {
                 Some(error) => error,
                 None => Lost::Unexpected(line).into(),
             })
     }
 
-    /// Asks for lines that nothing counts.
-    pub(crate) async fn listed(&self, command: &Command<'_>) -> Result<Vec<Vec<u8>>, Error> {
-        self.unended(command, LISTED_WITHIN, false).await
-    }
-
-    async fn unended(
+    /// Sends a command whose reply is a listing of unmarked length. Returns the lines.
+    pub(crate) async fn unmarked_listing(
         &self,
         command: &Command<'_>,
-        silence: Duration,
-        is_one: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let (reply, receiver) = oneshot::channel();
-        let unended = Unended::new(silence, is_one, reply);
+        self.unmarked(command, UnmarkedKind::Listing, LISTING_PAUSE)
+            .await
+    }
+
+    async fn unmarked(
+        &self,
+        command: &Command<'_>,
+        kind: UnmarkedKind,
+        pause: Duration,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let (done, receiver) = oneshot::channel();
+        let reply = UnmarkedReply::new(kind, pause, done);
         let line = self.line(command)?;
         let length = line.len();
-        self.request(line, Expect::Unended(unended));
-        let lines = receiver.await.map_err(|_| self.why_lost())?;
+        self.request(line, ExpectedReply::Unmarked(reply));
+        let lines = receiver.await.map_err(|_| self.loss_error())?;
         let refused = match lines.as_slice() {
             [only] => refused_by(command.verb(), only),
             _ => None,
         };
         match refused {
-            // That is a lock of such a name.
+            // Not a refusal, but a lock with a name that looks like one.
             Some(Error::TooLong { limit }) if length <= limit => Ok(lines),
             Some(error) => Err(error),
             None => Ok(lines),
@@ -263,7 +241,7 @@ impl Connection {
     }
 }
 
-/// The reply, unless it is one that any command may be refused by.
+/// Returns the reply, or the error if it is a refusal that any command may get.
 pub(crate) fn refusal_or(reply: Reply<'_>, verb: Verb) -> Result<Reply<'_>, Error> {
     match reply {
         Reply::Disabled => Err(Error::Disabled(verb)),
@@ -272,12 +250,12 @@ pub(crate) fn refusal_or(reply: Reply<'_>, verb: Verb) -> Result<Reply<'_>, Erro
     }
 }
 
-/// Why such a command is refused, if this line says that it is.
+/// Returns the error if this line refuses a command of this verb.
 fn refused_by(verb: Verb, line: &[u8]) -> Option<Error> {
     refusal_or(Reply::decode(verb, line)?, verb).err()
 }
 
-/// The lock that the answer to a command must be about.
+/// Returns the name of the lock that the reply to a command must be about.
 fn lock_of<'a>(command: &'a Command<'_>) -> Option<&'a [u8]> {
     match command {
         Command::Release(name)
@@ -286,13 +264,6 @@ fn lock_of<'a>(command: &'a Command<'_>) -> Option<&'a [u8]> {
         | Command::SharedInspect(name) => Some(name),
         _ => None,
     }
-}
-
-/// The line that asks for this.
-pub(crate) fn line(command: &Command<'_>) -> Vec<u8> {
-    let mut line = Vec::new();
-    command.encode(&mut line);
-    line
 }
 
 #[cfg(test)]
@@ -304,8 +275,9 @@ mod tests {
 
     use super::*;
 
-    /// Returns whether TCP may end the connection to a server that says this, because it is silent.
-    async fn tcp_gives_up(hello: &'static str) -> bool {
+    /// Connects to a server that replies to `hello` with this line. Returns true if the kernel may then end the
+    /// connection because the server is silent.
+    async fn kernel_watches(hello: &'static str) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("tcp://{}", listener.local_addr().unwrap());
         let endpoint = endpoint.parse().unwrap();
@@ -320,10 +292,10 @@ mod tests {
         });
         let wire = wire.unwrap();
         let Wire::Tcp(stream) = &wire else {
-            panic!("it is TCP");
+            panic!("not a TCP stream");
         };
         let same = SockRef::from(stream).try_clone().unwrap();
-        let opened = Connection::open(wire, None, Duration::from_secs(30), false);
+        let opened = Connection::open(wire, None, Duration::from_secs(30), Hello::Ask);
         let _connection = opened.await.unwrap();
         drop(answering.join().unwrap());
         let (keepalive, user_timeout) = (same.keepalive(), same.tcp_user_timeout());
@@ -332,10 +304,10 @@ mod tests {
         keepalive
     }
 
-    /// Its reset would free the locks at once.
+    /// The kernel's reset would free the locks at once.
     #[tokio::test]
-    async fn tcp_gives_no_server_up_that_the_heartbeat_watches() {
-        assert!(!tcp_gives_up("1 hello: list ping timeout=30000\n").await);
-        assert!(tcp_gives_up("1 hello: list\n").await);
+    async fn kernel_does_not_time_out_a_server_with_a_heartbeat() {
+        assert!(!kernel_watches("1 hello: list ping timeout=30000\n").await);
+        assert!(kernel_watches("1 hello: list\n").await);
     }
 }

@@ -1,4 +1,4 @@
-//! Where a server is.
+//! The address of a server.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,37 +6,41 @@ use std::str::FromStr;
 
 use http::Uri;
 
-/// Where a server is: `tcp://HOST[:PORT]`, `unix:PATH`, or `ws://HOST[:PORT][/PATH]`.
+/// The address of a server: `tcp://HOST[:PORT]`, `unix:PATH`, or `ws://HOST[:PORT][/PATH]`.
 ///
-/// Ports are those of a glockd that was told nothing: 9999, and 9998 for WebSockets. IPv6 addresses stand in
-/// brackets, `tcp://[::1]:9999`; `unix:///run/glockd.sock` is as good as `unix:/run/glockd.sock`. A path that begins with
-/// `@`, as in `unix:@glockd`, names a socket in the abstract namespace of Linux.
+/// The default ports are those of glockd: 9999 for TCP and 9998 for WebSocket. IPv6 addresses are written in brackets,
+/// as in `tcp://[::1]:9999`. `unix:///run/glockd.sock` means the same as `unix:/run/glockd.sock`. A path that begins
+/// with `@`, as in `unix:@glockd`, names a socket in the abstract namespace of Linux.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// Lines over TCP.
+    /// The line protocol over TCP.
     Tcp {
-        /// A name or an IP address, without brackets.
+        /// Host name or IP address, without brackets.
         host: String,
-        /// The port.
+        /// Port.
         port: u16,
     },
-    /// Lines over a Unix socket. In the abstract namespace of Linux, the path begins with a NUL.
+    /// The line protocol over a Unix socket. A path that begins with a NUL byte is a name in the abstract namespace of
+    /// Linux.
     Unix(PathBuf),
-    /// A WebSocket.
+    /// The protocol over a WebSocket.
     WebSocket {
-        /// A name or an IP address, without brackets.
+        /// Host name or IP address, without brackets.
         host: String,
-        /// The port.
+        /// Port.
         port: u16,
-        /// What is asked for there, from its `/` on.
+        /// Path and query of the HTTP request, beginning with `/`.
         path: String,
     },
 }
 
-/// Why a text is no [`Endpoint`].
+/// The error for a text that is not an [`Endpoint`].
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no server: {problem} (tcp://HOST[:PORT], unix:PATH or ws://HOST[:PORT]/)")]
+#[error(
+    "{text:?} is not a server address: {problem} \
+     (expected tcp://HOST[:PORT], unix:PATH or ws://HOST[:PORT]/)"
+)]
 pub struct EndpointError {
     text: String,
     problem: &'static str,
@@ -63,7 +67,7 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         return match path {
-            "" => Err("it lacks the path of the socket"),
+            "" => Err("the path of the socket is missing"),
             path => Ok(Endpoint::Unix(match path.strip_prefix('@') {
                 Some(name) => format!("\0{name}").into(),
                 None => path.into(),
@@ -71,20 +75,18 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
         };
     }
     let Some((scheme, _)) = text.split_once("://") else {
-        return Err("it does not begin with a scheme");
+        return Err("the scheme is missing");
     };
     let default = match scheme {
         "tcp" => 9999,
         "ws" => 9998,
-        "wss" => return Err("glockd speaks no TLS"),
-        _ => return Err("its scheme is unknown"),
+        "wss" => return Err("glockd does not support TLS"),
+        _ => return Err("the scheme is unknown"),
     };
-    let uri: Uri = text
-        .parse()
-        .map_err(|_| "it lacks a host, or has a bad one")?;
-    let authority = uri.authority().ok_or("it lacks a host")?;
+    let uri: Uri = text.parse().map_err(|_| "the host is missing or invalid")?;
+    let authority = uri.authority().ok_or("the host is missing")?;
     if authority.as_str().contains('@') {
-        return Err("glockd knows no users");
+        return Err("glockd does not support users");
     }
     let host = authority.host();
     let bare = host
@@ -92,11 +94,11 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
         .and_then(|host| host.strip_suffix(']'));
     let port = match &authority.as_str()[host.len()..] {
         "" => default,
-        port => port[1..].parse().map_err(|_| "its port is no port")?,
+        port => port[1..].parse().map_err(|_| "the port is invalid")?,
     };
     let host = bare.unwrap_or(host).to_owned();
     if host.is_empty() {
-        return Err("it lacks a host");
+        return Err("the host is missing");
     }
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     match scheme {
@@ -106,7 +108,7 @@ fn parse(text: &str) -> Result<Endpoint, &'static str> {
             path: path.to_owned(),
         }),
         _ if path == "/" => Ok(Endpoint::Tcp { host, port }),
-        _ => Err("a tcp:// has no path"),
+        _ => Err("a tcp:// address must not have a path"),
     }
 }
 
@@ -145,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints() {
+    fn endpoint_is_parsed_and_displayed_in_full() {
         for (text, full) in [
             ("tcp://localhost", "tcp://localhost:9999"),
             ("tcp://localhost/", "tcp://localhost:9999"),
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_says_why() {
+    fn invalid_endpoint_error_names_the_problem() {
         for (text, problem) in [
             ("", "scheme"),
             ("localhost:9999", "scheme"),
@@ -179,7 +181,7 @@ mod tests {
             ("tcp://host:port", "port"),
             ("tcp://host:70000", "port"),
             ("tcp://host:", "port"),
-            ("tcp://host/path", "no path"),
+            ("tcp://host/path", "not have a path"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! The errors of this crate.
 
 use std::fmt;
 use std::io;
@@ -7,70 +7,70 @@ use std::time::Duration;
 
 use glockd_protocol::{LockKind, Verb};
 
-use crate::Endpoint;
-use crate::endpoint::EndpointError;
+use crate::endpoint::{Endpoint, EndpointError};
 
-/// Why something could not be done.
+/// Why a call failed.
 ///
-/// `Debug` prints what `Display` does, so that a `main` that returns this error says it in plain words.
+/// `Debug` prints the same text as `Display`, so that a `main` that returns this error prints a readable message.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// What was to be connected to is no [`Endpoint`].
+    /// The text given to [`Client::connect`](crate::Client::connect) is not an [`Endpoint`].
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// There is no connection to be had.
+    /// The client could not connect.
     #[error("cannot connect to {endpoint}: {source}")]
     Connect {
-        /// Where to.
+        /// The server's address.
         endpoint: Endpoint,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The connection is gone.
+    /// The connection is lost.
     #[error(transparent)]
     Lost(#[from] Lost),
-    /// The connection is gone, and guards of locks that went with it are still there: drop them before there is
-    /// a new one, so that nobody goes on as if nothing had happened.
-    #[error("the connection was lost with locks that somebody still believes to hold: {0}")]
+    /// The connection is lost, and guards of locks that it held are still alive. The client does not reconnect before
+    /// they are dropped, so that no task goes on working as if it still held its lock.
+    #[error("the connection was lost while lock guards are still alive: {0}")]
     LocksLost(Lost),
-    /// The server did not give the lock. See [`Error::is_refusal`].
+    /// The server refused the lock. See [`Error::is_refusal`].
     #[error("{}", refused(*refusal, *kind, name))]
     Refused {
-        /// Why.
+        /// The reason.
         refusal: Refusal,
-        /// Of which kind it is.
+        /// The kind of lock.
         kind: LockKind,
-        /// Its name.
+        /// The name of the lock.
         name: Vec<u8>,
     },
-    /// The server has not answered within the limit of a [`wait`](crate::LockRequest::wait), and some more: it may stand
-    /// still. Nobody has said that the lock is held.
+    /// The server had not answered within a [`wait`](crate::LockRequest::wait) and its grace period: it may hang.
+    /// Unlike a refusal, this does not say that the lock is held.
     #[error("the server has not answered within the limit of the wait, {0:?}")]
     Overdue(Duration),
-    /// The server says that this connection did not hold the lock that was to be released.
-    #[error("the server says that the lock {} was not held here", .name.escape_ascii())]
+    /// The server says that this connection did not hold the lock that it was told to release.
+    #[error("the server says that this connection did not hold the lock {}", .name.escape_ascii())]
     NotHeld {
-        /// Its name.
+        /// The name of the lock.
         name: Vec<u8>,
     },
-    /// The name holds a line end.
-    #[error("a name has no line end in it: {}", .0.escape_ascii())]
+    /// The name contains a line end.
+    #[error("a name must not contain a line end: {}", .0.escape_ascii())]
     BadName(Vec<u8>),
-    /// The name is too long for the server. (Over a WebSocket it can only hang up: see [`Lost::TooLong`].) The original
-    /// takes 4095 bytes, and so does, for all that is known, whatever may be the original.
-    #[error("that is too long for the server, which takes lines of {limit} bytes")]
+    /// The command, including the name, is too long for the server. (Over a WebSocket, the server closes the connection
+    /// instead: see [`Lost::TooLong`].) The original accepts lines of 4095 bytes, so this is also the limit for a
+    /// server that announces no features.
+    #[error("the command is too long: the server accepts lines of at most {limit} bytes")]
     TooLong {
-        /// What the server takes, in bytes, the command included.
+        /// The longest line that the server accepts, in bytes.
         limit: usize,
     },
-    /// A shared lock that nobody may hold.
-    #[error("a limit of 0 lets nobody hold the lock")]
+    /// The [limit](crate::LockRequest::limit) of a shared lock is 0, so that no client could hold it.
+    #[error("the limit of holders must be at least 1")]
     ZeroLimit,
-    /// The server was told not to answer this (`-dump=false`, `-registry=false`).
+    /// The server is configured to refuse this command (`-dump=false`, `-registry=false`).
     #[error("the server does not allow `{}`", .0.as_str())]
     Disabled(Verb),
-    /// The server has no such command: it is the original, or runs with `-extensions=false`.
+    /// The server does not have this command: it is the original, or runs with `-extensions=false`.
     #[error("the server does not know `{}`", .0.as_str())]
     Unsupported(Verb),
     /// The blocking client could not start its thread.
@@ -78,17 +78,19 @@ pub enum Error {
     Runtime(io::Error),
 }
 
-/// Why the server did not give a lock.
+/// Why the server refused a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Another connection holds it, or a limit of the server's is reached (`-max-locks`).
+    /// Another connection holds the lock, or a limit of the server is reached (`-max-locks`).
     Held,
-    /// As many hold the shared lock as were to, or somebody waits for it.
+    /// The shared lock has as many holders as the [limit](crate::LockRequest::limit) allows, or other clients are
+    /// waiting for it.
     Full,
-    /// It was not to be had in time.
+    /// The lock was not free within the [wait](crate::LockRequest::wait).
     Timeout,
-    /// As many wait as may (`-max-waiters`), or a limit of the server's is reached (`-max-locks`).
+    /// The lock has as many waiters as the server allows (`-max-waiters`), or a limit of the server is reached
+    /// (`-max-locks`).
     QueueFull,
     /// The server ended the wait.
     Cancelled,
@@ -101,48 +103,48 @@ fn refused(refusal: Refusal, kind: LockKind, name: &[u8]) -> String {
     };
     let why = match refusal {
         Refusal::Held => "is held",
-        Refusal::Full => "is held by as many as may",
+        Refusal::Full => "has as many holders as its limit allows",
         Refusal::Timeout => "was not free in time",
         Refusal::QueueFull => {
-            "cannot be waited for: as many wait as may, or a limit of the server's is reached"
+            "cannot be waited for: it has too many waiters, or a limit of the server is reached"
         }
-        Refusal::Cancelled => "is waited for no more: the server cancelled it",
+        Refusal::Cancelled => "was not acquired: the server cancelled the wait",
     };
     format!("the {kind} {} {why}", name.escape_ascii())
 }
 
 impl Error {
-    /// Whether all is well, but for the lock, which others have.
+    /// Returns true if the server refused the lock because of other clients, and the connection still works.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Error::Refused { .. })
     }
 }
 
-/// Why a connection, and each lock that was held through it, is gone.
+/// Why a connection is lost, and with it each lock that it held.
 ///
-/// `Debug` prints what `Display` does.
+/// `Debug` prints the same text as `Display`.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
-    /// The server closed it.
+    /// The server closed the connection.
     #[error("the server closed the connection")]
     Closed,
     /// The network failed.
     #[error("the connection broke: {0}")]
     Io(Arc<io::Error>),
-    /// The server did not answer for so long: see [`Builder::reply_timeout`](crate::Builder::reply_timeout) and
+    /// The server did not answer for this long: see [`Builder::reply_timeout`](crate::Builder::reply_timeout) and
     /// [`LockRequest::wait`](crate::LockRequest::wait).
     #[error("the server has not answered for {0:?}")]
     Silent(Duration),
-    /// What came is no answer of glockd's.
-    #[error("that is no answer of glockd's: {}", shown(.0))]
+    /// The server sent a line that is not a glockd reply, or not the reply to what was asked.
+    #[error("the server sent a line that is not a glockd reply: {}", excerpt(.0))]
     Unexpected(Vec<u8>),
-    /// The server closed it because what was sent is too long for it. No other guard has lost its lock: what is long is
-    /// sent, over a WebSocket, on a connection of its own.
-    #[error("that is too long for the server, which closed the connection")]
+    /// The server closed the connection because the command was too long. No other guard has lost its lock: over a
+    /// WebSocket, the client sends long commands on a connection of their own.
+    #[error("the command is too long for the server, which closed the connection")]
     TooLong,
-    /// It was closed here: somebody waited for a lock on it and does no more, or nobody wanted it any more.
-    #[error("the connection was closed here")]
+    /// This client closed the connection: a task stopped waiting for a lock on it, or nothing used it any more.
+    #[error("the client closed the connection")]
     Abandoned,
 }
 
@@ -158,8 +160,8 @@ impl fmt::Debug for Lost {
     }
 }
 
-/// As much of a line as helps.
-fn shown(line: &[u8]) -> String {
+/// Returns the beginning of a line, escaped.
+fn excerpt(line: &[u8]) -> String {
     line[..line.len().min(100)].escape_ascii().to_string()
 }
 

@@ -1,36 +1,39 @@
-//! What a server can do beyond the original.
+//! The extensions that a server announces.
 
 use std::time::Duration;
 
 use glockd_protocol::features;
 
-/// What a server can do beyond the documented commands, by its answer to `hello`. The original can do none of it,
-/// nor can a glockd under `-extensions=false`; this crate then does without, as well as that goes.
+/// What a server offers beyond the original's commands, as its reply to `hello` says.
+///
+/// The original offers none of it, and neither does glockd with `-extensions=false`. This crate then does as much as it
+/// can without: each field says how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Features {
-    /// It lets clients wait in line. Without, they ask again and again.
+    /// Clients can wait in a queue. Without it, the client tries again and again.
     pub wait: bool,
-    /// It limits how many share a lock. Without, clients get it, count, and give it back.
+    /// The server enforces a limit of holders. Without it, the client gets the lock, compares the number of holders and
+    /// releases the lock if there are too many.
     pub limit: bool,
-    /// It gives fencing tokens. Without, there are none.
+    /// The server issues fencing tokens. Without it, there are none.
     pub fence: bool,
-    /// It says where listings end. Without, some silence does.
+    /// The server marks the end of listings. Without it, the client waits for a pause.
     pub list: bool,
-    /// It says who waits for a lock.
+    /// The server lists the holders and waiters of one lock.
     pub own: bool,
-    /// It says that it is there.
+    /// The server answers `ping`.
     pub ping: bool,
-    /// It says how long the names of listed locks are. Otherwise, names of locks and holders are
+    /// The server states the length of each lock name in a listing. Without it, names of locks and holders are
     /// ambiguous if they contain `: `.
     pub lengths: bool,
-    /// Shortest time after which it gives up a client over TCP or WebSocket that it hears nothing of, and frees its
-    /// locks. `None` if it does not say, or never does.
+    /// Shortest time without a sign of life after which the server disconnects a TCP or WebSocket client and frees its
+    /// locks. `None` if the server does not say, or never disconnects silent clients.
     pub peer_timeout: Option<Duration>,
 }
 
 impl Features {
-    /// Reads an answer to `hello`. Words that are not known are left to those who know them.
+    /// Reads a reply to `hello`. Ignores unknown words, which may come from a newer server.
     pub(crate) fn read(line: &[u8]) -> Features {
         let mut found = Features::default();
         for word in features(line).into_iter().flatten() {
@@ -51,9 +54,14 @@ impl Features {
         }
         found
     }
+
+    /// Returns true if the server announced no features, so that it may be the original.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Features::default()
+    }
 }
 
-/// Reads a number of milliseconds, of which 0 means never.
+/// Reads a number of milliseconds. 0 means never.
 fn milliseconds(digits: &[u8]) -> Option<Duration> {
     let ms = str::from_utf8(digits).ok()?.parse().ok()?;
     (ms > 0).then(|| Duration::from_millis(ms))

@@ -1,22 +1,22 @@
-//! A lock that is held.
+//! A held lock.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use glockd_protocol::{Command, LockKind, Reply, Verb};
+use glockd_protocol::{LockKind, Reply};
 use tokio::sync::oneshot;
 
-use crate::connection::Key;
-use crate::pool::Lease;
-use crate::{Error, Lost};
+use crate::error::{Error, Lost};
+use crate::key::LockKey;
+use crate::lease::Lease;
 
-/// A lock that this guard's connection holds. Dropped, it is released.
+/// A lock that this client holds. Dropping the guard releases the lock.
 ///
-/// A guard is as good as its connection: if that goes, so does the lock, at once, and somebody else may have it. So
-/// watch [`lost`](LockGuard::lost) while you do what the lock is for. And since nothing that runs on your side can
-/// notice in time that your side was stopped, give each write the [fencing token](LockGuard::fence), where what you
-/// write to can compare it.
+/// The lock lasts as long as the guard's connection: if that is lost, the server frees the lock at once, and another
+/// client may get it. So watch [`lost`](LockGuard::lost) while you work under the lock. If your whole process is
+/// stopped for a while, nothing in it can notice the loss in time. So send the [fencing token](LockGuard::fence) with
+/// each write, if the resource that you write to can compare tokens.
 ///
 /// ```
 /// # #[tokio::main]
@@ -38,23 +38,18 @@ use crate::{Error, Lost};
 /// ```
 #[must_use = "a lock is released when its guard is dropped"]
 pub struct LockGuard {
-    held: Held,
-}
-
-/// What releases a lock when it is dropped.
-pub(crate) struct Held {
-    pub(crate) lease: Lease,
-    key: Key,
-    pub(crate) holders: u32,
+    lease: Lease,
+    key: LockKey,
+    holders: u32,
     token: Option<u64>,
-    /// Known to whoever watches for the loss, too.
+    /// Shared with the futures of [`lost`](LockGuard::lost).
     is_released: Arc<AtomicBool>,
 }
 
-impl Held {
-    pub(crate) fn new(lease: Lease, key: Key, holders: u32, token: Option<u64>) -> Held {
+impl LockGuard {
+    pub(crate) fn new(lease: Lease, key: LockKey, holders: u32, token: Option<u64>) -> LockGuard {
         lease.mark_held();
-        Held {
+        LockGuard {
             lease,
             key,
             holders,
@@ -63,90 +58,57 @@ impl Held {
         }
     }
 
-    /// Sends the release, now.
-    fn release(&mut self) -> Result<oneshot::Receiver<Vec<u8>>, Error> {
+    /// Lets other locks use the connection as well.
+    pub(crate) fn share_connection(&mut self) {
+        self.lease.share();
+    }
+
+    /// Queues the release, without waiting.
+    fn send_release(&mut self) -> Result<oneshot::Receiver<Vec<u8>>, Error> {
         self.is_released.store(true, Release);
-        let name = self.key.1.as_slice().into();
-        self.lease.connection.send(&match self.key.0 {
-            LockKind::Exclusive => Command::Release(name),
-            LockKind::Shared => Command::SharedRelease(name),
-        })
+        self.lease.connection().send(&self.key.release())
     }
 
-    /// Gives the lock back, and waits until it is.
-    pub(crate) async fn give_back(mut self) -> Result<(), Error> {
-        let line = self.release()?.await.map_err(|_| self.why_lost())?;
-        let verb = match self.key.0 {
-            LockKind::Exclusive => Verb::R,
-            LockKind::Shared => Verb::Sr,
-        };
-        match Reply::decode(verb, &line) {
-            Some(
-                Reply::Release { released: true, .. } | Reply::SharedRelease { released: true, .. },
-            ) => Ok(()),
-            _ => Err(Error::NotHeld {
-                name: std::mem::take(&mut self.key.1),
-            }),
-        }
-    }
-
-    fn why_lost(&self) -> Error {
-        Error::Lost(self.lease.connection.lost().unwrap_or(Lost::Closed))
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.is_released.load(Acquire) {
-            // Sent before the lease ends, so whoever gets this lock on the same connection comes later.
-            drop(self.release());
-        }
-    }
-}
-
-impl LockGuard {
-    pub(crate) fn new(held: Held) -> LockGuard {
-        LockGuard { held }
-    }
-
-    /// The name of the lock, with its white space folded as the server does.
+    /// Returns the name of the lock, with its white space folded as the server does.
     pub fn name(&self) -> &[u8] {
-        &self.held.key.1
+        &self.key.name
     }
 
-    /// Of which kind it is.
+    /// Returns the kind of the lock.
     pub fn kind(&self) -> LockKind {
-        self.held.key.0
+        self.key.kind
     }
 
-    /// The fencing token: larger than that of every earlier grant of this name and kind. `None` if the server gives
-    /// none: it is the original, or cannot vouch for them.
+    /// Returns the fencing token: a number below 2⁶³ that is larger than that of every earlier grant of this name and
+    /// kind. `None` if the server does not issue one: it is the original, or cannot guarantee the order.
     ///
-    /// Send it along with each write, to a resource that remembers the largest one that it has seen and refuses
-    /// smaller ones. It is below 2⁶³.
+    /// Send it with each write to a resource that remembers the largest token that it has seen and refuses smaller
+    /// ones.
     pub fn fence(&self) -> Option<u64> {
-        self.held.token
+        self.token
     }
 
-    /// How many held it when it was given, this guard included; of an exclusive lock, 1.
+    /// Returns the number of holders at the time of the grant, this guard included. For an exclusive lock, 1.
     pub fn holders(&self) -> u32 {
-        self.held.holders
+        self.holders
     }
 
-    /// Resolves when the connection is gone, and so the lock, with the reason; never if it is released first.
+    /// Waits until the connection, and with it the lock, is lost, and returns the reason. Never returns if the lock is
+    /// released first.
     ///
-    /// The future is independent of the guard, and any number of tasks can have one. Cancel-safe.
+    /// Cancel-safe. The future is independent of the guard, and any number of tasks can have one.
     ///
-    /// A network that fails silently, in one direction or both, is noticed after half the server's peer timeout (15
-    /// seconds with default flags) at the latest, and at least [`Client::time_to_stop`](crate::Client::time_to_stop) before the server gives the lock to somebody else. The
-    /// connection stays open until the guard is dropped: so stop what you do under the lock first, and then drop the
-    /// guard. A server that was started anew knows of no lock, and gives it to anybody at once.
+    /// A network that fails silently, in one direction or both, is noticed after at most half of the server's peer
+    /// timeout (15 seconds with default flags), and at least [`Client::time_to_stop`](crate::Client::time_to_stop)
+    /// before the server grants the lock to another client. The connection stays open until the guard is dropped: so
+    /// first stop what you do under the lock, and then drop the guard. A server that was restarted does not know the
+    /// lock, and grants it to any client at once.
     pub fn lost(&self) -> impl Future<Output = Lost> + Send + 'static {
-        let lost = self.held.lease.connection.when_lost();
-        let is_released = Arc::clone(&self.held.is_released);
+        let lost = self.lease.connection().when_lost();
+        let is_released = Arc::clone(&self.is_released);
         async move {
             let lost = lost.await;
-            // What is released cannot be lost.
+            // A released lock cannot be lost.
             if is_released.load(Acquire) {
                 std::future::pending::<()>().await;
             }
@@ -154,22 +116,41 @@ impl LockGuard {
         }
     }
 
-    /// Whether the connection is known to be gone.
+    /// Returns true if the connection is known to be lost.
     pub fn is_lost(&self) -> bool {
-        self.held.lease.connection.lost().is_some()
+        self.lease.connection().lost().is_some()
     }
 
-    /// Releases the lock, and waits until the server says so. To drop the guard releases it, too, a little later,
-    /// and nobody learns whether it was still held.
+    /// Releases the lock, and waits until the server confirms it. Dropping the guard also releases the lock, a moment
+    /// later and without a report of errors.
     ///
-    /// Dropped before it is done, it has released the lock all the same.
+    /// If the future is dropped before it is ready, the lock is released all the same.
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`] if the connection is gone (so the lock is free, but it was free too early), and
-    /// [`Error::NotHeld`] if the server knows nothing of it.
-    pub async fn release(self) -> Result<(), Error> {
-        self.held.give_back().await
+    /// [`Error::Lost`] if the connection is lost: the lock is free, and was so before this call.
+    /// [`Error::NotHeld`] if the server says that this connection did not hold the lock.
+    pub async fn release(mut self) -> Result<(), Error> {
+        let line = self.send_release()?;
+        let connection = self.lease.connection();
+        let line = line.await.map_err(|_| connection.loss_error())?;
+        match Reply::decode(self.key.release().verb(), &line) {
+            Some(
+                Reply::Release { released: true, .. } | Reply::SharedRelease { released: true, .. },
+            ) => Ok(()),
+            _ => Err(Error::NotHeld {
+                name: std::mem::take(&mut self.key.name),
+            }),
+        }
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        if !self.is_released.load(Acquire) {
+            // Sent before the lease ends, so that the next get of this lock on the same connection comes after it.
+            drop(self.send_release());
+        }
     }
 }
 

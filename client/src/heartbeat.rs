@@ -1,64 +1,64 @@
-//! Notices that the server cannot be reached, well before the server gives the client's locks away.
+//! Detects that the server cannot be reached, well before the server grants the client's locks to others.
 //!
-//! The server gives a client up no sooner than its *peer timeout* after it last heard from it; its answer to `hello`
-//! says how long that is. Whatever the server has answered, it has heard. So if the client sent a request at `t`, and
-//! that was answered, the server grants this connection's locks to no other client before `t` plus the peer timeout,
-//! whichever direction of the network fails after that. The client therefore asks whenever nothing else was answered for
-//! a while, and calls the connection lost once its last answered request is half a peer timeout old, or a reply timeout
-//! if that is shorter. The rest of the time is left for the client to stop its work.
+//! The server disconnects a silent client no sooner than a *peer timeout* after it last heard from it; the reply to
+//! `hello` states that time. A request that the server has answered, it has heard. So if the client sent a request at
+//! `t` and that was answered, the server does not grant the locks of this connection to another client before `t` plus
+//! the peer timeout, whichever direction of the network fails after that. So the client sends a ping when no other
+//! request was answered for a while, and declares the connection lost once its last answered request is half a peer
+//! timeout old, or a reply timeout if that is shorter. The rest of the time is left for the client to stop its work.
 //!
-//! Turned down: the keepalive of TCP. A probe of the client's does not restart the server's clock, and the kernel
-//! resets a connection that it gives up, which frees the lock before the client has stopped its work.
+//! Turned down: TCP keepalive. A probe of the client's kernel does not restart the server's clock. And a kernel that
+//! gives up resets the connection, which frees the lock before the client has stopped its work.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Peer timeout of a server that says none: that of a glockd with default flags.
+/// Assumed peer timeout of a server that does not state one: that of glockd with default flags.
 const USUAL_PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Shortest time after which a connection is called lost: an ordinary pause of a busy host is shorter.
+/// Shortest time after which a connection is declared lost. Ordinary pauses of a busy host are shorter.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Longest such time: a server may say any number, and so may a caller.
+/// Longest such time. Server and caller may state any number.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Requests that may go unanswered within the patience, so that a lost packet does not end a connection.
+/// Number of pings within the patience, so that one lost packet does not end a connection.
 const TRIES: u32 = 3;
 
-/// Longest time between two requests: routers forget connections that are idle for longer.
+/// Longest time between two pings. Routers forget connections that are idle for longer.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Time to read an answer that came while this process stood still. The pause itself may be as long, unnoticed.
+/// Time to read an answer that arrived while this process was stopped. A stop of this length may go unnoticed.
 const READ_WITHIN: Duration = Duration::from_millis(500);
 
-/// Time for the server to answer a ping that is sent after a longer pause.
+/// Time for the server to answer a ping that is sent after a longer stop.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Time that must be left, when all is stopped, before the server may give a lock away.
+/// Time that must be left, once all work has stopped, before the server may grant the lock to another client.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// Time without an answered request after which a connection is lost.
+/// Returns the time without an answered request after which a connection is lost.
 fn patience(peer_timeout: Option<Duration>, reply_timeout: Duration) -> Duration {
     let half = peer_timeout.unwrap_or(USUAL_PEER_TIMEOUT) / 2;
     let patience = half.min(reply_timeout);
     patience.clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE)
 }
 
-/// Time that is left to stop working, from the moment at which a lock is reported lost.
+/// Returns the time that is left to stop work from the moment at which a lock is reported lost.
 pub(crate) fn time_to_stop(peer_timeout: Duration, reply_timeout: Duration) -> Duration {
     let reported = patience(Some(peer_timeout), reply_timeout) + 2 * READ_WITHIN;
     peer_timeout.saturating_sub(reported + MARGIN)
 }
 
-/// What is to be done now.
+/// The action that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Nothing: it is too early.
+    /// None yet.
     Nothing,
-    /// Ask the server for an answer.
+    /// Send a ping.
     Ping,
-    /// Give the connection up.
+    /// Declare the connection lost.
     Lost,
 }
 
@@ -67,9 +67,9 @@ pub(crate) enum Due {
 pub(crate) struct Heartbeat {
     patience: Duration,
     interval: Duration,
-    /// When the last request that was answered had been sent.
+    /// Time at which the last answered request was sent.
     confirmed: Instant,
-    /// Extended deadline after a pause of this process.
+    /// Extended deadline after this process was stopped.
     extended: Option<Instant>,
     /// Whether a ping is unanswered.
     is_asking: bool,
@@ -92,7 +92,7 @@ impl Heartbeat {
         }
     }
 
-    /// Time without an answered request after which the connection is lost.
+    /// Returns the time without an answered request after which the connection is lost.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
@@ -113,7 +113,7 @@ impl Heartbeat {
         self.is_asking = true;
     }
 
-    /// Returns the next time at which something is due.
+    /// Returns the time of the next action.
     pub(crate) fn next(&self) -> Instant {
         match (self.extended, self.is_asking) {
             (Some(extended), true) => extended,
@@ -122,7 +122,7 @@ impl Heartbeat {
         }
     }
 
-    /// Returns what is due at `now`.
+    /// Returns the action that is due at `now`.
     pub(crate) fn due(&mut self, now: Instant) -> Due {
         let deadline = self.confirmed + self.patience;
         if now < deadline {
@@ -132,8 +132,8 @@ impl Heartbeat {
                 false => Due::Nothing,
             };
         }
-        // An answer that has come while this process stood still is about a time long ago. It takes another one to
-        // know how things stand now.
+        // An answer that arrived while this process was stopped was sent long ago. Only the answer to another ping
+        // shows that the server can still be reached.
         if !self.is_asking {
             self.extended = Some(now + ANSWER_WITHIN);
             return Due::Ping;
@@ -163,9 +163,9 @@ mod tests {
         Heartbeat::new(Some(peer_timeout), REPLY_TIMEOUT, start)
     }
 
-    /// Runs a heartbeat of a server that answers each ping within `delay`, until the network fails at `cut`. The process
-    /// stands still for `pause` before its patience ends. Returns when the connection was reported lost, and when the
-    /// last request that the server heard had been sent.
+    /// Runs a heartbeat with a server that answers each ping within `delay`, until the network fails at `cut`. The
+    /// process is stopped for `pause` just before its patience ends. Returns when the connection was reported lost, and
+    /// when the last request that the server heard had been sent.
     fn run(
         peer_timeout: Duration,
         cut: Duration,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_reported_in_time_at_every_phase() {
+    fn loss_is_reported_in_time_whenever_the_network_fails() {
         for peer_timeout in [15, 16, 30, 75].map(Duration::from_secs) {
             for phase in (0..200).step_by(7) {
                 let cut = peer_timeout + peer_timeout * phase / 100;
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn time_to_stop_is_what_the_peer_timeout_leaves() {
+    fn time_to_stop_is_the_rest_of_the_peer_timeout() {
         let check = |peer_timeout: u32, reply_timeout: u32, expect: u32| {
             let left = time_to_stop(peer_timeout * SECOND, reply_timeout * SECOND);
             assert_eq!(left, expect * SECOND);
@@ -243,12 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn connection_survives_a_pause_of_this_process() {
+    fn connection_survives_a_stop_of_this_process() {
         let start = Instant::now();
         let mut heartbeat = heartbeat(30 * SECOND, start);
         assert_eq!(heartbeat.due(start + 5 * SECOND), Due::Ping);
         heartbeat.pinged();
-        // Stopped for an hour. The pong has come long ago.
+        // Stopped for an hour. The pong arrived long ago.
         let now = start + Duration::from_secs(3600);
         assert_eq!(heartbeat.due(now), Due::Nothing);
         heartbeat.ponged(start + 5 * SECOND);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_server_is_given_up_soon_after_a_pause() {
+    fn silent_server_is_declared_lost_soon_after_a_stop() {
         let start = Instant::now();
         let mut heartbeat = heartbeat(30 * SECOND, start);
         heartbeat.pinged();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn answered_requests_stand_in_for_pings() {
+    fn answered_requests_replace_pings() {
         let start = Instant::now();
         let mut heartbeat = heartbeat(30 * SECOND, start);
         heartbeat.confirm(start + 4 * SECOND);

@@ -1,5 +1,5 @@
-//! A client of glockd, a network lock daemon: locks that last exactly as long as a connection, with guards that say
-//! when that is over.
+//! A client of glockd, a network lock daemon. A lock lasts exactly as long as a connection, and its guard reports when
+//! it is lost.
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,10 +22,10 @@
 //! let guard = client.lock("nightly report").wait(Duration::from_secs(5)).acquire().await?;
 //! tokio::select! {
 //!     () = write_report(guard.fence()) => guard.release().await?,
-//!     lost = guard.lost() => eprintln!("somebody else may write it now: {lost}"),
+//!     lost = guard.lost() => eprintln!("another client may write the report now: {lost}"),
 //! }
 //!
-//! // Three at a time:
+//! // At most three holders:
 //! let gpu = client.shared("gpu").limit(3).acquire().await?;
 //! assert_eq!(gpu.holders(), 1);
 //! gpu.release().await?;
@@ -33,37 +33,61 @@
 //! # }
 //! ```
 //!
-//! # A lock is as good as its connection
+//! # A lock lasts as long as its connection
 //!
-//! The server frees a lock the moment its connection is gone. So the one thing to watch while a lock is held is
-//! [`LockGuard::lost`]. And a process that was stopped for long (by a debugger, by swapping, by its virtual machine)
-//! cannot watch anything, and may go on as if it still held the lock: against that there are fencing tokens, see
+//! The server frees a lock the moment its connection is lost. So while you work under a lock, watch
+//! [`LockGuard::lost`]. A process that is stopped for long (by a debugger, by swapping, by its virtual machine) cannot
+//! watch anything, and may continue as if it still held the lock. Fencing tokens protect against that: see
 //! [`LockGuard::fence`].
 //!
-//! # Release, then ask again
+//! # Release before you ask again
 //!
-//! To drop a guard, or a client, is not synchronous: the server learns of it a moment later, and until then refuses the
-//! lock to other connections. Where you or another client of yours asks for the lock again, await
+//! Dropping a guard or a client is not synchronous: the server learns of it a moment later, and until then refuses the
+//! lock to other connections. If you or another client of yours asks for the same lock again, await
 //! [`LockGuard::release`] first.
 //!
 //! # Do not pool connections yourself
 //!
-//! On one connection a second get of the same lock succeeds. A pool that hands a connection on to another task hands
-//! on its locks with it: two tasks hold one lock, and the first that is done releases it for both. That is the classic
-//! trap of locks that belong to connections, and the reason why a [`Client`] gives each guard of a name a connection
-//! to itself. Share one `Client`, by cloning it, and leave the connections to it.
+//! A second get of a lock succeeds on the connection that already holds it. A pool that passes a connection on to
+//! another task passes its locks on as well: then two tasks hold one lock, and the first that is done releases it for
+//! both. That is the classic trap of locks that belong to connections, and the reason why a [`Client`] gives each guard
+//! of a name a connection to itself. Share one `Client` by cloning it, and leave the connections to it.
 //!
 //! # Other servers
 //!
-//! The original glockd, and one under `-extensions=false`, let nobody wait, know no limits and no tokens. This crate
-//! notices that when it connects ([`Client::features`]), sends one command at a time, since the original loses what
-//! comes behind, and does the rest itself as well as that goes: it asks again after a while instead of waiting in
-//! line, and gives a shared lock back when too many hold it.
+//! The original glockd, and this one with `-extensions=false`, have no queues, no limits and no fencing tokens. The
+//! client finds that out when it connects ([`Client::features`]). It then sends one command at a time, since the
+//! original loses pipelined commands, and replaces the extensions as well as it can: it tries again and again instead
+//! of waiting in a queue, and releases a shared lock that has too many holders.
 //!
 //! # Cargo features
 //!
-//! - `blocking` (default): [`blocking`], for programs that are not asynchronous.
+//! - `blocking` (default): the module [`blocking`], for programs that are not asynchronous.
 //! - `websocket` (default): endpoints that begin with `ws://`.
+
+// The modules. Each uses only modules below it; `error`, `features`, `key` and `heartbeat` are used throughout.
+//
+//  blocking         the same client, with calls that block
+//     |
+//  queries          listings, counters, ping
+//     |
+//  client           settings; the handle that users share
+//     |
+//   lock            acquiring: at once, in a queue, or by trying again and again
+//     |
+//  guard            a held lock
+//     |
+//   pool            opens connections as needed
+//     |
+//   lease           which lock uses which connection
+//     |
+// connection        one connection: requests in, replies out
+//     |
+//   task            owns the wire; sends requests, completes expected replies
+//     |    \
+//  request  wire    lines to send  |  the byte stream: TCP, Unix, WebSocket
+//     |       |
+// expected  endpoint  replies that the server owes  |  the address of a server
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
@@ -71,19 +95,24 @@ mod client;
 mod connection;
 mod endpoint;
 mod error;
-mod expect;
+mod expected;
 mod features;
 mod guard;
 mod heartbeat;
+mod key;
+mod lease;
 mod lock;
 mod pool;
+mod queries;
+mod request;
 mod task;
 mod wire;
 
-pub use client::{Builder, Claim, Client, HeldLock, NamedClient};
+pub use client::{Builder, Client};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, Lost, Refusal};
 pub use features::Features;
 pub use glockd_protocol::LockKind;
 pub use guard::LockGuard;
 pub use lock::LockRequest;
+pub use queries::{Claim, HeldLock, NamedClient};

@@ -1,26 +1,26 @@
-//! The connections of a client, and who uses which.
+//! The pool of connections: opens them as needed, and leases them.
 //!
-//! A get of a lock that the same connection holds succeeds: so there is at most one guard of a kind and name on a
-//! connection, from before it is asked for until after its release was sent. Who waits makes all others on the
-//! connection wait, too, and can only stop by closing it: so a wait takes one that nobody uses. A connection that
-//! was used is used again; of those that nobody uses, few are kept.
+//! A connection is reused once its lease has ended; only a few idle ones are kept.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::connection::{Connection, Key, Usage};
+use crate::connection::{Connection, Hello};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Lost};
+use crate::features::Features;
+use crate::heartbeat;
+use crate::key::LockKey;
+use crate::lease::{Connections, Lease, PooledConnection, Use};
 use crate::wire::Wire;
-use crate::{Endpoint, Error, Features, Lost, heartbeat};
 
-/// How many connections are kept that nobody uses.
-const IDLE: usize = 2;
+/// Length of a command, in bytes, from which a server may refuse it as too long. Over a WebSocket it then closes the
+/// connection.
+const LONG_COMMAND: usize = 4096;
 
-/// What a server may take for too long, in bytes. Over a WebSocket it then hangs up.
-const LONG: usize = 4096;
-
-/// What a client was told at the start.
+/// The settings of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) name: Option<Vec<u8>>,
@@ -32,46 +32,19 @@ pub(crate) struct Options {
 pub(crate) struct Pool {
     endpoint: Endpoint,
     options: Options,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Those that live, and those through which somebody still believes to hold a lock.
-    connections: Vec<Arc<Connection>>,
-    /// What the server could do when it was last asked.
-    features: Features,
-    /// Why all were lost, if that is why none lives.
-    lost: Option<Lost>,
-}
-
-/// The use of a connection. Ends when dropped.
-pub(crate) struct Lease {
-    pub(crate) connection: Arc<Connection>,
-    pub(crate) key: Option<Key>,
-    has_taken: bool,
-    pool: Weak<Pool>,
-}
-
-/// How a connection is to be used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// With others.
-    Shared,
-    /// Alone, until [`Lease::share`].
-    Alone,
+    connections: Arc<Mutex<Connections>>,
 }
 
 impl Pool {
-    /// A pool with its first connection.
-    pub(crate) async fn connect(endpoint: Endpoint, options: Options) -> Result<Arc<Pool>, Error> {
-        let pool = Arc::new(Pool {
+    /// Opens the first connection. Cancel-safe.
+    pub(crate) async fn connect(endpoint: Endpoint, options: Options) -> Result<Pool, Error> {
+        let pool = Pool {
             endpoint,
             options,
-            state: Mutex::default(),
-        });
+            connections: Arc::default(),
+        };
         let first = pool.open().await?;
-        pool.state().add(first);
+        pool.connections().add(first);
         Ok(pool)
     }
 
@@ -79,7 +52,8 @@ impl Pool {
         &self.endpoint
     }
 
-    /// Time that is left to stop working when a lock is reported lost, if the server gives silent clients up.
+    /// Returns the time from the report of a loss until the server may grant the lock to another client. `None` if the
+    /// server does not disconnect silent clients.
     pub(crate) fn time_to_stop(&self) -> Option<Duration> {
         let peer_timeout = self.features().peer_timeout?;
         Some(heartbeat::time_to_stop(
@@ -89,225 +63,117 @@ impl Pool {
     }
 
     pub(crate) fn features(&self) -> Features {
-        self.state().features
+        self.connections().features()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How a connection is to be used for a line of this length: on one that ends with it, nobody else may have a lock.
+    /// Returns how a command of this length, in bytes, must use its connection: if the server may close that, no other
+    /// lease may hold a lock on it.
     pub(crate) fn use_for(&self, length: usize) -> Use {
         match &self.endpoint {
-            Endpoint::WebSocket { .. } if length > LONG => Use::Alone,
+            Endpoint::WebSocket { .. } if length > LONG_COMMAND => Use::Exclusive,
             _ => Use::Shared,
         }
     }
 
-    /// A connection on which `key`, if there is one, is neither held nor asked for.
-    pub(crate) async fn lease(
-        self: &Arc<Self>,
-        key: Option<&Key>,
-        how: Use,
-    ) -> Result<Lease, Error> {
+    /// Leases a connection on which the lock `key` is neither held nor asked for. Opens one if there is none.
+    pub(crate) async fn lease(&self, key: Option<&LockKey>, how: Use) -> Result<Lease, Error> {
         {
-            let mut state = self.state();
-            state.tidy();
-            state.check_for_loss(key)?;
-            let mut connections = state.connections.iter();
-            if let Some(lease) =
-                connections.find_map(|connection| self.try_lease(connection, key, how))
-            {
+            let mut connections = self.connections();
+            self.check(&mut connections, key)?;
+            let leased = connections
+                .iter()
+                .find_map(|connection| self.try_lease(connection, key, how));
+            if let Some(lease) = leased {
                 return Ok(lease);
             }
-            state.check_for_reconnect(self.options.reconnects)?;
+            self.check_for_reconnect(&connections)?;
         }
         let connection = self.open().await?;
-        let mut state = self.state();
-        // Meanwhile all may have been lost.
-        state.tidy();
-        state.check_for_loss(key)?;
-        state.check_for_reconnect(self.options.reconnects)?;
+        let mut connections = self.connections();
+        // All connections may have been lost meanwhile.
+        self.check(&mut connections, key)?;
+        self.check_for_reconnect(&connections)?;
         let lease = self.try_lease(&connection, key, how);
-        state.add(connection);
-        drop(state);
+        connections.add(connection);
+        drop(connections);
         lease.ok_or(Error::Lost(Lost::Closed))
     }
 
-    /// Connects anew if no connection lives.
+    /// Opens a connection if none is open.
     pub(crate) async fn reconnect(&self) -> Result<(), Error> {
         {
-            let mut state = self.state();
-            state.tidy();
-            if state.lives() {
+            let mut connections = self.connections();
+            connections.tidy();
+            if connections.has_open() {
                 return Ok(());
             }
-            state.check_for_reconnect(true)?;
+            connections.check_for_reconnect()?;
         }
         let connection = self.open().await?;
-        let mut state = self.state();
-        state.tidy();
-        state.check_for_reconnect(true)?;
-        state.add(connection);
+        let mut connections = self.connections();
+        connections.tidy();
+        connections.check_for_reconnect()?;
+        connections.add(connection);
         Ok(())
     }
 
-    async fn open(&self) -> Result<Arc<Connection>, Error> {
-        let failed = |source| Error::Connect {
-            endpoint: self.endpoint.clone(),
-            source,
-        };
-        // The original is silent when it is asked what it can do, so it is asked once.
-        let is_plain = {
-            let state = self.state();
-            state.lives() && state.features == Features::default()
-        };
-        let name = self.options.name.as_deref();
-        let patience = self.options.connect_timeout;
-        let started = Instant::now();
-        let wire = match timeout(patience, Wire::connect(&self.endpoint)).await {
-            Ok(connected) => connected.map_err(failed)?,
-            Err(_) => return Err(failed(std::io::ErrorKind::TimedOut.into())),
-        };
-        let opened = Connection::open(wire, name, self.options.reply_timeout, is_plain);
-        match timeout(patience.saturating_sub(started.elapsed()), opened).await {
-            Ok(connection) => Ok(Arc::new(connection?)),
-            Err(_) => Err(Lost::Silent(patience).into()),
-        }
-    }
-
-    fn try_lease(
-        self: &Arc<Self>,
-        connection: &Arc<Connection>,
-        key: Option<&Key>,
-        how: Use,
-    ) -> Option<Lease> {
-        if connection.lost().is_some() {
-            return None;
-        }
-        let mut usage = connection.usage();
-        let is_used = key.is_some_and(|key| usage.keys.contains_key(key));
-        if usage.is_taken
-            || usage.is_abandoned
-            || is_used
-            || (how == Use::Alone && usage.leases > 0)
-        {
-            return None;
-        }
-        usage.leases += 1;
-        usage.is_taken = how == Use::Alone;
-        usage.keys.extend(key.map(|key| (key.clone(), false)));
-        Some(Lease {
-            connection: Arc::clone(connection),
-            key: key.cloned(),
-            has_taken: how == Use::Alone,
-            pool: Arc::downgrade(self),
-        })
-    }
-}
-
-impl State {
-    fn add(&mut self, connection: Arc<Connection>) {
-        self.features = connection.features;
-        self.connections.push(connection);
-    }
-
-    fn lives(&self) -> bool {
-        self.connections
-            .iter()
-            .any(|connection| connection.lost().is_none())
-    }
-
-    /// Forgets what is lost, if nobody believes to hold a lock through it, and closes what nobody will miss.
-    fn tidy(&mut self) {
-        let (mut idle, mut lost) = (0, None);
-        self.connections.retain(|connection| {
-            let Usage {
-                leases,
-                is_abandoned,
-                ..
-            } = *connection.usage();
-            if is_abandoned {
-                return leases > 0;
-            }
-            if connection.lost().is_none() {
-                idle += usize::from(leases == 0);
-                return leases > 0 || idle <= IDLE;
-            }
-            lost = connection.was_lost().or(lost.take());
-            leases > 0
-        });
-        self.lost = match self.lives() {
-            true => None,
-            false => lost.or(self.lost.take()),
-        };
-    }
-
-    /// Whether somebody still believes to hold this lock, through a connection that is lost.
-    fn check_for_loss(&self, key: Option<&Key>) -> Result<(), Error> {
-        let believed = |connection: &Arc<Connection>| {
-            let lost = connection.was_lost()?;
-            connection.usage().holds(Some(key?)).then_some(lost)
-        };
-        match self.connections.iter().find_map(believed) {
-            Some(lost) => Err(Error::LocksLost(lost)),
+    /// Fails if the lock `key` was lost and its guard is still alive.
+    fn check(&self, connections: &mut Connections, key: Option<&LockKey>) -> Result<(), Error> {
+        connections.tidy();
+        match key {
+            Some(key) => connections.check_for_loss(key),
             None => Ok(()),
         }
     }
 
-    /// Whether there may be a new connection: if all are lost, only if that was asked for, and nobody believes to
-    /// hold a lock.
-    fn check_for_reconnect(&self, reconnects: bool) -> Result<(), Error> {
-        let Some(lost) = self.lost.clone().filter(|_| !self.lives()) else {
-            return Ok(());
+    /// Fails if all connections are lost and this client must not open another one.
+    fn check_for_reconnect(&self, connections: &Connections) -> Result<(), Error> {
+        connections.check_for_reconnect()?;
+        match connections.loss() {
+            Some(lost) if !self.options.reconnects => Err(Error::Lost(lost)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<PooledConnection>, Error> {
+        let failed = |source| Error::Connect {
+            endpoint: self.endpoint.clone(),
+            source,
         };
-        let believed = |connection: &Arc<Connection>| {
-            connection.was_lost().is_some() && connection.usage().holds(None)
-        };
-        if self.connections.iter().any(believed) {
-            return Err(Error::LocksLost(lost));
-        }
-        match reconnects {
-            true => Ok(()),
-            false => Err(Error::Lost(lost)),
-        }
-    }
-}
-
-impl Lease {
-    /// The lock that this is for was given.
-    pub(crate) fn mark_held(&self) {
-        if let Some(key) = &self.key {
-            self.connection.usage().keys.insert(key.clone(), true);
-        }
-    }
-
-    /// Whether nobody else uses the connection.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.has_taken
-    }
-
-    /// Lets others use the connection, too.
-    pub(crate) fn share(&mut self) {
-        if std::mem::take(&mut self.has_taken) {
-            self.connection.usage().is_taken = false;
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.share();
-        {
-            let mut usage = self.connection.usage();
-            usage.leases -= 1;
-            if let Some(key) = &self.key {
-                usage.keys.remove(key);
+        let hello = {
+            let connections = self.connections();
+            match connections.has_open() && connections.features().is_empty() {
+                true => Hello::Skip,
+                false => Hello::Ask,
             }
+        };
+        let name = self.options.name.as_deref();
+        let limit = self.options.connect_timeout;
+        let started = Instant::now();
+        let wire = match timeout(limit, Wire::connect(&self.endpoint)).await {
+            Ok(connected) => connected.map_err(failed)?,
+            Err(_) => return Err(failed(std::io::ErrorKind::TimedOut.into())),
+        };
+        let opened = Connection::open(wire, name, self.options.reply_timeout, hello);
+        match timeout(limit.saturating_sub(started.elapsed()), opened).await {
+            Ok(connection) => Ok(Arc::new(PooledConnection::new(connection?))),
+            Err(_) => Err(Lost::Silent(limit).into()),
         }
-        if let Some(pool) = self.pool.upgrade() {
-            pool.state().tidy();
-        }
+    }
+
+    fn try_lease(
+        &self,
+        connection: &Arc<PooledConnection>,
+        key: Option<&LockKey>,
+        how: Use,
+    ) -> Option<Lease> {
+        Lease::try_new(&self.connections, connection, key, how)
     }
 }
 

@@ -1,84 +1,82 @@
-//! What owns the wire of a connection.
+//! The task that owns the wire of a connection.
+//!
+//! It sends requests, reads replies, and completes each [`ExpectedReply`] in the order of the requests. It ends when
+//! the connection is lost, closed, or not used any more.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use glockd_protocol::{Command, Reply};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::line;
-use crate::expect::{Expect, Step, Unended};
+use crate::error::Lost;
+use crate::expected::{ExpectedReply, Step};
+use crate::features::Features;
 use crate::heartbeat::{Due, Heartbeat};
+use crate::request::{Request, line};
 use crate::wire::{Outgoing, Received, Wire};
-use crate::{Features, Lost};
 
-/// Something to send, and what is expected in answer.
-pub(crate) struct Request {
-    pub(crate) lines: Vec<u8>,
-    pub(crate) expect: Expect,
-}
-
-/// What owns the wire.
-pub(crate) struct Task {
+/// The task of one connection.
+pub(crate) struct ConnectionTask {
     wire: Wire,
     requests: mpsc::UnboundedReceiver<Request>,
-    /// What was asked for and is not sent yet, because one command is sent at a time.
+    /// Requests that are not sent yet, because the server takes one command at a time.
     queue: VecDeque<Request>,
-    /// What is expected in answer to what was sent, in order, and when that was sent.
-    expected: VecDeque<(Instant, Expect)>,
+    /// Replies that the server owes, in order, each with the time at which its request was sent.
+    expected: VecDeque<(Instant, ExpectedReply)>,
     outgoing: Outgoing,
     input: Vec<u8>,
-    /// How much of the input is known to hold no line end.
+    /// Length of the beginning of `input` that contains no line end.
     searched: usize,
-    is_serial: bool,
-    /// In the name of what is asked to find the end of a reply; another one each time.
+    /// What the server can do; nothing before the reply to `hello`.
+    features: Features,
+    /// Part of the name in a probe. Changes with each request.
     nonce: u64,
-    /// An answer to that which may come once more.
-    late: Option<Vec<u8>>,
-    /// When the pings were sent that are not answered yet.
+    /// The answer to an earlier probe, which may come once more.
+    repeated_answer: Option<Vec<u8>>,
+    /// Times at which the unanswered pings were sent.
     pings: VecDeque<Instant>,
-    /// Watches a server that may give this client up. Set once the server has announced `ping`; never over a Unix
-    /// socket, which cannot be cut.
+    /// Watches a server that may disconnect this client for its silence. Set once the server has announced `ping`;
+    /// never over a Unix socket, which cannot fail silently.
     heartbeat: Option<Heartbeat>,
-    /// When something last came, or was asked of a server that owed nothing.
-    heard: Instant,
-    /// Until when the server may yet answer, if it has been silent for too long.
-    overdue: Option<Instant>,
+    /// Time of the last input, or of the last request to a server that owed nothing.
+    last_activity: Instant,
+    /// Extended deadline of a server that has been silent for too long.
+    grace_until: Option<Instant>,
     reply_timeout: Duration,
 }
 
-/// How long after the end of a reply was asked for it is asked for again: the original loses the question if that comes
-/// together with what was asked before.
-const ASKED_AGAIN: Duration = Duration::from_secs(1);
+/// Time after which an unanswered probe is sent again: the original loses a probe that arrives together with the
+/// request before it.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much longer than its time a server is listened to: if it was this process that stood still, the answer may have
-/// come long ago.
-const LISTENED_TO: Duration = Duration::from_secs(1);
+/// Additional time for a server that has been silent for too long: if this process was stopped, the answer may have
+/// arrived meanwhile and only needs to be read.
+const GRACE: Duration = Duration::from_secs(1);
 
-/// The longest line that a server may send, in bytes. None of ours comes near.
-const LONGEST: usize = 1 << 30;
+/// Longest line that is accepted from a server, in bytes. glockd sends none that comes near.
+const MAX_LINE: usize = 1 << 30;
 
-/// The same of one that has not said that it is a glockd, and may be anything.
-const LONGEST_OF_UNKNOWN: usize = 1 << 20;
+/// Longest line that is accepted from a server that has not said that it is glockd, in bytes.
+const MAX_LINE_OF_UNKNOWN: usize = 1 << 20;
 
-/// As much of a longer one is kept, for the error.
-const SHOWN: usize = 1024;
+/// Length of the part of an overlong line that is kept for the error, in bytes.
+const EXCERPT: usize = 1024;
 
-/// Asks whether the server is there. No other reply looks like its answer, save a line of a listing: so it is not sent
-/// while a listing is expected.
+/// Asks the server for a sign of life. No other reply looks like the answer, except a line of a listing: so no ping is
+/// sent while a listing is expected.
 const PING: &[u8] = b"ping glockd-client is here\n";
 const PONG: &[u8] = b"1 pong: glockd-client is here";
 
-impl Task {
+impl ConnectionTask {
     pub(crate) fn new(
         wire: Wire,
         requests: mpsc::UnboundedReceiver<Request>,
         reply_timeout: Duration,
-    ) -> Task {
-        Task {
+    ) -> ConnectionTask {
+        ConnectionTask {
             wire,
             requests,
             queue: VecDeque::new(),
@@ -86,76 +84,76 @@ impl Task {
             outgoing: Outgoing::default(),
             input: Vec::new(),
             searched: 0,
-            is_serial: true,
+            features: Features::default(),
             nonce: fastrand::u64(..),
-            late: None,
+            repeated_answer: None,
             pings: VecDeque::new(),
             heartbeat: None,
-            heard: Instant::now(),
-            overdue: None,
+            last_activity: Instant::now(),
+            grace_until: None,
             reply_timeout,
         }
     }
 
-    /// Runs until the connection is lost, not wanted any more, or abandoned; and says so.
-    pub(crate) async fn run(mut self, abandoned: Arc<Notify>, loser: watch::Sender<Option<Lost>>) {
+    /// Runs until the connection is lost, closed by `close`, or not used any more. Publishes the reason through `loss`.
+    pub(crate) async fn run(mut self, close: Arc<Notify>, loss: watch::Sender<Option<Lost>>) {
         let lost = tokio::select! {
-            lost = self.serve() => lost,
-            () = abandoned.notified() => Lost::Abandoned,
+            lost = self.exchange() => lost,
+            () = close.notified() => Lost::Abandoned,
         };
         let is_closed = matches!(lost, Lost::Abandoned | Lost::Closed);
-        // Who asks why nobody answers must find the reason: so that comes first.
-        loser.send_replace(Some(lost));
+        // First, so that a caller whose completion is dropped below finds the reason.
+        loss.send_replace(Some(lost));
         drop((self.queue, self.expected));
         if is_closed {
             drop(self.wire);
-            // What is being sent in this moment would otherwise stay in the channel, which it keeps open itself.
+            // A request may be in the channel, and may itself keep the channel open through its lease.
             self.requests.close();
             while self.requests.recv().await.is_some() {}
         } else {
-            // The server may believe that all is well. To close the connection now would free its locks, while somebody
-            // still works under them. So it stays open until nobody uses it any more.
+            // The server may still regard the connection as good. Closing it now would free its locks while tasks still
+            // work under them. So it stays open until the last user is gone.
             while self.requests.recv().await.is_some() {}
             drop(self.wire);
         }
     }
 
-    /// Serves until it can no more, or nobody wants it to.
-    async fn serve(&mut self) -> Lost {
-        let mut is_wanted = true;
+    /// Sends requests and reads replies until the connection is lost or not used any more. Returns the reason.
+    async fn exchange(&mut self) -> Lost {
+        let mut is_used = true;
         loop {
-            while (!self.is_serial || self.expected.is_empty())
+            while (self.pipelines() || self.expected.is_empty())
                 && let Some(request) = self.queue.pop_front()
             {
-                self.start(request);
+                self.send_request(request);
             }
-            if !is_wanted && self.queue.is_empty() && self.outgoing.is_empty() {
+            if !is_used && self.queue.is_empty() && self.outgoing.is_empty() {
                 return Lost::Abandoned;
             }
-            let deadline = self.deadline();
+            let deadline = self.reply_deadline();
             let beat = self.next_beat();
             let (wire, outgoing, input) = (&mut self.wire, &mut self.outgoing, &mut self.input);
             tokio::select! {
                 biased;
                 received = poll_fn(|context| wire.poll(context, outgoing, input)) => match received {
                     Ok(Some(received)) => {
-                        if let Err(lost) = self.receive(received) {
+                        if let Err(lost) = self.read_input(received) {
                             return lost;
                         }
                     }
                     Ok(None) => {}
                     Err(lost) => return lost,
                 },
-                request = self.requests.recv(), if is_wanted => match request {
+                request = self.requests.recv(), if is_used => match request {
                     Some(request) => self.queue.push_back(request),
-                    None => is_wanted = false,
+                    None => is_used = false,
                 },
-                () = sleep_until(deadline.unwrap_or(self.heard)), if deadline.is_some() => {
-                    if let Err(lost) = self.miss() {
+                () = sleep_until(deadline.unwrap_or(self.last_activity)), if deadline.is_some() => {
+                    if let Err(lost) = self.handle_silence() {
                         return lost;
                     }
                 }
-                () = sleep_until(beat.unwrap_or(self.heard)), if beat.is_some() => {
+                () = sleep_until(beat.unwrap_or(self.last_activity)), if beat.is_some() => {
                     if let Err(lost) = self.beat() {
                         return lost;
                     }
@@ -164,28 +162,34 @@ impl Task {
         }
     }
 
-    /// Returns until when the server must send something that it owes, if it owes anything.
-    fn deadline(&self) -> Option<Instant> {
+    /// Returns true if the server takes more than one command at a time. The original loses all lines of a read but the
+    /// first. A server that marks the end of listings does not.
+    fn pipelines(&self) -> bool {
+        self.features.list
+    }
+
+    /// Returns the time by which the server must send something, if it owes anything.
+    fn reply_deadline(&self) -> Option<Instant> {
         let within = match self.expected.front() {
             _ if self.queue.is_empty() && self.expected.is_empty() => return None,
-            Some((_, Expect::Unended(unended))) if unended.end.is_none() => unended.silence,
-            Some((_, Expect::Unended(_))) => ASKED_AGAIN.min(self.reply_timeout),
-            Some((_, Expect::Get(get))) if get.is_waiting() && self.heartbeat.is_some() => {
+            Some((_, ExpectedReply::Unmarked(reply))) if reply.probes() == 0 => reply.pause(),
+            Some((_, ExpectedReply::Unmarked(_))) => PROBE_INTERVAL.min(self.reply_timeout),
+            Some((_, ExpectedReply::Get(get))) if get.is_waiting() && self.heartbeat.is_some() => {
                 return None;
             }
             _ => self.reply_timeout,
         };
-        // What is too far off is never.
-        let deadline = self.heard.checked_add(within)?;
-        Some(self.overdue.unwrap_or(deadline))
+        // A sum that overflows means never.
+        let deadline = self.last_activity.checked_add(within)?;
+        Some(self.grace_until.unwrap_or(deadline))
     }
 
     /// Returns when the heartbeat is due next. A listing needs none: no lock is held on its connection, and each line
     /// that arrives shows that the server is alive.
     fn next_beat(&self) -> Option<Instant> {
         let heartbeat = self.heartbeat.as_ref()?;
-        let is_listed = |(_, expect): &(Instant, Expect)| expect.is_listing();
-        match self.expected.iter().any(is_listed) {
+        let is_listing = |(_, expected): &(Instant, ExpectedReply)| expected.is_listing();
+        match self.expected.iter().any(is_listing) {
             true => None,
             false => Some(heartbeat.next()),
         }
@@ -200,103 +204,100 @@ impl Task {
             Due::Nothing => {}
             Due::Ping => {
                 heartbeat.pinged();
-                self.ping(now);
+                self.send_ping(now);
             }
             Due::Lost => return Err(Lost::Silent(heartbeat.patience())),
         }
         Ok(())
     }
 
-    fn ping(&mut self, now: Instant) {
+    fn send_ping(&mut self, now: Instant) {
         self.pings.push_back(now);
         self.outgoing.push(PING);
     }
 
-    fn start(&mut self, request: Request) {
+    fn send_request(&mut self, request: Request) {
         self.nonce = self.nonce.wrapping_add(1);
         let now = Instant::now();
         if self.expected.is_empty() {
-            self.heard = now;
-            self.overdue = None;
+            self.last_activity = now;
+            self.grace_until = None;
         }
         self.outgoing.push(&request.lines);
-        self.expected.push_back((now, request.expect));
+        self.expected.push_back((now, request.expected));
     }
 
-    /// Nothing has come for as long as there should have.
-    fn miss(&mut self) -> Result<(), Lost> {
-        let question = match self.expected.front_mut().map(|(_, expect)| expect) {
-            Some(Expect::Unended(unended)) if ASKED_AGAIN * unended.asked <= self.reply_timeout => {
-                unended.asked += 1;
-                let name = format!("glockd-client {:016x}", self.nonce);
-                let mut answer = Vec::new();
-                let reply = Reply::Inspect {
-                    locked: false,
-                    name: name.as_bytes(),
-                };
-                reply.encode(&mut answer);
-                answer.pop();
-                unended.end = Some(answer);
-                line(&Command::Inspect(name.as_bytes().into()))
+    /// Acts on a server that has let its deadline pass: sends a probe or a ping if that may help, or else gives the
+    /// connection up.
+    fn handle_silence(&mut self) -> Result<(), Lost> {
+        match self.expected.front_mut().map(|(_, expected)| expected) {
+            Some(ExpectedReply::Unmarked(reply))
+                if PROBE_INTERVAL * reply.probes() <= self.reply_timeout =>
+            {
+                let probe = reply.probe(self.nonce);
+                self.outgoing.push(&line(&probe));
             }
-            // It may be silent, but not dead.
-            Some(Expect::Get(get)) if get.is_waiting() && self.pings.is_empty() => {
-                if get.has_pings() {
-                    self.ping(Instant::now());
+            // The server may keep the client waiting, but must answer pings meanwhile.
+            Some(ExpectedReply::Get(get)) if get.is_waiting() && self.pings.is_empty() => {
+                if self.features.ping {
+                    self.send_ping(Instant::now());
                 }
-                Vec::new()
             }
-            _ if self.overdue.is_none() => {
-                self.overdue = Some(Instant::now() + LISTENED_TO);
+            _ if self.grace_until.is_none() => {
+                self.grace_until = Some(Instant::now() + GRACE);
                 return Ok(());
             }
             _ => return Err(Lost::Silent(self.reply_timeout)),
-        };
-        self.heard = Instant::now();
-        self.outgoing.push(&question);
+        }
+        self.last_activity = Instant::now();
         Ok(())
     }
 
-    fn receive(&mut self, received: Received) -> Result<(), Lost> {
-        self.heard = Instant::now();
-        self.overdue = None;
+    /// Reads the complete lines of the input.
+    fn read_input(&mut self, received: Received) -> Result<(), Lost> {
+        self.last_activity = Instant::now();
+        self.grace_until = None;
         let mut input = std::mem::take(&mut self.input);
-        let (mut taken, mut searched) = (0, self.searched);
+        let (mut read, mut searched) = (0, self.searched);
         let mut is_pong = false;
         while let Some(length) = input[searched..].iter().position(|&byte| byte == b'\n') {
-            let line = &input[taken..searched + length];
+            let line = &input[read..searched + length];
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            is_pong = self.take_pong(line);
+            is_pong = self.read_pong(line);
             if !is_pong {
-                self.take(line)?;
+                self.read_line(line)?;
             }
-            (taken, searched) = (searched + length + 1, searched + length + 1);
+            (read, searched) = (searched + length + 1, searched + length + 1);
         }
-        input.drain(..taken);
+        input.drain(..read);
         self.searched = input.len();
-        let longest = match self.is_serial {
-            true => LONGEST_OF_UNKNOWN,
-            false => LONGEST,
+        let max_line = match self.pipelines() {
+            true => MAX_LINE,
+            false => MAX_LINE_OF_UNKNOWN,
         };
-        if input.len() > longest {
-            input.truncate(SHOWN);
+        if input.len() > max_line {
+            input.truncate(EXCERPT);
             return Err(Lost::Unexpected(input));
         }
         self.input = input;
-        // A message is a whole reply, so nothing has to be asked to find its end. If something was, as the reply was
-        // late, that has an answer of its own, which is to be awaited.
-        let is_whole = |(_, expect): &mut (Instant, Expect)| matches!(expect, Expect::Unended(unended) if unended.end.is_none());
+        // A message is a complete reply, so it needs no probe. But if a probe was sent because the reply was late, the
+        // answer to that must be read first.
+        let is_unprobed = |(_, expected): &mut (Instant, ExpectedReply)| match expected {
+            ExpectedReply::Unmarked(reply) => reply.probes() == 0,
+            _ => false,
+        };
         if received == Received::Message
             && !is_pong
-            && let Some((_, Expect::Unended(unended))) = self.expected.pop_front_if(is_whole)
+            && let Some((_, ExpectedReply::Unmarked(reply))) =
+                self.expected.pop_front_if(is_unprobed)
         {
-            let _ = unended.reply.send(unended.lines);
+            reply.complete();
         }
         Ok(())
     }
 
-    /// Takes the answer to a ping, if this is one. Returns whether it is.
-    fn take_pong(&mut self, line: &[u8]) -> bool {
+    /// Reads the answer to a ping. Returns false if the line is something else.
+    fn read_pong(&mut self, line: &[u8]) -> bool {
         let Some(sent) = self.pings.pop_front_if(|_| line == PONG) else {
             return false;
         };
@@ -306,54 +307,53 @@ impl Task {
         true
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<(), Lost> {
-        if self.late.as_deref() == Some(line) {
+    /// Reads a line of the first expected reply.
+    fn read_line(&mut self, line: &[u8]) -> Result<(), Lost> {
+        if self.repeated_answer.as_deref() == Some(line) {
             return Ok(());
         }
-        let Some((sent, expect)) = self.expected.pop_front() else {
-            // Nothing is ever sent unasked.
+        let Some((sent, expected)) = self.expected.pop_front() else {
+            // The server never sends a line unasked.
             return Err(Lost::Unexpected(line.to_vec()));
         };
-        if let Expect::Unended(Unended { is_one: true, .. }) = expect {
-            self.take_features(Features::read(line), sent)
-                .map_err(|error| Lost::Io(error.into()))?;
+        if let ExpectedReply::Unmarked(reply) = &expected {
+            if reply.is_hello() {
+                self.apply_features(Features::read(line), sent)
+                    .map_err(|error| Lost::Io(error.into()))?;
+            }
+            // The other probes may be answered, too, or be lost.
+            if let Some(answer) = reply.repeated_answer().filter(|&answer| answer == line) {
+                self.repeated_answer = Some(answer.to_vec());
+            }
         }
-        if let Expect::Unended(Unended {
-            end: Some(end),
-            asked: 2..,
-            ..
-        }) = &expect
-            && end == line
-        {
-            // It will be answered as often as it was asked, or not.
-            self.late = Some(end.clone());
-        }
-        let confirmed = match &expect {
-            // It may have been sent hours ago, and says nothing of how things stand since.
-            Expect::Get(get) if get.is_waiting() => None,
-            // Nobody holds a lock on this connection, and so there is nothing to be lost by some delay.
-            expect if expect.is_listing() => Some(Instant::now()),
+        let confirmed = match &expected {
+            // The get may have been sent hours ago. Its reply does not show that the server has heard from this client
+            // since.
+            ExpectedReply::Get(get) if get.is_waiting() => None,
+            // No lock is held on the connection of a listing, so a later report of a loss does no harm.
+            expected if expected.is_listing() => Some(Instant::now()),
             _ => Some(sent),
         };
         if let (Some(heartbeat), Some(confirmed)) = (&mut self.heartbeat, confirmed) {
             heartbeat.confirm(confirmed);
         }
-        match expect.step(line)? {
-            Step::More(expect) => self.expected.push_front((sent, expect)),
-            Step::Done => {}
+        match expected.read_line(line)? {
+            Step::More(expected) => self.expected.push_front((sent, expected)),
+            Step::Complete => {}
         }
         Ok(())
     }
 
-    /// Takes what a server can do, by its answer to a `hello` that was sent at `sent`.
-    fn take_features(&mut self, features: Features, sent: Instant) -> std::io::Result<()> {
-        if features.list {
-            self.is_serial = false;
+    /// Adapts to the features of the server, which has replied to a `hello` sent at `sent`.
+    fn apply_features(&mut self, features: Features, sent: Instant) -> std::io::Result<()> {
+        // The answer to a probe comes after the reply to `hello`, and is not one.
+        if !features.is_empty() {
+            self.features = features;
         }
-        if features.ping && self.wire.may_be_cut() {
+        if features.ping && self.wire.can_fail_silently() {
             let heartbeat = Heartbeat::new(features.peer_timeout, self.reply_timeout, sent);
             self.heartbeat = Some(heartbeat);
-            self.wire.leave_to_heartbeat()?;
+            self.wire.disable_kernel_timeouts()?;
         }
         Ok(())
     }

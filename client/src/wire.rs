@@ -1,4 +1,4 @@
-//! Bytes to a server and back, over whatever leads there.
+//! The byte stream to and from a server, over TCP, a Unix socket or a WebSocket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,22 +19,23 @@ use tokio_tungstenite::{
     tungstenite::{self, protocol::frame::coding::CloseCode},
 };
 
-use crate::{Endpoint, Lost};
+use crate::endpoint::Endpoint;
+use crate::error::Lost;
 
-/// Keepalive of TCP, for servers that answer no `ping` and so have no heartbeat: time of silence before the first
-/// probe, time between probes, and number of probes.
+/// TCP keepalive, for servers without `ping`, which the heartbeat cannot watch: idle time before the first probe, time
+/// between probes, and number of probes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(5), 2);
 
-/// How long what was sent to such a server may go unacknowledged: the sum of the above.
+/// Longest time for which data sent to such a server may stay unacknowledged: the sum of the above.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long an address may be silent before the next one is tried, too (RFC 8305, section 8).
+/// Time after which the next address is tried as well, if the last one has not answered (RFC 8305, section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// What is read at a time.
-const READ: usize = 16 * 1024;
+/// Size of one read, in bytes.
+const READ_SIZE: usize = 16 * 1024;
 
-/// A connection to a server. What it sends is lines; over a WebSocket, one a message.
+/// A stream to a server. It sends lines; over a WebSocket, one line in each message.
 pub(crate) enum Wire {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -42,16 +43,16 @@ pub(crate) enum Wire {
     WebSocket(Box<WebSocketStream<TcpStream>>),
 }
 
-/// What came.
+/// What a read returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// Some bytes, which may be any part of any number of replies.
+    /// Bytes, which may be any part of any number of replies.
     Bytes,
-    /// One reply, whole.
+    /// One complete reply.
     Message,
 }
 
-/// Lines that wait to be sent.
+/// Lines that are not sent yet.
 #[derive(Default)]
 pub(crate) struct Outgoing {
     bytes: Vec<u8>,
@@ -67,13 +68,13 @@ impl Outgoing {
         self.bytes.is_empty()
     }
 
-    fn rest(&self) -> &[u8] {
+    fn unsent(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }
 
     fn advance(&mut self, sent: usize) {
         self.sent += sent;
-        if self.rest().is_empty() {
+        if self.unsent().is_empty() {
             self.bytes.clear();
             self.sent = 0;
         }
@@ -81,23 +82,23 @@ impl Outgoing {
 }
 
 impl Wire {
-    /// Connects, and shakes hands.
+    /// Connects, including the WebSocket handshake.
     pub(crate) async fn connect(endpoint: &Endpoint) -> io::Result<Wire> {
         match endpoint {
-            Endpoint::Tcp { host, port } => Ok(Wire::Tcp(tcp(host, *port).await?)),
+            Endpoint::Tcp { host, port } => Ok(Wire::Tcp(connect_tcp(host, *port).await?)),
             Endpoint::Unix(path) => Ok(Wire::Unix(UnixStream::connect(path).await?)),
             #[cfg(feature = "websocket")]
             Endpoint::WebSocket { host, port, .. } => {
-                let stream = tcp(host, *port).await?;
-                // Listings may be long, and who connects to a server trusts it.
+                let stream = connect_tcp(host, *port).await?;
+                // Listings may be long, and a client trusts the server that it connects to.
                 let config = tungstenite::protocol::WebSocketConfig::default()
-                    .read_buffer_size(READ)
+                    .read_buffer_size(READ_SIZE)
                     .max_message_size(None)
                     .max_frame_size(None);
                 let request = endpoint.to_string();
                 let shaken =
                     tokio_tungstenite::client_async_with_config(request, stream, Some(config));
-                let (session, _) = shaken.await.map_err(broken)?;
+                let (session, _) = shaken.await.map_err(into_io)?;
                 Ok(Wire::WebSocket(Box::new(session)))
             }
             #[cfg(not(feature = "websocket"))]
@@ -108,14 +109,14 @@ impl Wire {
         }
     }
 
-    /// Returns whether a network lies between client and server. It can fail silently.
-    pub(crate) fn may_be_cut(&self) -> bool {
+    /// Returns true if there is a network between client and server, which can fail silently.
+    pub(crate) fn can_fail_silently(&self) -> bool {
         !matches!(self, Wire::Unix(_))
     }
 
-    /// Keeps the kernel from ending the connection because the server is silent. It would do so by a reset, which frees
-    /// the locks at once; the heartbeat leaves the client time to stop.
-    pub(crate) fn leave_to_heartbeat(&self) -> io::Result<()> {
+    /// Disables the kernel's own detection of a silent server. The kernel would reset the connection, which frees the
+    /// locks at once; the heartbeat leaves the client time to stop its work.
+    pub(crate) fn disable_kernel_timeouts(&self) -> io::Result<()> {
         let stream = match self {
             Wire::Unix(_) => return Ok(()),
             Wire::Tcp(stream) => stream,
@@ -129,18 +130,19 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends what there is to send, and appends what comes to `input`.
+    /// Sends `outgoing`, and appends what is received to `input`.
     ///
-    /// Ready when something came (`Some`), or all was sent (`None`). Cancel-safe, as is whatever only polls.
+    /// Ready when something was received (`Some`) or everything was sent (`None`). Cancel-safe: all state is in the
+    /// arguments.
     pub(crate) fn poll(
         &mut self,
         context: &mut Context<'_>,
         outgoing: &mut Outgoing,
         input: &mut Vec<u8>,
     ) -> Poll<Result<Option<Received>, Lost>> {
-        let had_some = !outgoing.is_empty();
-        if had_some && let Poll::Ready(Err(error)) = self.poll_send(context, outgoing) {
-            // It may have said why before it went.
+        let had_unsent = !outgoing.is_empty();
+        if had_unsent && let Poll::Ready(Err(error)) = self.poll_send(context, outgoing) {
+            // The server may have sent its reason before it closed the connection.
             return Poll::Ready(match self.poll_receive(context, input) {
                 Poll::Ready(Ok(received)) => Ok(Some(received)),
                 Poll::Ready(Err(lost @ Lost::TooLong)) => Err(lost),
@@ -149,7 +151,7 @@ impl Wire {
         }
         match self.poll_receive(context, input)? {
             Poll::Ready(received) => Poll::Ready(Ok(Some(received))),
-            Poll::Pending if had_some && outgoing.is_empty() => Poll::Ready(Ok(None)),
+            Poll::Pending if had_unsent && outgoing.is_empty() => Poll::Ready(Ok(None)),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -166,19 +168,19 @@ impl Wire {
             Wire::WebSocket(session) => {
                 let mut session = Pin::new(session.as_mut());
                 while !outgoing.is_empty() {
-                    ready!(session.as_mut().poll_ready(context)).map_err(broken)?;
-                    let rest = outgoing.rest();
-                    let end = rest.iter().position(|&byte| byte == b'\n');
-                    let end = end.unwrap_or(rest.len());
-                    // Text where it is text, so that whoever watches the wire can read it.
-                    let message = match str::from_utf8(&rest[..end]) {
+                    ready!(session.as_mut().poll_ready(context)).map_err(into_io)?;
+                    let unsent = outgoing.unsent();
+                    let end = unsent.iter().position(|&byte| byte == b'\n');
+                    let end = end.unwrap_or(unsent.len());
+                    // A text message if the line is valid UTF-8, so that a person can read a capture of the traffic.
+                    let message = match str::from_utf8(&unsent[..end]) {
                         Ok(text) => tungstenite::Message::text(text),
-                        Err(_) => tungstenite::Message::binary(rest[..end].to_vec()),
+                        Err(_) => tungstenite::Message::binary(unsent[..end].to_vec()),
                     };
-                    outgoing.advance((end + 1).min(rest.len()));
-                    session.as_mut().start_send(message).map_err(broken)?;
+                    outgoing.advance((end + 1).min(unsent.len()));
+                    session.as_mut().start_send(message).map_err(into_io)?;
                 }
-                session.poll_flush(context).map_err(broken)
+                session.poll_flush(context).map_err(into_io)
             }
         }
     }
@@ -197,8 +199,8 @@ impl Wire {
                 let message = match session.as_mut().poll_next(context) {
                     Poll::Ready(message) => message,
                     Poll::Pending => {
-                        // Answers to pings, and what `poll_send` could not flush.
-                        let _ = session.poll_flush(context).map_err(broken)?;
+                        // Flushes replies to WebSocket pings, and what `poll_send` could not flush.
+                        let _ = session.poll_flush(context).map_err(into_io)?;
                         return Poll::Pending;
                     }
                 };
@@ -217,7 +219,7 @@ impl Wire {
                     }
                     None => return Poll::Ready(Err(Lost::Closed)),
                     Some(Ok(_)) => continue,
-                    Some(Err(error)) => return Poll::Ready(Err(broken(error).into())),
+                    Some(Err(error)) => return Poll::Ready(Err(into_io(error).into())),
                 }
                 return Poll::Ready(Ok(Received::Message));
             },
@@ -231,7 +233,7 @@ fn write(
     outgoing: &mut Outgoing,
 ) -> Poll<io::Result<()>> {
     while !outgoing.is_empty() {
-        let sent = ready!(stream.as_mut().poll_write(context, outgoing.rest()))?;
+        let sent = ready!(stream.as_mut().poll_write(context, outgoing.unsent()))?;
         if sent == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
@@ -245,7 +247,7 @@ fn read(
     context: &mut Context<'_>,
     input: &mut Vec<u8>,
 ) -> Poll<io::Result<Received>> {
-    let mut space = [0; READ];
+    let mut space = [0; READ_SIZE];
     let mut space = ReadBuf::new(&mut space);
     ready!(stream.poll_read(context, &mut space))?;
     if space.filled().is_empty() {
@@ -255,10 +257,10 @@ fn read(
     Poll::Ready(Ok(Received::Bytes))
 }
 
-/// Connects to a host by whichever of its addresses answers first, without waiting for one that is silent (RFC 8305).
-async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+/// Connects to the first address of a host that answers, without waiting for silent ones (RFC 8305).
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let found: Vec<_> = lookup_host((host, port)).await?.collect();
-    let stream = first_of(by_turns(found)).await?;
+    let stream = connect_to_first(interleave_families(found)).await?;
     stream.set_nodelay(true)?;
     let (time, interval, retries) = KEEPALIVE;
     let keepalive = TcpKeepalive::new()
@@ -272,16 +274,16 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Orders addresses so that the families take turns, beginning with that of the first: if one family is dead, it is
-/// not tried many times in a row.
-fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+/// Orders addresses so that IPv4 and IPv6 alternate, beginning with the family of the first address: if one family does
+/// not work, it is not tried many times in a row.
+fn interleave_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first() else {
         return addresses;
     };
-    let is_first = first.is_ipv6();
+    let first_is_ipv6 = first.is_ipv6();
     let (one, other): (Vec<_>, Vec<_>) = addresses
         .into_iter()
-        .partition(|address| address.is_ipv6() == is_first);
+        .partition(|address| address.is_ipv6() == first_is_ipv6);
     let (mut one, mut other) = (one.into_iter(), other.into_iter());
     let pairs = std::iter::from_fn(|| match (one.next(), other.next()) {
         (None, None) => None,
@@ -290,9 +292,9 @@ fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     pairs.flatten().flatten().collect()
 }
 
-/// Connects to the first address that answers. The next one is tried when one fails, or has been silent for a moment,
-/// beside those that are still being tried.
-async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+/// Connects to the first address that answers. Starts the next attempt when one fails or has not answered for
+/// [`ATTEMPT_DELAY`]; earlier attempts continue beside it.
+async fn connect_to_first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     let mut left = addresses.into_iter();
     let mut attempts = JoinSet::new();
@@ -314,7 +316,7 @@ async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 }
 
 #[cfg(feature = "websocket")]
-fn broken(error: tungstenite::Error) -> io::Error {
+fn into_io(error: tungstenite::Error) -> io::Error {
     use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
     match error {
         tungstenite::Error::Io(error) => error,
@@ -335,9 +337,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn tcp_asks_whether_the_server_is_there() {
+    async fn tcp_keepalive_is_on_and_fits_the_user_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = tcp("127.0.0.1", listener.local_addr().unwrap().port())
+        let stream = connect_tcp("127.0.0.1", listener.local_addr().unwrap().port())
             .await
             .unwrap();
         let socket = SockRef::from(&stream);
@@ -351,13 +353,13 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns() {
+    fn address_families_alternate() {
         let check = |addresses: &[&str], expect: &[&str]| {
             let parse = |addresses: &[&str]| -> Vec<SocketAddr> {
                 let parsed = addresses.iter().map(|address| address.parse().unwrap());
                 parsed.collect()
             };
-            assert_eq!(by_turns(parse(addresses)), parse(expect));
+            assert_eq!(interleave_families(parse(addresses)), parse(expect));
         };
         check(&[], &[]);
         check(&["10.0.0.1:1"], &["10.0.0.1:1"]);
@@ -371,8 +373,9 @@ mod tests {
         );
     }
 
-    /// An address where nobody answers: its queue is full. It is silent as long as what comes with it lives.
-    fn silent() -> (SocketAddr, impl Drop) {
+    /// Returns an address that does not answer, as its accept queue is full. It stays silent until the second value is
+    /// dropped.
+    fn silent_address() -> (SocketAddr, impl Drop) {
         struct Silence(
             #[expect(dead_code)] Socket,
             #[expect(dead_code)] Vec<Socket>,
@@ -396,8 +399,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn first_address_that_answers_is_taken() {
-        let (silent, _silence) = silent();
+    async fn first_address_that_answers_is_used() {
+        let (silent, _silence) = silent_address();
         let refused = {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
@@ -411,24 +414,27 @@ mod tests {
             vec![silent, refused, silent, refused, live],
             vec![live, silent],
         ] {
-            let connected = first_of(addresses.clone());
-            // Far below the minutes that the kernel tries a silent address for.
+            let connected = connect_to_first(addresses.clone());
+            // Far less than the minutes for which the kernel tries a silent address.
             let connected = tokio::time::timeout(Duration::from_secs(10), connected).await;
             let stream = connected.unwrap().unwrap();
             assert_eq!(stream.peer_addr().unwrap(), live, "{addresses:?}");
         }
-        let error = first_of(vec![refused, refused]).await.unwrap_err();
+        let error = connect_to_first(vec![refused, refused]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        let error = first_of(Vec::new()).await.unwrap_err();
+        let error = connect_to_first(Vec::new()).await.unwrap_err();
         assert_eq!(error.to_string(), "the host has no address");
-        // A silent one is neither passed over nor waited for here: that is up to whoever connects.
-        let only = tokio::time::timeout(Duration::from_millis(50), first_of(vec![silent, refused]));
+        // A silent address neither fails nor succeeds: the caller sets the time limit.
+        let only = tokio::time::timeout(
+            Duration::from_millis(50),
+            connect_to_first(vec![silent, refused]),
+        );
         assert!(only.await.is_err());
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn abstract_socket_is_connected_to() {
+    async fn abstract_socket_can_be_connected_to() {
         use std::os::linux::net::SocketAddrExt;
         let name = format!("glockd-client-test-{}", std::process::id());
         let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();

@@ -21,7 +21,7 @@ fn a_lock_that_the_server_did_not_know_of_is_a_lost_one() {
         other => panic!("{other}"),
     };
     let expect = "glock: the lock job was lost before it was released: \
-                  the server says that the lock job was not held here\n";
+                  the server says that this connection did not hold the lock job\n";
     for (arguments, output) in [
         (&["run", "job", "--", "echo", "ran"][..], "ran\n"),
         (&["get", "job"][..], "held: job, fence 7\n"),

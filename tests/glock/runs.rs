@@ -177,7 +177,7 @@ fn who_may_not_wait_is_told() {
         let finished = served.run(&format!("run {flags}job true")).exited(code);
         assert_eq!(
             finished.stderr,
-            "glock: the lock job cannot be waited for: as many wait as may, or a limit of the server's is reached\n"
+            "glock: the lock job cannot be waited for: it has too many waiters, or a limit of the server is reached\n"
         );
     }
     assert_eq!(served.run("run -n job true").exited(1).stderr, "");
@@ -340,7 +340,7 @@ fn who_asks_wrongly_is_told() {
     let finished = finish(served.glock(name)).exited(2);
     assert_eq!(
         finished.stderr,
-        "glock: a name has no line end in it: a\\nr b\n"
+        "glock: a name must not contain a line end: a\\nr b\n"
     );
     let mut nowhere = served.glock(["ls"]);
     nowhere.env("GLOCKD_SERVER", "unix:nowhere");

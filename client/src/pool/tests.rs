@@ -1,4 +1,4 @@
-//! A pool against a server of this process.
+//! The pool with a server in this process.
 
 use glockd::{Server, Unix};
 use tempfile::TempDir;
@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::*;
+use crate::lease::MAX_IDLE;
 
 fn options() -> Options {
     Options {
@@ -21,54 +22,54 @@ fn endpoint(dir: &TempDir) -> Endpoint {
     format!("unix:{}", path.display()).parse().unwrap()
 }
 
-/// A pool with its first connection to a server, which runs as long as the test.
-async fn served(dir: &TempDir) -> Arc<Pool> {
+/// Returns a pool with its first connection to a server that runs as long as the test.
+async fn serve(dir: &TempDir) -> Pool {
     let server = Server::builder().transport(Unix::path(dir.path().join("sock")));
     let server = server.bind().await.unwrap();
     tokio::spawn(server.run(std::future::pending()));
     Pool::connect(endpoint(dir), options()).await.unwrap()
 }
 
-/// A connection that somebody has abandoned is about to close, and whoever got it would lose it at once.
+/// An abandoned connection is about to close, so that a new lease of it would be lost at once.
 #[tokio::test]
-async fn an_abandoned_connection_is_leased_to_nobody() {
+async fn abandoned_connection_is_not_leased() {
     let dir = tempfile::tempdir().unwrap();
-    let pool = served(&dir).await;
+    let pool = serve(&dir).await;
     let abandoned = pool.lease(None, Use::Shared).await.unwrap();
     let shared = pool.lease(None, Use::Shared).await.unwrap();
-    assert!(Arc::ptr_eq(&abandoned.connection, &shared.connection));
-    abandoned.connection.abandon();
-    // On this one thread, nobody has closed it yet.
-    assert!(abandoned.connection.lost().is_none());
+    assert!(Arc::ptr_eq(abandoned.connection(), shared.connection()));
+    abandoned.connection().abandon();
+    // Its task has not run yet: this runtime has one thread.
+    assert!(abandoned.connection().lost().is_none());
     let other = pool.lease(None, Use::Shared).await.unwrap();
-    assert!(!Arc::ptr_eq(&abandoned.connection, &other.connection));
-    // And it is no reason to say that anything was lost.
-    let lost = abandoned.connection.when_lost().await;
+    assert!(!Arc::ptr_eq(abandoned.connection(), other.connection()));
+    // Other leases are not reported as lost because of it.
+    let lost = abandoned.connection().when_lost().await;
     assert!(matches!(lost, Lost::Abandoned), "{lost}");
     drop((abandoned, shared));
     let again = pool.lease(None, Use::Shared).await.unwrap();
-    assert!(Arc::ptr_eq(&again.connection, &other.connection));
+    assert!(Arc::ptr_eq(again.connection(), other.connection()));
 }
 
-/// However many are idle before them.
+/// Even if more idle connections than are kept come before it.
 #[tokio::test]
-async fn connections_in_use_are_not_forgotten_with_idle_ones() {
+async fn connection_in_use_is_kept_when_idle_ones_are_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let pool = served(&dir).await;
+    let pool = serve(&dir).await;
     let mut leases = Vec::new();
-    for _ in 0..IDLE + 2 {
-        leases.push(pool.lease(None, Use::Alone).await.unwrap());
+    for _ in 0..MAX_IDLE + 2 {
+        leases.push(pool.lease(None, Use::Exclusive).await.unwrap());
     }
     let used = leases.pop().unwrap();
-    assert_eq!(pool.state().connections.len(), IDLE + 2);
+    assert_eq!(pool.connections().iter().count(), MAX_IDLE + 2);
     drop(leases);
-    let state = pool.state();
-    assert_eq!(state.connections.len(), IDLE + 1);
-    let is_used = |connection: &Arc<Connection>| Arc::ptr_eq(connection, &used.connection);
-    assert!(state.connections.iter().any(is_used));
+    let connections = pool.connections();
+    assert_eq!(connections.iter().count(), MAX_IDLE + 1);
+    let is_used = |connection: &Arc<PooledConnection>| Arc::ptr_eq(connection, used.connection());
+    assert!(connections.iter().any(is_used));
 }
 
-/// Or a client that reconnects again and again would keep them all.
+/// Otherwise a client that reconnects again and again would keep them all.
 #[tokio::test]
 async fn lost_connections_are_forgotten() {
     async fn hello(listener: &UnixListener) -> UnixStream {
@@ -83,12 +84,12 @@ async fn lost_connections_are_forgotten() {
     let (pool, mut server) = tokio::join!(connected, hello(&listener));
     let pool = pool.unwrap();
     for _ in 0..3 {
-        let lost = pool.state().connections[0].when_lost();
+        let lost = pool.connections().iter().next().unwrap().when_lost();
         drop(server);
         lost.await;
         let (reconnected, again) = tokio::join!(pool.reconnect(), hello(&listener));
         reconnected.unwrap();
         server = again;
-        assert_eq!(pool.state().connections.len(), 1);
+        assert_eq!(pool.connections().iter().count(), 1);
     }
 }

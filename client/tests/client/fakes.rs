@@ -108,7 +108,7 @@ async fn release_fails_if_the_server_says_that_the_lock_was_not_held() {
     );
     assert_eq!(
         error.to_string(),
-        "the server says that the lock a b was not held here"
+        "the server says that this connection did not hold the lock a b"
     );
 
     let guard = server.give(client.shared("c"), "sg", "c").await;

@@ -233,7 +233,7 @@ async fn a_server_may_be_none_of_ours() {
     let error = within(Client::connect(&url)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "that is no answer of glockd's: 220 mail.example ESMTP"
+        "the server sent a line that is not a glockd reply: 220 mail.example ESMTP"
     );
 
     let (_dir, url) = served_by(async |stream| drop(stream)).await;

@@ -87,7 +87,10 @@ async fn names_are_bytes_but_for_line_ends() {
             guard.release().await.unwrap();
         }
         let error = client.lock("a\nr b").acquire().await.unwrap_err();
-        assert_eq!(error.to_string(), "a name has no line end in it: a\\nr b");
+        assert_eq!(
+            error.to_string(),
+            "a name must not contain a line end: a\\nr b"
+        );
         let error = client.is_locked("a\n").await.unwrap_err();
         assert!(matches!(error, Error::BadName(_)));
         let error = client.shared("a").limit(0).acquire().await.unwrap_err();
