@@ -89,7 +89,7 @@ fn encoder(criterion: &mut Criterion) {
     let name = b"lock-0000-000000";
     let get = |granted| Reply::Get { granted, name };
     let holders = 1234;
-    let statistics = Verb::ALL.map(|verb| (Counter::Command(verb), 123_456_789));
+    let statistics = Verb::SORTED.map(|verb| (Counter::Command(verb), 123_456_789));
     let replies = [
         ("success", get(true), "1 Lock Get Success: lock-"),
         ("failure", get(false), "0 Lock Get Failure: lock-"),

@@ -1,231 +1,222 @@
-//! What a client can ask for.
+//! Commands, their verbs, and what is known of each verb.
+//!
+//! Everything here that has a case for each command is made of the [table](crate::table), so that no case can be
+//! forgotten, and none disagrees with another.
 
 use std::borrow::Cow;
 
-/// One parsed command. Names borrow from the frame, unless white space had to be folded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command<'a> {
-    /// `g NAME`: get an exclusive lock.
-    Get(Cow<'a, [u8]>),
-    /// `r NAME`: release an exclusive lock.
-    Release(Cow<'a, [u8]>),
-    /// `i NAME`: is this name locked exclusively?
-    Inspect(Cow<'a, [u8]>),
-    /// `sg NAME`: get a shared lock.
-    SharedGet(Cow<'a, [u8]>),
-    /// `sr NAME`: release a shared lock.
-    SharedRelease(Cow<'a, [u8]>),
-    /// `si NAME`: how many hold this shared lock?
-    SharedInspect(Cow<'a, [u8]>),
-    /// `d`, `d NAME`: list exclusive locks with their holders.
-    List(Option<Cow<'a, [u8]>>),
-    /// `sd`, `sd NAME`: list shared locks with their holders.
-    SharedList(Option<Cow<'a, [u8]>>),
-    /// `dump`, `dump shared`: print a lock table on one line.
-    Dump(LockKind),
-    /// `me`: this connection's address and name.
-    Me,
-    /// `iam NAME`: register a name for this connection; `iam` alone takes it back.
-    Iam(Option<Cow<'a, [u8]>>),
-    /// `who`, `who NAME`: list the connections that registered a name.
-    Who(Option<Cow<'a, [u8]>>),
-    /// `q`: the statistics.
-    Statistics,
-    /// `hello`: what else than the documented commands can be asked for?
-    Hello,
-    /// `ping`, `ping TEXT`: is anyone there?
-    Ping(Cow<'a, [u8]>),
-    /// `gw MS NAME`: get an exclusive lock, and wait for it.
-    GetWait {
-        /// How long at most, in milliseconds.
-        ms: u32,
-        /// The lock.
-        name: Cow<'a, [u8]>,
-    },
-    /// `sgl LIMIT NAME`: get a shared lock, unless so many hold it.
-    SharedGetLimited {
-        /// How many may hold it, this connection included.
-        limit: u32,
-        /// The lock.
-        name: Cow<'a, [u8]>,
-    },
-    /// `sgw MS LIMIT NAME`: the same, and wait for it.
-    SharedGetWait {
-        /// How long at most, in milliseconds.
-        ms: u32,
-        /// How many may hold it, this connection included.
-        limit: u32,
-        /// The lock.
-        name: Cow<'a, [u8]>,
-    },
-    /// `cancel NAME`: wait for this lock no more.
-    Cancel(Cow<'a, [u8]>),
-    /// `iw MS NAME`: wait until nobody holds this exclusive lock.
-    InspectWait {
-        /// How long at most, in milliseconds.
-        ms: u32,
-        /// The lock.
-        name: Cow<'a, [u8]>,
-    },
-    /// `siw MS BELOW NAME`: wait until fewer than that hold this shared lock.
-    SharedInspectWait {
-        /// How long at most, in milliseconds.
-        ms: u32,
-        /// Fewer than so many.
-        below: u32,
-        /// The lock.
-        name: Cow<'a, [u8]>,
-    },
-    /// `f NAME`: the fencing token of an exclusive lock that this connection holds.
-    Fence(Cow<'a, [u8]>),
-    /// `sf NAME`: that of a shared lock.
-    SharedFence(Cow<'a, [u8]>),
-    /// `own NAME`: who holds the locks of this name, and who waits for them?
-    Claims(Cow<'a, [u8]>),
-    /// `ld`, `ld NAME`: as `d`, counted.
-    CountedList(Option<Cow<'a, [u8]>>),
-    /// `lsd`, `lsd NAME`: as `sd`, counted.
-    CountedSharedList(Option<Cow<'a, [u8]>>),
-    /// `ldl`, `ldl NAME`: as `ld`, with the length of each name.
-    ListWithLengths(Option<Cow<'a, [u8]>>),
-    /// `lsdl`, `lsdl NAME`: as `lsd`, with the length of each name.
-    SharedListWithLengths(Option<Cow<'a, [u8]>>),
-    /// `lwho`, `lwho NAME`: as `who`, counted.
-    CountedWho(Option<Cow<'a, [u8]>>),
-    /// `lq`: as `q`, counted.
-    CountedStatistics,
-}
+use crate::table::with_commands;
 
-/// The two kinds of lock, which do not know of each other's names.
+/// Kind of a lock. The two kinds have separate names: an exclusive and a shared lock of the same name are two locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LockKind {
-    /// Held by one connection at a time.
+    /// Held by at most one connection.
     Exclusive,
-    /// Held by any number of connections, and counted.
+    /// Held by an unlimited number of connections, and counted.
     Shared,
 }
 
-impl Command<'_> {
-    /// The verb this command was asked by.
-    pub fn verb(&self) -> Verb {
-        match self {
-            Command::Get(_) => Verb::G,
-            Command::Release(_) => Verb::R,
-            Command::Inspect(_) => Verb::I,
-            Command::SharedGet(_) => Verb::Sg,
-            Command::SharedRelease(_) => Verb::Sr,
-            Command::SharedInspect(_) => Verb::Si,
-            Command::List(_) => Verb::D,
-            Command::SharedList(_) => Verb::Sd,
-            Command::Dump(_) => Verb::Dump,
-            Command::Me => Verb::Me,
-            Command::Iam(_) => Verb::Iam,
-            Command::Who(_) => Verb::Who,
-            Command::Statistics => Verb::Q,
-            Command::Hello => Verb::Hello,
-            Command::Ping(_) => Verb::Ping,
-            Command::GetWait { .. } => Verb::Gw,
-            Command::SharedGetLimited { .. } => Verb::Sgl,
-            Command::SharedGetWait { .. } => Verb::Sgw,
-            Command::Cancel(_) => Verb::Cancel,
-            Command::InspectWait { .. } => Verb::Iw,
-            Command::SharedInspectWait { .. } => Verb::Siw,
-            Command::Fence(_) => Verb::F,
-            Command::SharedFence(_) => Verb::Sf,
-            Command::Claims(_) => Verb::Own,
-            Command::CountedList(_) => Verb::Ld,
-            Command::CountedSharedList(_) => Verb::Lsd,
-            Command::ListWithLengths(_) => Verb::Ldl,
-            Command::SharedListWithLengths(_) => Verb::Lsdl,
-            Command::CountedWho(_) => Verb::Lwho,
-            Command::CountedStatistics => Verb::Lq,
-        }
+/// What a client needs permission for.
+///
+/// A server decides about whole classes, so that a new command is covered by the decisions that its operator took
+/// before there was such a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PermissionClass {
+    /// What concerns this connection alone. Always permitted.
+    Session,
+    /// Getting and releasing locks, and what their holder or waiter may ask for.
+    Lock,
+    /// The state of one lock, without naming its holders.
+    Inspect,
+    /// Lists of locks and clients.
+    List,
+    /// Giving this connection a name.
+    Name,
+    /// Statistics of the server.
+    Stats,
+    /// Control of the server and of other clients. No command has it yet.
+    Admin,
+}
+
+/// Property that a verb has or has not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Property {
+    /// The original has it, so the original's documentation describes it.
+    Documented,
+    /// It gets or releases a lock, so its reply belongs in the log.
+    Logged,
+    /// It is about registered names, so it needs a registry.
+    Registry,
+    /// Its reply may come later.
+    Waits,
+}
+
+/// What the table says of a verb.
+struct Row {
+    spelling: &'static str,
+    class: PermissionClass,
+    properties: &'static [Property],
+}
+
+/// An argument of a command, as the client writes it and as the server reads it.
+pub(crate) trait Argument<'a> {
+    /// Reads an argument that takes all of the rest of the line, whose white space is folded.
+    fn read(rest: Cow<'a, [u8]>) -> Self;
+
+    /// Appends the argument to a line, with a space before it.
+    fn append(&self, out: &mut Vec<u8>);
+}
+
+/// A name or a text: any bytes, even none.
+impl<'a> Argument<'a> for Cow<'a, [u8]> {
+    fn read(rest: Cow<'a, [u8]>) -> Cow<'a, [u8]> {
+        rest
     }
 
-    /// Appends the line that asks for this, as a client sends it. That a name has no line end in it, which would
-    /// end the command there, is the caller's affair: [`fold`](crate::fold) takes them out.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.verb().as_str().as_bytes());
-        let mut operand = |bytes: &[u8]| {
-            out.push(b' ');
-            out.extend_from_slice(bytes);
-        };
-        let mut digits = itoa::Buffer::new();
-        match self {
-            Command::Me | Command::Statistics | Command::Hello | Command::CountedStatistics => {}
-            Command::Dump(LockKind::Exclusive) => {}
-            Command::Dump(LockKind::Shared) => operand(b"shared"),
-            Command::Get(name)
-            | Command::Release(name)
-            | Command::Inspect(name)
-            | Command::SharedGet(name)
-            | Command::SharedRelease(name)
-            | Command::SharedInspect(name)
-            | Command::Ping(name)
-            | Command::Cancel(name)
-            | Command::Fence(name)
-            | Command::SharedFence(name)
-            | Command::Claims(name) => operand(name),
-            Command::List(name)
-            | Command::SharedList(name)
-            | Command::Iam(name)
-            | Command::Who(name)
-            | Command::CountedList(name)
-            | Command::CountedSharedList(name)
-            | Command::ListWithLengths(name)
-            | Command::SharedListWithLengths(name)
-            | Command::CountedWho(name) => {
-                if let Some(name) = name {
-                    operand(name);
-                }
-            }
-            Command::GetWait { ms, name } | Command::InspectWait { ms, name } => {
-                operand(digits.format(*ms).as_bytes());
-                operand(name);
-            }
-            Command::SharedGetLimited { limit, name } => {
-                operand(digits.format(*limit).as_bytes());
-                operand(name);
-            }
-            Command::SharedGetWait { ms, limit, name }
-            | Command::SharedInspectWait {
-                ms,
-                below: limit,
-                name,
-            } => {
-                operand(digits.format(*ms).as_bytes());
-                operand(digits.format(*limit).as_bytes());
-                operand(name);
-            }
-        }
-        out.push(b'\n');
+    fn append(&self, out: &mut Vec<u8>) {
+        append_bytes(self, out);
     }
 }
 
-macro_rules! verbs {
-    ($($verb:ident $spelling:literal)*) => {
-        /// The verbs, named as they are written on the wire.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[expect(
-            missing_docs,
-            reason = "a verb is its own name; what it asks for stands at `Command`"
-        )]
-        pub enum Verb {
-            $($verb,)*
+/// A name that may be left out: an empty one was left out.
+impl<'a> Argument<'a> for Option<Cow<'a, [u8]>> {
+    fn read(rest: Cow<'a, [u8]>) -> Option<Cow<'a, [u8]>> {
+        Some(rest).filter(|name| !name.is_empty())
+    }
+
+    fn append(&self, out: &mut Vec<u8>) {
+        if let Some(name) = self {
+            append_bytes(name, out);
+        }
+    }
+}
+
+/// The argument of `dump`: anything but `shared` is ignored.
+impl<'a> Argument<'a> for LockKind {
+    fn read(rest: Cow<'a, [u8]>) -> LockKind {
+        match &*rest {
+            b"shared" => LockKind::Shared,
+            _ => LockKind::Exclusive,
+        }
+    }
+
+    fn append(&self, out: &mut Vec<u8>) {
+        if *self == LockKind::Shared {
+            append_bytes(b"shared", out);
+        }
+    }
+}
+
+fn append_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b' ');
+    out.extend_from_slice(bytes);
+}
+
+fn append_number(number: u32, out: &mut Vec<u8>) {
+    append_bytes(itoa::Buffer::new().format(number).as_bytes(), out);
+}
+
+/// The type of an argument in parentheses.
+macro_rules! argument {
+    ($lifetime:lifetime name) => { Cow<$lifetime, [u8]> };
+    ($lifetime:lifetime text) => { Cow<$lifetime, [u8]> };
+    ($lifetime:lifetime filter) => { Option<Cow<$lifetime, [u8]>> };
+    ($lifetime:lifetime kind) => { LockKind };
+}
+
+/// The documentation of a number.
+macro_rules! number {
+    (ms) => {
+        "Longest time to wait, in milliseconds."
+    };
+    (limit) => {
+        "Maximum number of holders, this connection included."
+    };
+    (below) => {
+        "Number of holders that must not be reached."
+    };
+}
+
+macro_rules! define_commands {
+    ($(
+        $(#[doc = $doc:literal])+
+        $spelling:literal $verb:ident
+        $command:ident $(($argument:ident))? $({ $($number:ident),+; name })?
+        $class:ident [$($property:ident)*]
+    )*) => {
+        /// One parsed command. Names borrow from the frame, unless white space had to be folded.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Command<'a> {
+            $(
+                $(#[doc = $doc])+
+                $command $((argument!('a $argument)))? $({
+                    $(
+                        #[doc = number!($number)]
+                        $number: u32,
+                    )+
+                    /// Name of the lock.
+                    name: Cow<'a, [u8]>,
+                })?,
+            )*
         }
 
-        impl Verb {
-            /// Every verb, in the order of their spelling.
-            pub const ALL: [Verb; [$(Verb::$verb),*].len()] = [$(Verb::$verb),*];
+        /// First word of a command, named as it is written on the wire.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Verb {
+            $($(#[doc = $doc])+ $verb,)*
+        }
 
-            /// The verb as it is written on the wire.
-            pub fn as_str(self) -> &'static str {
+        const VERBS: usize = [$(Verb::$verb),*].len();
+
+        const ROWS: [Row; VERBS] = [$(
+            Row {
+                spelling: text($spelling),
+                class: PermissionClass::$class,
+                properties: &[$(Property::$property),*],
+            },
+        )*];
+
+        impl Command<'_> {
+            /// Returns the verb that asks for this.
+            pub fn verb(&self) -> Verb {
                 match self {
-                    $(Verb::$verb => const { text($spelling) },)*
+                    $(Command::$command { .. } => Verb::$verb,)*
                 }
             }
 
-            /// The verb that is written so, if there is one. Verbs are lower case.
+            /// Returns the name of the lock that this waits for, if it [waits](Verb::waits).
+            pub fn waits_for(&self) -> Option<&[u8]> {
+                match self {
+                    $($(Command::$command { name, $($number: _),+ } if Verb::$verb.waits() => Some(name),)?)*
+                    _ => None,
+                }
+            }
+
+            /// Appends the line that asks for this, as a client sends it.
+            ///
+            /// The caller makes sure that no name has a line end in it, which would end the command there:
+            /// [`fold`](crate::fold) removes them.
+            pub fn encode(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(self.verb().as_str().as_bytes());
+                match self {
+                    $(Command::$command $(($argument))? $({ $($number,)+ name })? => {
+                        $($argument.append(out);)?
+                        $(
+                            $(append_number(*$number, out);)+
+                            name.append(out);
+                        )?
+                    })*
+                }
+                out.push(b'\n');
+            }
+        }
+
+        impl Verb {
+            /// Every verb, in the order of the table: the first is 0 `as usize`, the next is 1, and so on.
+            pub const ALL: [Verb; VERBS] = [$(Verb::$verb),*];
+
+            /// Returns the verb that is written so, if there is one. Verbs are lower case.
             pub fn from_bytes(bytes: &[u8]) -> Option<Verb> {
                 match bytes {
                     $($spelling => Some(Verb::$verb),)*
@@ -236,37 +227,45 @@ macro_rules! verbs {
     };
 }
 
-verbs! {
-    Cancel b"cancel"
-    D b"d"
-    Dump b"dump"
-    F b"f"
-    G b"g"
-    Gw b"gw"
-    Hello b"hello"
-    I b"i"
-    Iam b"iam"
-    Iw b"iw"
-    Ld b"ld"
-    Ldl b"ldl"
-    Lq b"lq"
-    Lsd b"lsd"
-    Lsdl b"lsdl"
-    Lwho b"lwho"
-    Me b"me"
-    Own b"own"
-    Ping b"ping"
-    Q b"q"
-    R b"r"
-    Sd b"sd"
-    Sf b"sf"
-    Sg b"sg"
-    Sgl b"sgl"
-    Sgw b"sgw"
-    Si b"si"
-    Siw b"siw"
-    Sr b"sr"
-    Who b"who"
+with_commands!(define_commands);
+
+impl Verb {
+    /// Every verb, in the order of their spelling.
+    pub const SORTED: [Verb; VERBS] = sorted(Verb::ALL);
+
+    /// Returns the verb as it is written on the wire.
+    pub const fn as_str(self) -> &'static str {
+        ROWS[self as usize].spelling
+    }
+
+    /// Returns the class that a client needs permission for to use this verb.
+    pub fn class(self) -> PermissionClass {
+        ROWS[self as usize].class
+    }
+
+    /// True if the original has this verb, so that the original's documentation describes it.
+    pub fn is_documented(self) -> bool {
+        self.has(Property::Documented)
+    }
+
+    /// True if this gets or releases a lock, so that its replies belong in the log.
+    pub fn is_logged(self) -> bool {
+        self.has(Property::Logged)
+    }
+
+    /// True if this is about registered names, so that a server without a registry cannot do it.
+    pub fn needs_registry(self) -> bool {
+        self.has(Property::Registry)
+    }
+
+    /// True if the reply may come later, up to as many milliseconds as the command says.
+    pub fn waits(self) -> bool {
+        self.has(Property::Waits)
+    }
+
+    fn has(self, property: Property) -> bool {
+        ROWS[self as usize].properties.contains(&property)
+    }
 }
 
 const fn text(spelling: &'static [u8]) -> &'static str {
@@ -276,27 +275,96 @@ const fn text(spelling: &'static [u8]) -> &'static str {
     }
 }
 
-impl Verb {
-    /// Whether the original has it too, so that the seed documents it.
-    pub fn is_documented(self) -> bool {
-        use Verb::{D, Dump, G, I, Iam, Me, Q, R, Sd, Sg, Si, Sr, Who};
-        matches!(
-            self,
-            D | Dump | G | I | Iam | Me | Q | R | Sd | Sg | Si | Sr | Who
-        )
+/// Sorts by spelling, by insertion: nothing in the standard library sorts at compile time.
+const fn sorted(mut verbs: [Verb; VERBS]) -> [Verb; VERBS] {
+    let mut end = 1;
+    while end < VERBS {
+        let mut place = end;
+        while place > 0 && is_before(verbs[place], verbs[place - 1]) {
+            (verbs[place], verbs[place - 1]) = (verbs[place - 1], verbs[place]);
+            place -= 1;
+        }
+        end += 1;
     }
+    verbs
+}
+
+/// True if the spelling of `a` is before that of `b`.
+const fn is_before(a: Verb, b: Verb) -> bool {
+    let (a, b) = (a.as_str().as_bytes(), b.as_str().as_bytes());
+    let mut index = 0;
+    while index < a.len() && index < b.len() {
+        if a[index] != b[index] {
+            return a[index] < b[index];
+        }
+        index += 1;
+    }
+    a.len() < b.len()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parse;
 
     #[test]
-    fn a_verb_is_found_by_its_spelling() {
+    fn verb_is_found_by_its_spelling() {
         for (index, verb) in Verb::ALL.into_iter().enumerate() {
             assert_eq!(Verb::from_bytes(verb.as_str().as_bytes()), Some(verb));
             assert_eq!(verb as usize, index, "tables are indexed by verb");
         }
-        assert!(Verb::ALL.is_sorted_by_key(|verb| verb.as_str()));
+    }
+
+    #[test]
+    fn sorted_verbs_are_all_verbs_in_order_of_spelling() {
+        let mut expected = Verb::ALL;
+        expected.sort_by_key(|verb| verb.as_str());
+        assert_eq!(Verb::SORTED, expected);
+    }
+
+    #[test]
+    fn command_that_waits_names_its_lock() {
+        for verb in Verb::ALL {
+            let line = format!("{} 1 2 x", verb.as_str());
+            let command = parse(line.as_bytes()).unwrap();
+            assert_eq!(command.waits_for().is_some(), verb.waits(), "{verb:?}");
+        }
+    }
+
+    /// One list a property: who changes the table sees here what changes for clients and operators.
+    #[test]
+    fn table_says_what_is_known_of_each_verb() {
+        let spelled = |property: fn(Verb) -> bool| {
+            let verbs = Verb::SORTED.into_iter().filter(|&verb| property(verb));
+            verbs.map(Verb::as_str).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            spelled(Verb::is_documented),
+            "d dump g i iam me q r sd sg si sr who"
+        );
+        assert_eq!(spelled(Verb::is_logged), "g gw r sg sgl sgw sr");
+        assert_eq!(spelled(Verb::needs_registry), "iam lwho who");
+        assert_eq!(spelled(Verb::waits), "gw iw sgw siw");
+        assert_eq!(
+            spelled(|verb| verb.class() == PermissionClass::Session),
+            "hello me ping"
+        );
+        assert_eq!(
+            spelled(|verb| verb.class() == PermissionClass::Lock),
+            "cancel f g gw r sf sg sgl sgw sr"
+        );
+        assert_eq!(
+            spelled(|verb| verb.class() == PermissionClass::Inspect),
+            "i iw si siw"
+        );
+        assert_eq!(
+            spelled(|verb| verb.class() == PermissionClass::List),
+            "d dump ld ldl lsd lsdl lwho own sd who"
+        );
+        assert_eq!(spelled(|verb| verb.class() == PermissionClass::Name), "iam");
+        assert_eq!(
+            spelled(|verb| verb.class() == PermissionClass::Stats),
+            "lq q"
+        );
     }
 }

@@ -56,9 +56,10 @@ mod http;
 mod parse;
 mod reply;
 pub mod rows;
+mod table;
 mod white;
 
-pub use command::{Command, LockKind, Verb};
+pub use command::{Command, LockKind, PermissionClass, Verb};
 pub use decode::{features, name_and_holder};
 pub use http::is_http;
 pub use parse::{ParseError, parse};

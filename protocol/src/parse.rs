@@ -20,8 +20,9 @@ use nom::combinator::{eof, map, opt, rest};
 use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 
+use crate::command::{Argument, Command, Verb};
+use crate::table::with_commands;
 use crate::white::{self, fold};
-use crate::{Command, LockKind, Verb};
 
 /// Why a frame is no command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +49,8 @@ pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
     };
     // Its numbers stand where they stand: to fold what is behind them is enough.
     if verb == b"gw" {
-        return numbered(Verb::Gw, octets);
+        let ([ms], name) = numbers(octets).ok_or(ParseError::BadArgument(Verb::Gw))?;
+        return Ok(Command::GetWait { ms, name });
     }
     let name = fold(octets);
     Ok(match verb {
@@ -90,83 +92,37 @@ fn octets(input: &[u8]) -> Parsed<'_, &[u8]> {
     map(opt(preceded(tag(" "), rest)), Option::unwrap_or_default).parse_complete(input)
 }
 
-#[inline(always)]
-fn other<'a>(
-    verb: &[u8],
-    name: Cow<'a, [u8]>,
-    octets: &'a [u8],
-) -> Result<Command<'a>, ParseError> {
-    let verb = Verb::from_bytes(verb).ok_or(ParseError::UnknownCommand)?;
-    Ok(match verb {
-        Verb::G => Command::Get(name),
-        Verb::R => Command::Release(name),
-        Verb::I => Command::Inspect(name),
-        Verb::Sg => Command::SharedGet(name),
-        Verb::Sr => Command::SharedRelease(name),
-        Verb::Si => Command::SharedInspect(name),
-        Verb::D => Command::List(filter(name)),
-        Verb::Sd => Command::SharedList(filter(name)),
-        Verb::Dump => Command::Dump(kind(&name)),
-        Verb::Me => Command::Me,
-        Verb::Iam => Command::Iam(filter(name)),
-        Verb::Who => Command::Who(filter(name)),
-        Verb::Q => Command::Statistics,
-        Verb::Hello => Command::Hello,
-        Verb::Ping => Command::Ping(name),
-        Verb::Cancel => Command::Cancel(name),
-        Verb::F => Command::Fence(name),
-        Verb::Sf => Command::SharedFence(name),
-        Verb::Own => Command::Claims(name),
-        Verb::Ld => Command::CountedList(filter(name)),
-        Verb::Lsd => Command::CountedSharedList(filter(name)),
-        Verb::Ldl => Command::ListWithLengths(filter(name)),
-        Verb::Lsdl => Command::SharedListWithLengths(filter(name)),
-        Verb::Lwho => Command::CountedWho(filter(name)),
-        Verb::Lq => Command::CountedStatistics,
-        Verb::Gw | Verb::Iw | Verb::Sgl | Verb::Sgw | Verb::Siw => return numbered(verb, octets),
-    })
+/// Makes `other`, which parses every command of the table: the rare ones, and once more the frequent ones.
+macro_rules! define_parser {
+    ($(
+        $(#[doc = $doc:literal])+
+        $spelling:literal $verb:ident
+        $command:ident $(($argument:ident))? $({ $($number:ident),+; name })?
+        $class:ident [$($property:ident)*]
+    )*) => {
+        /// Parses the command of any verb. `name` is what follows it, folded.
+        #[inline(always)]
+        fn other<'a>(
+            verb: &[u8],
+            name: Cow<'a, [u8]>,
+            octets: &'a [u8],
+        ) -> Result<Command<'a>, ParseError> {
+            let verb = Verb::from_bytes(verb).ok_or(ParseError::UnknownCommand)?;
+            Ok(match verb {
+                $(Verb::$verb => {
+                    $(let $argument = Argument::read(name);)?
+                    $(
+                        let numbers = numbers(octets);
+                        let ([$($number),+], name) = numbers.ok_or(ParseError::BadArgument(verb))?;
+                    )?
+                    Command::$command $(($argument))? $({ $($number,)+ name })?
+                })*
+            })
+        }
+    };
 }
 
-/// An argument that may be left out: an empty one is none.
-fn filter(argument: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
-    Some(argument).filter(|name| !name.is_empty())
-}
-
-/// The argument of `dump`: anything but `shared` is ignored.
-fn kind(argument: &[u8]) -> LockKind {
-    match argument {
-        b"shared" => LockKind::Shared,
-        _ => LockKind::Exclusive,
-    }
-}
-
-/// The command of a verb whose argument starts with numbers.
-#[inline(always)]
-fn numbered(verb: Verb, octets: &[u8]) -> Result<Command<'_>, ParseError> {
-    let bad = ParseError::BadArgument(verb);
-    Ok(match verb {
-        Verb::Iw => {
-            let ([ms], name) = numbers(octets).ok_or(bad)?;
-            Command::InspectWait { ms, name }
-        }
-        Verb::Sgl => {
-            let ([limit], name) = numbers(octets).ok_or(bad)?;
-            Command::SharedGetLimited { limit, name }
-        }
-        Verb::Sgw => {
-            let ([ms, limit], name) = numbers(octets).ok_or(bad)?;
-            Command::SharedGetWait { ms, limit, name }
-        }
-        Verb::Siw => {
-            let ([ms, below], name) = numbers(octets).ok_or(bad)?;
-            Command::SharedInspectWait { ms, below, name }
-        }
-        _ => {
-            let ([ms], name) = numbers(octets).ok_or(bad)?;
-            Command::GetWait { ms, name }
-        }
-    })
-}
+with_commands!(define_parser);
 
 /// `numbers = N*N number`, and behind them a name.
 #[inline(always)]
@@ -200,6 +156,7 @@ fn number(input: &[u8]) -> Parsed<'_, u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LockKind;
 
     #[track_caller]
     fn check(frame: &[u8], expect: Result<Command<'_>, ParseError>) {

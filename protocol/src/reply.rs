@@ -302,7 +302,7 @@ pub(crate) fn number(out: &mut Vec<u8>, number: u64) {
 }
 
 /// A line of `q`. Their order is the order of their keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// How often a command was asked for since the start, refused or not.
     Command(Verb),

@@ -373,7 +373,7 @@ impl Dispatcher {
         let connections = registry.connections() as u64;
         let orphans = stats.exclusive_orphans();
         let shared_orphans = stats.shared_orphans();
-        let commands = Verb::ALL
+        let commands = Verb::SORTED
             .into_iter()
             .map(|verb| (Counter::Command(verb), stats.commands(verb)));
         let others = [

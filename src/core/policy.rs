@@ -1,7 +1,7 @@
 //! What a server allows its clients: which commands, by a table of command and flags, how many locks, and how
 //! many waiters.
 
-use glockd_protocol::Verb;
+use glockd_protocol::{PermissionClass, Verb};
 
 /// What a server allows its clients. Made by the daemon from `-dump`, `-registry`, `-extensions` and
 /// `-max-…`.
@@ -24,40 +24,15 @@ pub enum Permission {
     Unknown,
 }
 
-/// The flags a command needs.
-enum Needs {
-    Nothing,
-    Dump,
-    Registry,
-    Both,
-}
-
-/// From the seed's headings: "only available when -dump is true", "… -registry is true", "even when
-/// -registry is not true". What is not documented there obeys as what it is like.
-fn needs(verb: Verb) -> Needs {
-    match verb {
-        Verb::D | Verb::Dump | Verb::Sd => Needs::Dump,
-        Verb::Ld | Verb::Ldl | Verb::Lsd | Verb::Lsdl | Verb::Own => Needs::Dump,
-        Verb::Iam => Needs::Registry,
-        Verb::Lwho | Verb::Who => Needs::Both,
-        Verb::G | Verb::I | Verb::R | Verb::Sg | Verb::Si | Verb::Sr => Needs::Nothing,
-        Verb::Gw | Verb::Iw | Verb::Sgl | Verb::Sgw | Verb::Siw => Needs::Nothing,
-        Verb::Cancel | Verb::F | Verb::Hello | Verb::Ping | Verb::Sf => Needs::Nothing,
-        Verb::Lq | Verb::Me | Verb::Q => Needs::Nothing,
-    }
-}
-
 impl Policy {
     /// The policy of the flags `-dump` (may clients list what others hold?) and `-registry` (may
     /// connections give themselves names?), and for any number of locks.
     pub fn new(dump: bool, registry: bool) -> Policy {
         let permissions = Verb::ALL.map(|verb| {
-            let allowed = match needs(verb) {
-                Needs::Nothing => true,
-                Needs::Dump => dump,
-                Needs::Registry => registry,
-                Needs::Both => dump && registry,
-            };
+            // From the headings of the original's documentation: "only available when -dump is true", "… -registry is
+            // true", "even when -registry is not true". An extension obeys as what it is like.
+            let allowed = (dump || verb.class() != PermissionClass::List)
+                && (registry || !verb.needs_registry());
             match allowed {
                 true => Permission::Allowed,
                 false => Permission::Disabled,
@@ -138,7 +113,7 @@ mod tests {
 
     #[track_caller]
     fn check(policy: Policy, permission: Permission, expect: &[Verb]) {
-        let found: Vec<Verb> = Verb::ALL
+        let found: Vec<Verb> = Verb::SORTED
             .into_iter()
             .filter(|&verb| policy.permission(verb) == permission)
             .collect();

@@ -111,7 +111,19 @@ impl Purpose {
     }
 }
 
-/// Returns the lock of a command that may wait; `None` for any other command.
-pub fn waits_for<'a>(command: &'a Command<'_>) -> Option<&'a [u8]> {
-    Purpose::of(command).map(|(_, name)| name)
+#[cfg(test)]
+mod tests {
+    use glockd_protocol::{Verb, parse};
+
+    use super::*;
+
+    #[test]
+    fn every_command_that_waits_has_a_purpose() {
+        for verb in Verb::ALL {
+            let line = format!("{} 1 2 x", verb.as_str());
+            let command = parse(line.as_bytes()).unwrap();
+            let lock = Purpose::of(&command).map(|(_, lock)| lock);
+            assert_eq!(lock, command.waits_for(), "{verb:?}");
+        }
+    }
 }

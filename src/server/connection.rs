@@ -12,7 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use glockd_protocol::{ParseError, Reply, Verb, parse};
+use glockd_protocol::{ParseError, Reply, parse};
 use glockd_transports::{Input, InputFrame, Output, Peer, Session};
 use tokio::task::yield_now;
 use tracing::{Level, debug, enabled};
@@ -357,7 +357,7 @@ fn answer(
                                 _ => turn.spend(STATISTICS),
                             }
                         }
-                        if enabled!(Level::DEBUG) && is_logged(command.verb()) {
+                        if enabled!(Level::DEBUG) && command.verb().is_logged() {
                             log_reply(dispatcher, client, &out[start..]);
                         }
                     }
@@ -408,12 +408,6 @@ fn reject_oversized(context: &Context, client: ClientId, out: &mut Vec<u8>) {
     if enabled!(Level::DEBUG) {
         log_reply(dispatcher, client, &out[start..]);
     }
-}
-
-/// Whether the reply to a command is logged: what is granted, refused and released.
-fn is_logged(verb: Verb) -> bool {
-    use Verb::{G, Gw, R, Sg, Sgl, Sgw, Sr};
-    matches!(verb, G | Gw | R | Sg | Sgl | Sgw | Sr)
 }
 
 #[cold]

@@ -11,11 +11,10 @@ use std::collections::VecDeque;
 use std::mem::size_of;
 use std::ops::Range;
 
-use glockd_protocol::parse;
+use glockd_protocol::{Command, parse};
 use glockd_transports::InputFrame;
 
 use super::cost;
-use crate::core::ticket::waits_for;
 
 /// Bytes of a chunk, unless one frame alone is longer. A chunk is searched at a time, in 20 to 80 microseconds.
 const CHUNK: usize = 8 * 1024;
@@ -146,7 +145,7 @@ impl Backlog {
                 let line = &searched.frames[content.clone()];
                 work += cost(line);
                 let command = parse(line).ok();
-                if command.as_ref().and_then(waits_for) == Some(name) {
+                if command.as_ref().and_then(Command::waits_for) == Some(name) {
                     let line = line.to_vec();
                     searched.frames.drain(position..content.end);
                     searched.waits -= 1;

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::backlog::{Backlog, Searched};
 use super::{Connection, Later, Turn, answer_some, cost, is_chunk, log_reply};
 use crate::core::registry::ClientId;
-use crate::core::ticket::{Ticket, waits_for};
+use crate::core::ticket::Ticket;
 use crate::server::context::Context;
 
 /// Bytes that may queue behind a wait, beyond those of the longest line.
@@ -198,7 +198,7 @@ impl Waiting {
                         return ControlFlow::Continue(());
                     }
                     Ok(Command::Cancel(name)) => return self.cancel(name, output, turn),
-                    Ok(command) => waits = waits_for(command).is_some(),
+                    Ok(command) => waits = command.verb().waits(),
                     Err(error) => {
                         if self.meets_http(bytes) {
                             drop(self.context.dispatcher().reject(*error));
