@@ -91,8 +91,8 @@ fn an_address_that_may_be_missing_is_passed_over() {
     assert_eq!(Client::tcp(&daemon).ask("g x"), "1 Lock Get Success: x");
     assert_eq!(Web::connect(&daemon).ask("g y"), "1 Lock Get Success: y\\n");
     let log = daemon.stop();
-    let line = format!("passed over: {MISSING}, which this host does not have");
-    assert_eq!(log.matches("passed over").count(), 1, "{log}");
+    let line = format!("skipped: {MISSING}, which this host does not have");
+    assert_eq!(log.matches("skipped").count(), 1, "{log}");
     assert!(log.contains(&line), "{log}");
 }
 
@@ -146,7 +146,7 @@ fn an_address_may_include_another() {
         assert_eq!(Client::tcp(&daemon).ask("g x"), "1 Lock Get Success: x");
         assert_eq!(Web::connect(&daemon).ask("g y"), "1 Lock Get Success: y\\n");
         let log = daemon.stop();
-        assert_eq!(log.matches("passed over").count(), 1, "{list}: {log}");
+        assert_eq!(log.matches("skipped").count(), 1, "{list}: {log}");
         assert!(log.contains(included), "{list}: {log}");
     }
 }
@@ -192,8 +192,8 @@ fn a_host_without_ipv6_is_served_on_ipv4() {
         assert!(log.contains("listening on tcp 127.0.0.1:"), "{log}");
         assert!(log.contains("listening on websocket 127.0.0.1:"), "{log}");
         assert_eq!(log.matches("listening on").count(), 2, "{log}");
-        let line = "passed over: ::1, which this host does not have";
-        assert_eq!(log.matches("passed over").count(), 1, "{log}");
+        let line = "skipped: ::1, which this host does not have";
+        assert_eq!(log.matches("skipped").count(), 1, "{log}");
         assert!(log.contains(line), "{log}");
     }
     for (setup, list, error) in [

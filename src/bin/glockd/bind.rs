@@ -1,34 +1,42 @@
-//! `-bind`: which of the addresses that it names are listened on.
+//! `-bind`: which of its addresses the daemon listens on.
 //!
-//! A default container has no `::1`, and a list for all hosts must work there, too. So an address may be named
-//! as one that is passed over where it is missing. Whether it is missing is asked before anything is listened
-//! on, so that whatever else goes wrong with it is an error.
+//! A container has no `::1` by default, and a list for all hosts must work there, too. So an address may be optional: it is
+//! skipped if the host does not have it. That is checked before the daemon listens on anything, so any other problem
+//! with an optional address is still an error.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::ConfigError;
-
-/// An address that was named.
+/// An address of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bind {
     pub(crate) ip: IpAddr,
-    /// A missing address is passed over, rather than an error.
+    /// True if the address is skipped where it is missing, rather than an error.
     pub(crate) optional: bool,
 }
 
-/// Addresses to listen on, and those passed over.
+/// Addresses to listen on, and skipped addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chosen {
     /// Addresses to listen on.
     pub(crate) listen: Vec<IpAddr>,
     /// Addresses that are missing on this host.
     pub(crate) missing: Vec<IpAddr>,
-    /// Addresses that another one includes.
+    /// Addresses that another address includes.
     pub(crate) included: Vec<IpAddr>,
 }
 
-/// Reads one element of a list: an address, one that may be missing, or `localhost`. `None` if it is none of
-/// them.
+/// Why an address of `-bind` cannot be listened on.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BindError {
+    #[error(
+        "cannot listen on {ip}: this host has no such address; if it may be missing, write -bind -{ip}"
+    )]
+    Missing { ip: IpAddr },
+    #[error("cannot listen on any address of -bind: this host has none of them")]
+    AllMissing,
+}
+
+/// Reads one element of a list: an address, an optional address, or `localhost`. Returns `None` for anything else.
 pub(crate) fn parse(text: &str) -> Option<Vec<Bind>> {
     let bind = |ip: IpAddr, optional| Bind {
         ip: ip.to_canonical(),
@@ -46,7 +54,7 @@ pub(crate) fn parse(text: &str) -> Option<Vec<Bind>> {
     Some(vec![bind(ip, optional)])
 }
 
-/// Adds an address, once: one that must be there stays so if it is named again.
+/// Adds an address, unless the list has it. An address that is named once as optional and once as not is not optional.
 pub(crate) fn add(binds: &mut Vec<Bind>, new: Bind) {
     match binds.iter_mut().find(|bind| bind.ip == new.ip) {
         Some(bind) => bind.optional &= new.optional,
@@ -54,27 +62,27 @@ pub(crate) fn add(binds: &mut Vec<Bind>, new: Bind) {
     }
 }
 
-/// Chooses the addresses to listen on. A socket of all addresses includes each: a second one would be told that
-/// the port is taken.
+/// Chooses the addresses to listen on. A socket on all addresses includes every single address, and a second socket would
+/// fail because the port is taken.
 ///
 /// # Errors
 ///
-/// If an address is missing that must be there, or all are.
+/// If an address is missing that is not optional, or if all addresses are missing.
 pub(crate) fn choose(
     binds: &[Bind],
     is_missing: impl Fn(IpAddr) -> bool,
-) -> Result<Chosen, ConfigError> {
+) -> Result<Chosen, BindError> {
     let mut chosen = Chosen::default();
     let mut present = Vec::new();
     for &Bind { ip, optional } in binds {
         match is_missing(ip) {
             false => present.push(ip),
             true if optional => chosen.missing.push(ip),
-            true => return Err(ConfigError::Missing { ip }),
+            true => return Err(BindError::Missing { ip }),
         }
     }
     if present.is_empty() {
-        return Err(ConfigError::AllMissing);
+        return Err(BindError::AllMissing);
     }
     for &ip in &present {
         let is_included = present.iter().any(|&other| includes(other, ip));
@@ -87,7 +95,7 @@ pub(crate) fn choose(
     Ok(chosen)
 }
 
-/// Whether a socket of the one address also gets what is sent to the other. That of `::` takes both families.
+/// Returns whether a socket on one address also receives connections to the other. A socket on `::` takes both families.
 fn includes(one: IpAddr, other: IpAddr) -> bool {
     one != other
         && match one {
@@ -100,7 +108,7 @@ fn includes(one: IpAddr, other: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// What comes of a list on a host that lacks these addresses, as `listen; missing; included`.
+    /// Returns the choice for a list on a host that lacks these addresses, as `listen; missing; included`.
     fn chosen(list: &str, lacks: &str) -> String {
         let mut binds = Vec::new();
         for part in list.split(',') {
@@ -124,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_may_be_missing_is_passed_over() {
+    fn missing_optional_address_is_skipped() {
         assert_eq!(chosen("127.0.0.1,-::1", ""), "127.0.0.1,::1");
         assert_eq!(chosen("127.0.0.1,-::1", "::1"), "127.0.0.1; ::1");
         assert_eq!(chosen("-10.0.0.1,-::1", "10.0.0.1"), "::1; 10.0.0.1");
@@ -139,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_must_be_there_is_an_error_if_it_is_not() {
+    fn missing_address_is_an_error_unless_optional() {
         let missing = "cannot listen on ::1: this host has no such address; if it may be missing, write -bind -::1";
         for list in [
             "127.0.0.1,::1",
@@ -154,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn one_address_at_least_must_be_there() {
+    fn at_least_one_address_must_exist() {
         let none = "cannot listen on any address of -bind: this host has none of them";
         assert_eq!(chosen("-::1", "::1"), none);
         assert_eq!(chosen("localhost", "::1,127.0.0.1"), none);
     }
 
     #[test]
-    fn an_address_that_another_includes_is_not_listened_on() {
+    fn address_that_another_includes_is_skipped() {
         assert_eq!(chosen("0.0.0.0,::", ""), "::; ; 0.0.0.0");
         assert_eq!(chosen("::,0.0.0.0", ""), "::; ; 0.0.0.0");
         assert_eq!(chosen("::,::1,10.0.0.1", ""), "::; ; ::1,10.0.0.1");
@@ -176,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_an_address() {
+    fn other_texts_are_not_addresses() {
         for text in [
             "",
             "-",

@@ -1,27 +1,25 @@
 //! Booleans, integers and durations as Go's `strconv.ParseBool`, `strconv.ParseInt(text, 0, 64)` and
 //! `time.ParseDuration` read them.
 //!
-//! Start scripts have Go's spellings in them (`-dump=F`, `-port 0x270F`, `-keepalive 1m30s`), and Rust's
-//! `FromStr` knows none of them. The grammar is small and has not changed since Go 1.13, so it is written
-//! out here.
+//! Start scripts use Go's spellings (`-dump=F`, `-port 0x270F`, `-keepalive 1m30s`), which Rust's `FromStr` does not
+//! accept. The grammar is small and has not changed since Go 1.13, so it is implemented here.
 
 use std::fmt;
 use std::num::IntErrorKind;
 use std::str::FromStr;
 
-/// Why a value is none. The texts are Go's.
+/// Why a text is not a value. The messages are Go's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValueError {
-    /// It is not spelled as its type is.
+    /// The syntax is wrong.
     #[error("parse error")]
     Syntax,
-    /// It is spelled well, and does not fit in 64 bits.
+    /// The syntax is right, but the value does not fit in 64 bits.
     #[error("value out of range")]
     Range,
 }
 
-/// A value, with its text as the user typed it: a message that shows `0o1411` to somebody who wrote `777` is
-/// about something else.
+/// A value with its text as the user wrote it, for messages: a user who wrote `0x1_0000` would not recognise `65536`.
 #[derive(Clone, Debug)]
 pub(crate) struct Typed<T> {
     pub(crate) value: T,
@@ -59,7 +57,7 @@ impl FromStr for Typed<Nanoseconds> {
 }
 
 impl From<i64> for Typed<i64> {
-    /// A value that nobody typed.
+    /// Makes a default value.
     fn from(value: i64) -> Self {
         let text = value.to_string();
         Typed { value, text }
@@ -67,7 +65,7 @@ impl From<i64> for Typed<i64> {
 }
 
 impl<T: PartialEq> PartialEq for Typed<T> {
-    /// Compares the values alone.
+    /// Compares the values, not the texts.
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
     }
@@ -75,7 +73,7 @@ impl<T: PartialEq> PartialEq for Typed<T> {
 
 impl<T: Eq> Eq for Typed<T> {}
 
-/// A boolean.
+/// Reads a boolean.
 pub(crate) fn parse_bool(text: &str) -> Result<bool, ValueError> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -84,22 +82,22 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, ValueError> {
     }
 }
 
-/// An integer: a sign, or none, and an [`unsigned`] one.
+/// Reads an integer: an optional sign, and an [`unsigned`] number.
 pub(crate) fn parse_int(text: &str) -> Result<i64, ValueError> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
         None => ("", text.strip_prefix('+').unwrap_or(text)),
     };
     let (radix, digits) = unsigned(digits)?;
-    // The sign goes along, since the lowest integer has no positive counterpart.
+    // With the sign, because the lowest integer has no positive counterpart.
     i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|error| match error.kind() {
         IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => ValueError::Range,
         _ => ValueError::Syntax,
     })
 }
 
-/// A duration, in nanoseconds: a sign, or none, and numbers with a unit each, as in `1m30.5s`; or `0`.
-/// What is less than a nanosecond is left out.
+/// Reads a duration and returns nanoseconds: an optional sign, and numbers with a unit each, as in `1m30.5s`; or `0`.
+/// Fractions of a nanosecond are dropped.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, ValueError> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -128,7 +126,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, ValueError> {
             "h" => 3_600_000_000_000,
             _ => return Err(ValueError::Syntax),
         };
-        // More digits tell nothing apart. Floating, and so rounded, as in Go.
+        // More digits make no difference. The arithmetic is floating, and so rounded, as in Go.
         let fraction = &fraction[..fraction.len().min(19)];
         let scale = 10f64.powi(fraction.len() as i32);
         let rounded = decimal(fraction)? as f64 * (nanoseconds as f64 / scale);
@@ -138,7 +136,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, ValueError> {
     i64::try_from(if negative { -total } else { total }).map_err(|_| ValueError::Syntax)
 }
 
-/// Takes off the longest prefix of such characters.
+/// Removes and returns the longest prefix of characters that belong.
 fn prefix<'a>(text: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
     let end = text.find(|c| !belongs(c)).unwrap_or(text.len());
     let (prefix, rest) = text.split_at(end);
@@ -146,7 +144,7 @@ fn prefix<'a>(text: &mut &'a str, belongs: impl Fn(char) -> bool) -> &'a str {
     prefix
 }
 
-/// A number of digits, or 0 if there are none.
+/// Reads digits as a number; no digits are 0.
 fn decimal(digits: &str) -> Result<i128, ValueError> {
     match digits.parse::<u64>() {
         Ok(number) => Ok(number.into()),
@@ -155,14 +153,14 @@ fn decimal(digits: &str) -> Result<i128, ValueError> {
     }
 }
 
-/// The radix that the prefix says (`0x`, `0o` or `0`, `0b`, in either case), and the digits without
-/// their underscores. An underscore stands between two digits, the prefix counting as one.
+/// Returns the radix that the prefix states (`0x`, `0o` or `0`, `0b`, in either case), and the digits without their
+/// underscores. An underscore stands between two digits; the prefix counts as a digit.
 fn unsigned(text: &str) -> Result<(u32, String), ValueError> {
     let (radix, digits) = match text.as_bytes() {
         [b'0', b'x' | b'X', _, ..] => (16, &text[2..]),
         [b'0', b'o' | b'O', _, ..] => (8, &text[2..]),
         [b'0', b'b' | b'B', _, ..] => (2, &text[2..]),
-        // The zero is a digit as well: `0` alone is a number.
+        // The zero is a digit, too: `0` alone is a number.
         [b'0', ..] => (8, text),
         [b'_', ..] => return Err(ValueError::Syntax),
         _ => (10, text),

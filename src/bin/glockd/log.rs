@@ -1,11 +1,11 @@
-//! Where the log goes: to stderr, which may be a pipe that its reader has forgotten.
+//! The log, which goes to stderr. That may be a pipe that nobody reads.
 //!
-//! A write to a full pipe waits until somebody reads, for ever if need be, and every thread that logs
-//! would wait with it. So nothing is written before there is room. A reader that is merely slow is waited
-//! for; one that has stopped makes us wait once, and from then on costs lines, which are counted.
+//! A write to a full pipe blocks until somebody reads, perhaps for ever, and so would every thread that logs. So the log
+//! checks for room before it writes. It waits a moment for a slow reader. If the reader has stopped, the log waits once,
+//! and from then on drops lines, and counts them.
 //!
-//! Turned down: a thread that writes for the others. It would be one more thing to wait for at the end,
-//! and what it has not written by then is lost even if the reader is well.
+//! Turned down: a thread that writes for the others. The daemon would have to wait for it at the end, and lines that it
+//! had not written by then would be lost even if the reader is well.
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -15,24 +15,24 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long a reader that falls behind is waited for.
-const PATIENCE: Timespec = Timespec {
+/// How long to wait for a reader that falls behind.
+const MAX_WAIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
-const NO_PATIENCE: Timespec = Timespec {
+const NO_WAIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
 
-/// Starts to log, for as long as the process lives.
+/// Starts logging, for the life of the process.
 pub(crate) fn to_stderr(verbose: bool) {
     let level = if verbose { Level::DEBUG } else { Level::INFO };
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(Log::new(io::stderr()))
         .with_ansi(io::stderr().is_terminal())
-        // They would go to stderr as well, by a macro that panics if that is what failed.
+        // They would go to stderr, too, by a macro that panics if stderr is what failed.
         .log_internal_errors(false)
         .init();
 }
@@ -41,7 +41,7 @@ struct Log<W>(Mutex<Sink<W>>);
 
 struct Sink<W> {
     output: W,
-    /// Lines that found no room since one did.
+    /// Number of lines dropped since the last line that was written.
     lost: u64,
 }
 
@@ -60,21 +60,21 @@ impl<'a, W: AsFd + Write + 'a> MakeWriter<'a> for Log<W> {
 }
 
 impl<W: AsFd + Write> Write for &Log<W> {
-    /// Writes one line, or loses it. Room, to a pipe, is room for 4 KiB: more than a line has.
+    /// Writes one line, or drops it. A pipe reports room when it has room for 4 KiB, which is more than a line has.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut sink = self.0.lock();
-        let patience = match sink.lost {
-            0 => PATIENCE,
-            _ => NO_PATIENCE,
+        let max_wait = match sink.lost {
+            0 => MAX_WAIT,
+            _ => NO_WAIT,
         };
-        if !has_room(&sink.output, patience) {
+        if !has_room(&sink.output, max_wait) {
             sink.lost += 1;
             return Ok(line.len());
         }
         match std::mem::take(&mut sink.lost) {
             0 => sink.output.write(line),
             lost => {
-                let note = format!("({lost} lines of the log were lost, since it was not read)\n");
+                let note = format!("({lost} lines of the log were lost, because nobody read it)\n");
                 sink.output.write_all(&[note.as_bytes(), line].concat())?;
                 Ok(line.len())
             }
@@ -86,11 +86,11 @@ impl<W: AsFd + Write> Write for &Log<W> {
     }
 }
 
-/// Whether a write would be taken, or refused, at once.
-fn has_room(output: &impl AsFd, patience: Timespec) -> bool {
+/// Returns whether a write would succeed or fail without blocking.
+fn has_room(output: &impl AsFd, max_wait: Timespec) -> bool {
     let mut output = [PollFd::new(output, PollFlags::OUT)];
-    // It fails if a signal interrupts it; then this line is lost, which is no harm.
-    matches!(poll(&mut output, Some(&patience)), Ok(ready) if ready > 0)
+    // It fails if a signal interrupts it. Then this line is lost, which does no harm.
+    matches!(poll(&mut output, Some(&max_wait)), Ok(ready) if ready > 0)
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_that_is_not_read_loses_lines_and_says_so() {
+    fn unread_log_drops_lines_and_counts_them() {
         let (mut reader, writer) = io::pipe().unwrap();
         let log = Log::new(writer);
         let line = format!("{}\n", "x".repeat(999));
@@ -119,12 +119,12 @@ mod tests {
         reader.read_to_string(&mut rest).unwrap();
         assert_eq!(
             rest,
-            format!("({lost} lines of the log were lost, since it was not read)\nnext\n")
+            format!("({lost} lines of the log were lost, because nobody read it)\nnext\n")
         );
     }
 
     #[test]
-    fn a_log_that_nobody_can_read_is_an_error_and_no_more() {
+    fn log_without_a_reader_is_an_error_not_a_panic() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let log = Log::new(writer);

@@ -1,92 +1,80 @@
 //! The daemon: flags, pidfile, signals and log around a [`glockd::Server`].
 //!
-//! Things are claimed in the order in which they can fail (flags, pidfile, addresses), and given back in
-//! the opposite one, whether it failed or ran: nothing here calls `process::exit`. The status says how
-//! far it came; [`Failure::status`] has them all.
+//! ```text
+//!  flags <- usage, values, go_syntax, go_values, bind      what the command line asks for
+//!  transports, audience                                    where to listen, and who can connect there
+//!  pidfile, signals, log, descriptors, runtime             what the process needs of the system
+//!  main                                                    puts them together, and runs the server
+//! ```
+//!
+//! The daemon claims things in the order in which they can fail (flags, pidfile, addresses), and gives them back in the
+//! opposite order, whether it failed or ran. So nothing here calls `process::exit`. The exit status says how far it came:
+//! see [`Failure::status`].
 
-mod args;
+mod audience;
 mod bind;
-mod config;
-mod go_flags;
+mod descriptors;
+mod flags;
+mod go_syntax;
 mod go_values;
 mod log;
 mod pidfile;
+mod runtime;
 mod signals;
+mod transports;
+mod usage;
+mod values;
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::thread::available_parallelism;
 
-use glockd::{BindError, Fence, FenceError, Server};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::{Builder, Runtime};
+use glockd::{BindError, Fence, FenceError, Limits, Policy, Server};
 
-use crate::args::{ArgsError, Stream};
-use crate::config::{Config, ConfigError};
+use crate::descriptors::{Descriptors, TooFewDescriptors};
+use crate::flags::{Flags, FlagsError, Stream};
 use crate::pidfile::{Pidfile, PidfileError};
+use crate::runtime::{BadWorkerThreads, WORKER_THREADS, worker_threads};
+use crate::transports::TransportsError;
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How many tasks a worker polls before it looks for input again: as many as a worker's own queue holds. With
-/// tokio's 61, under load from some hundred connections, those that were just served are ready again before
-/// the rest had their turn, and the rest waited 60 ms.
-const TASKS_A_ROUND: u32 = 256;
-
-/// Descriptors that the daemon needs beside those that it was started with, its doors and its connections: for
-/// the runtime, signals and files, and some to spare.
-const OWN_DESCRIPTORS: usize = 16;
-
-/// Environment variable by which users of tokio set the number of its threads.
-const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
-
-/// Upper limit of that number: tokio panics if it cannot start as many threads.
-const MOST_WORKERS: usize = 1024;
-
-/// Bytes of a thread's stack: the standard library's default, unless `RUST_MIN_STACK` changes that, which can
-/// ask for more than there is.
-const STACK: usize = 2 * 1024 * 1024;
-
 /// Why the daemon did not run.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Args(#[from] ArgsError),
+    Flags(#[from] FlagsError),
     #[error("glockd: {0}")]
     Pidfile(#[from] PidfileError),
     #[error("glockd: {0}")]
-    Config(#[from] ConfigError),
+    Transports(#[from] TransportsError),
     #[error("glockd: {0}")]
     Fence(#[from] FenceError),
     #[error("glockd: {0}")]
     Bind(#[from] BindError),
     #[error("glockd: cannot start: {0}")]
     System(#[from] io::Error),
-    #[error("glockd: cannot start: it may have {limit} descriptors, and needs {needed}")]
-    Descriptors { limit: usize, needed: usize },
-    #[error(
-        "glockd: cannot start: {WORKER_THREADS} is {text:?}, and must be a number of threads from 1 to {MOST_WORKERS}"
-    )]
-    Workers { text: OsString },
+    #[error("glockd: cannot start: {0}")]
+    Descriptors(#[from] TooFewDescriptors),
+    #[error("glockd: cannot start: {0}")]
+    Workers(#[from] BadWorkerThreads),
 }
 
 impl Failure {
     fn status(&self) -> u8 {
         match self {
-            Failure::Args(ArgsError::Answer { .. }) => 0,
-            Failure::Config(_)
+            Failure::Flags(FlagsError::Answer { .. }) => 0,
+            Failure::Transports(_)
             | Failure::Fence(_)
             | Failure::Bind(_)
             | Failure::System(_)
-            | Failure::Descriptors { .. }
-            | Failure::Workers { .. } => 1,
-            Failure::Args(ArgsError::Mistake { .. }) => 2,
+            | Failure::Descriptors(_)
+            | Failure::Workers(_) => 1,
+            Failure::Flags(FlagsError::Mistake { .. }) => 2,
             Failure::Pidfile(PidfileError::Unusable { .. }) => 3,
             Failure::Pidfile(PidfileError::Locked { .. }) => 4,
         }
@@ -101,7 +89,7 @@ fn main() -> ExitCode {
             let text = text.trim_end();
             // Not `println!` and `eprintln!`: they panic if nobody reads.
             let _ = match failure {
-                Failure::Args(ArgsError::Answer {
+                Failure::Flags(FlagsError::Answer {
                     stream: Stream::Stdout,
                     ..
                 }) => writeln!(io::stdout(), "{text}"),
@@ -114,118 +102,33 @@ fn main() -> ExitCode {
 
 fn start() -> Result<(), Failure> {
     let argv: Vec<OsString> = env::args_os().skip(1).collect();
-    let config = args::parse(&argv)?;
-    log::to_stderr(config.verbose);
-    let descriptors = Descriptors {
-        limit: raise_descriptor_limit(),
-        inherited: open_descriptors(),
-    };
+    let flags = flags::parse(&argv)?;
+    log::to_stderr(flags.verbose);
+    let descriptors = Descriptors::raise_limit();
     // Checked first: the runtime's own errors would be obscure.
-    descriptors.room(0)?;
+    descriptors.max_connections(0)?;
     let workers = worker_threads(env::var_os(WORKER_THREADS))?;
-    // Before there are threads, which inherit it.
-    signals::defer()?;
-    runtime(workers)?.block_on(run(&config, &descriptors))
+    // Before there are threads, which inherit the mask.
+    signals::block()?;
+    runtime::build(workers)?.block_on(run(&flags, &descriptors))
 }
 
-/// Takes as many descriptors as may be had: the soft limit is often 1024, for the sake of programs that use
-/// `select`. How many these are, unless it is any number.
-fn raise_descriptor_limit() -> Option<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    // Without it fewer clients can be served at a time, which is no reason to serve none.
-    let _ = setrlimit(Resource::Nofile, raised);
-    getrlimit(Resource::Nofile).current
-}
-
-/// The descriptors that this process may have, unless it is any number, and those that it was started with.
-struct Descriptors {
-    limit: Option<u64>,
-    inherited: usize,
-}
-
-impl Descriptors {
-    /// How many connections there are descriptors for, beside those that the daemon needs for itself: it must
-    /// always be able to accept one more, if only to turn it away.
-    fn room(&self, doors: usize) -> Result<Option<usize>, Failure> {
-        let Some(limit) = self.limit else {
-            return Ok(None);
-        };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        // A door takes one to listen, and one for whoever stands in it.
-        let needed = self.inherited + OWN_DESCRIPTORS + 2 * doors + 1;
-        match limit.checked_sub(needed) {
-            Some(more) => Ok(Some(more + 1)),
-            None => Err(Failure::Descriptors { limit, needed }),
-        }
-    }
-}
-
-/// Descriptors that are open: the standard streams, where it cannot be known.
-fn open_descriptors() -> usize {
-    // One is that of the directory itself.
-    fs::read_dir("/proc/self/fd").map_or(3, |open| open.count() - 1)
-}
-
-/// As many connections as were asked for, but no more than there is room for.
-fn max_connections(asked: Option<usize>, room: Option<usize>) -> Option<usize> {
-    if let (Some(asked), Some(room)) = (asked, room)
-        && asked > room
-    {
-        tracing::warn!("there are descriptors for {room} connections, and not for {asked}");
-    }
-    asked.into_iter().chain(room).min()
-}
-
-/// Number of worker threads that the environment asks for, or else one for each processor. An empty variable
-/// counts as none.
-///
-/// tokio reads the variable, too, but panics if it cannot be used.
-fn worker_threads(asked: Option<OsString>) -> Result<usize, Failure> {
-    match asked.filter(|text| !text.is_empty()) {
-        None => Ok(available_parallelism().map_or(1, NonZeroUsize::get)),
-        Some(text) => text
-            .to_str()
-            .and_then(|text| text.parse().ok())
-            .filter(|number| (1..=MOST_WORKERS).contains(number))
-            .ok_or(Failure::Workers { text }),
-    }
-}
-
-/// Makes the runtime. Where there is but one processor, it runs on this thread alone: then the kernel need not
-/// count the users of a descriptor, nor tokio the threads to wake.
-fn runtime(workers: usize) -> io::Result<Runtime> {
-    let mut builder = match available_parallelism() {
-        Ok(NonZeroUsize::MIN) => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    builder
-        .worker_threads(workers)
-        .thread_stack_size(STACK)
-        .event_interval(TASKS_A_ROUND)
-        .enable_all()
-        .build()
-}
-
-async fn run(config: &Config, descriptors: &Descriptors) -> Result<(), Failure> {
+async fn run(flags: &Flags, descriptors: &Descriptors) -> Result<(), Failure> {
     // From here on a signal can no longer leave anything behind.
     let mut stop = pin!(signals::stop()?);
-    let _pidfile = match &config.pidfile {
-        Some(path) => Some(Pidfile::take(path)?),
+    let _pidfile = match &flags.pidfile {
+        Some(path) => Some(Pidfile::lock(path)?),
         None => None,
     };
-    let transports = config.transports()?;
-    let room = descriptors.room(transports.len())?;
-    let max_connections = max_connections(config.max_connections, room);
+    let transports = transports::all(flags)?;
+    let possible = descriptors.max_connections(transports.len())?;
+    let max_connections = lower(flags.max_connections, possible);
     let mut server = Server::builder()
-        .policy(config.policy())
-        .limits(config.limits())
+        .policy(policy(flags))
+        .limits(limits(flags))
         .max_connections(max_connections)
-        .max_connections_per_ip(config.max_connections_per_ip);
-    if let Some(directory) = &config.state_dir {
+        .max_connections_per_ip(flags.max_connections_per_ip);
+    if let Some(directory) = &flags.state_dir {
         server = server.fence(Fence::open(directory)?);
     }
     let mut kinds = Vec::new();
@@ -237,13 +140,49 @@ async fn run(config: &Config, descriptors: &Descriptors) -> Result<(), Failure> 
         server = server.bind() => server?,
         () = &mut stop => return Ok(()),
     };
-    let doors = kinds.iter().zip(server.addresses());
-    let doors: Vec<String> = doors
-        .map(|(kind, address)| format!("{kind} {address} to {}", config.audience(kind, &address)))
+    let open: Vec<String> = kinds
+        .iter()
+        .zip(server.addresses())
+        .map(|(kind, address)| {
+            let audience = audience::of(flags, kind, &address);
+            format!("{kind} {address} to {audience}")
+        })
         .collect();
-    let places = max_connections.map_or("any number of".to_owned(), |max| max.to_string());
-    tracing::info!("open for {places} connections: {}", doors.join("; "));
+    let max = max_connections.map_or("unlimited".to_owned(), |max| max.to_string());
+    tracing::info!("open for {max} connections: {}", open.join("; "));
     server.run(stop).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Returns the lower of the number of connections that was asked for and the possible one, and logs a warning if it had to
+/// be lowered.
+fn lower(asked: Option<usize>, possible: Option<usize>) -> Option<usize> {
+    if let (Some(asked), Some(possible)) = (asked, possible)
+        && asked > possible
+    {
+        tracing::warn!("there are descriptors for {possible} connections, not for {asked}");
+    }
+    asked.into_iter().chain(possible).min()
+}
+
+/// Returns which commands clients may use, and how many locks they may hold.
+fn policy(flags: &Flags) -> Policy {
+    let policy = Policy::new(flags.dump, flags.registry)
+        .with_max_locks(flags.max_locks)
+        .with_max_locks_per_connection(flags.max_locks_per_connection)
+        .with_max_waiters(flags.max_waiters);
+    match flags.extensions {
+        true => policy,
+        false => policy.without_extensions(),
+    }
+}
+
+/// Returns the limits of a connection.
+fn limits(flags: &Flags) -> Limits {
+    Limits::default()
+        .with_max_line(flags.max_line)
+        .with_keepalive(flags.keepalive)
+        .with_write_timeout(flags.write_timeout)
+        .with_handshake_timeout(flags.handshake_timeout)
 }

@@ -1,35 +1,34 @@
-//! The file that says which process the daemon is, and that there is only one.
+//! The pidfile: it states the daemon's process id, and ensures that there is only one daemon.
 //!
-//! The lock on the file tells whether its owner lives; its text is for people and scripts. Nothing of
-//! the file is changed before it is locked, so that a process that comes second never harms it. It stays
-//! open, and thereby locked, until [`Pidfile`] is dropped, which removes it. The descriptor is closed on
-//! exec, and a kernel's lock ends with the process: a file that a killed daemon left is free to take.
+//! The lock on the file tells whether its owner lives; its text is for people and scripts. A daemon changes the file only
+//! after it has locked it, so a second daemon never harms it. The file stays open, and so locked, until [`Pidfile`] is
+//! dropped, which removes it. The descriptor is closed on exec, and a kernel's lock ends with the process: a file that a
+//! killed daemon left behind is free.
 //!
-//! A lock belongs to the file, not to its name: between opening and locking, the last owner may have
-//! removed the name. So the name is looked up again once the file is locked, and removed only while it
-//! still means this file.
+//! A lock belongs to the file, not to its name. Between opening and locking, the last owner may have removed the name. So
+//! the name is checked again once the file is locked, and is removed only while it still refers to this file.
 //!
-//! The file is emptied and written, so its name must not be a link: whoever can create one in that directory
-//! could have the daemon, which may be root, overwrite any file. The original follows links. Following those
-//! of root and of the daemon's own user was turned down: it takes a page to explain, and nobody needs it.
-//! Links in the path of the directory, as from `/var/run` to `/run`, are followed.
+//! The file is emptied and written, so its name must not be a symbolic link: a user who can create a link in that directory
+//! could make the daemon, which may be root, overwrite any file. The original follows links. Turned down: following links
+//! of root and of the daemon's own user. That takes a page to explain, and nobody needs it. Links in the path of the
+//! directory, such as `/var/run` to `/run`, are followed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{self, Path, PathBuf};
 use std::process;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// How often a file may vanish between opening and locking. Each time, another daemon came and went.
+/// Number of attempts when the file vanishes between opening and locking. Each time, another daemon came and went.
 const ATTEMPTS: u32 = 100;
 
-/// Bytes of a locked file that are read to find a process id in it.
+/// Number of bytes read from a locked file to find the process id in it.
 const LONGEST_PID: u64 = 20;
 
-/// A pidfile that is ours. Dropping it removes the file.
+/// A pidfile that this process has locked. Dropping it removes the file.
 #[derive(Debug)]
 pub(crate) struct Pidfile {
     /// Absolute, so that the file is removed even if the working directory has changed.
@@ -37,13 +36,13 @@ pub(crate) struct Pidfile {
     file: File,
 }
 
-/// Why there is no pidfile.
+/// Why the pidfile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PidfileError {
-    /// It cannot be opened, locked or written.
+    /// The file cannot be opened, locked or written.
     #[error("cannot use pidfile {}: {source}", path.display())]
     Unusable { path: PathBuf, source: io::Error },
-    /// Another process holds it. The file is as it was.
+    /// Another process has locked the file, which was left unchanged.
     #[error("pidfile {} is locked by another process{}", path.display(), owner(*.pid))]
     Locked { path: PathBuf, pid: Option<u32> },
 }
@@ -53,26 +52,25 @@ fn owner(pid: Option<u32>) -> String {
 }
 
 impl Pidfile {
-    /// Creates the file, or takes over one that nobody holds, and writes this process's id into it,
-    /// without a line end.
-    pub(crate) fn take(path: &Path) -> Result<Pidfile, PidfileError> {
+    /// Creates the file, or takes over an unlocked one, and writes this process's id into it, without a line end.
+    pub(crate) fn lock(path: &Path) -> Result<Pidfile, PidfileError> {
         let unusable = |source| PidfileError::Unusable {
             path: path.to_owned(),
             source,
         };
         for _ in 0..ATTEMPTS {
             let mut file = open(path).map_err(unusable)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match file.try_lock() {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
+                Err(TryLockError::WouldBlock) => {
                     return Err(PidfileError::Locked {
                         path: path.to_owned(),
                         pid: read(&mut file),
                     });
                 }
-                Err(errno) => return Err(unusable(errno.into())),
+                Err(TryLockError::Error(error)) => return Err(unusable(error)),
             }
-            if names(path, &file) {
+            if is_name_of(path, &file) {
                 let path = path::absolute(path).map_err(unusable)?;
                 let mut pidfile = Pidfile { path, file };
                 pidfile.write().map_err(unusable)?;
@@ -90,14 +88,14 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Before the lock goes with the file: nobody else can have taken it yet.
-        if names(&self.path, &self.file) {
+        // The file is still locked, so no other daemon can have taken the name.
+        if is_name_of(&self.path, &self.file) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Opens the file as it is, or creates it.
+/// Opens the file without changing it, or creates it.
 fn open(path: &Path) -> io::Result<File> {
     let opened = OpenOptions::new()
         .read(true)
@@ -119,7 +117,7 @@ fn open(path: &Path) -> io::Result<File> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    // 0 if it was removed meanwhile.
+    // The number is 0 if the file was removed meanwhile.
     if metadata.nlink() > 1 {
         return Err(io::Error::other(
             "the file has other names, and is not overwritten",
@@ -128,15 +126,15 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether `path` is a name of `file`.
-fn names(path: &Path, file: &File) -> bool {
+/// Returns whether `path` is a name of `file`.
+fn is_name_of(path: &Path, file: &File) -> bool {
     match (fs::symlink_metadata(path), file.metadata()) {
         (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
         _ => false,
     }
 }
 
-/// The process id that another daemon wrote.
+/// Returns the process id that another daemon wrote.
 fn read(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(LONGEST_PID).read_to_string(&mut text).ok()?;
@@ -157,7 +155,7 @@ mod tests {
 
     #[track_caller]
     fn check_locked(path: &Path, expect: Option<u32>) {
-        match Pidfile::take(path).unwrap_err() {
+        match Pidfile::lock(path).unwrap_err() {
             PidfileError::Locked { pid, .. } => assert_eq!(pid, expect),
             other => panic!("{other}"),
         }
@@ -165,7 +163,7 @@ mod tests {
 
     #[track_caller]
     fn check_unusable(path: &Path) {
-        let error = Pidfile::take(path).unwrap_err();
+        let error = Pidfile::lock(path).unwrap_err();
         assert!(matches!(error, PidfileError::Unusable { .. }), "{error}");
         let message = error.to_string();
         let start = format!("cannot use pidfile {}: ", path.display());
@@ -173,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_and_removed() {
+    fn pidfile_is_written_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
-        let pidfile = Pidfile::take(&path).unwrap();
+        let pidfile = Pidfile::lock(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), own_pid());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777 & !0o644, 0);
         drop(pidfile);
@@ -184,32 +182,32 @@ mod tests {
     }
 
     #[test]
-    fn a_second_taker_leaves_it_alone() {
+    fn locked_pidfile_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
-        let pidfile = Pidfile::take(&path).unwrap();
+        let pidfile = Pidfile::lock(&path).unwrap();
         check_locked(&path, Some(process::id()));
         assert_eq!(fs::read_to_string(&path).unwrap(), own_pid());
         fs::write(&path, "\x1B[1mno number").unwrap();
         check_locked(&path, None);
         drop(pidfile);
-        drop(Pidfile::take(&path).unwrap());
+        drop(Pidfile::lock(&path).unwrap());
     }
 
     #[test]
-    fn a_file_that_nobody_holds_is_taken_over() {
+    fn unlocked_pidfile_is_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         fs::write(&path, "12345678901234567890 of a daemon that was killed").unwrap();
-        let _pidfile = Pidfile::take(&path).unwrap();
+        let _pidfile = Pidfile::lock(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), own_pid());
     }
 
     #[test]
-    fn a_file_that_is_no_longer_ours_stays() {
+    fn replaced_pidfile_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
-        let pidfile = Pidfile::take(&path).unwrap();
+        let pidfile = Pidfile::lock(&path).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "another's").unwrap();
         drop(pidfile);
@@ -217,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_not_followed() {
+    fn links_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (link, target) = (dir.path().join("link"), dir.path().join("target"));
         symlink("target", &link).unwrap();
@@ -234,19 +232,19 @@ mod tests {
     }
 
     #[test]
-    fn links_to_its_directory_are_followed() {
+    fn links_to_the_directory_are_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (run, link) = (dir.path().join("run"), dir.path().join("link"));
         fs::create_dir(&run).unwrap();
         symlink("run", &link).unwrap();
-        let pidfile = Pidfile::take(&link.join("pid")).unwrap();
+        let pidfile = Pidfile::lock(&link.join("pid")).unwrap();
         check_locked(&run.join("pid"), Some(process::id()));
         drop(pidfile);
         assert!(!run.join("pid").exists());
     }
 
     #[test]
-    fn what_is_no_file_is_unusable() {
+    fn other_kinds_of_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         check_unusable(dir.path());
         check_unusable(&dir.path().join("no/such/folder"));
@@ -261,10 +259,10 @@ mod tests {
         assert!(socket.exists());
     }
 
-    /// Takers that come and go all the time: never two at once, and never one that holds a file that
-    /// has no name, so that the next one would not see it.
+    /// Threads lock and release the file all the time. There are never two owners at once, and never an owner of a file
+    /// without a name, which the next thread would not see.
     #[test]
-    fn of_many_takers_one_has_it() {
+    fn one_of_many_processes_locks_the_pidfile() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         let (owners, taken) = (AtomicU32::new(0), AtomicU32::new(0));
@@ -272,11 +270,11 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        match Pidfile::take(&path) {
+                        match Pidfile::lock(&path) {
                             Ok(pidfile) => {
                                 assert_eq!(owners.fetch_add(1, Ordering::SeqCst), 0);
                                 taken.fetch_add(1, Ordering::SeqCst);
-                                assert!(names(&path, &pidfile.file));
+                                assert!(is_name_of(&path, &pidfile.file));
                                 assert_eq!(owners.fetch_sub(1, Ordering::SeqCst), 1);
                             }
                             Err(PidfileError::Locked { .. }) => {}

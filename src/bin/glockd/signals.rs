@@ -1,13 +1,13 @@
-//! Signals: three stop the daemon, and all others leave it alone, unless it has failed.
+//! Signals: three stop the daemon, and all others leave it alone, except those that report a fault.
 //!
-//! By default most signals end a process, and a lock daemon takes all locks with it: a log rotation that
-//! sends SIGUSR1 must not do that. So every signal is blocked, save those that are listed here. What is
-//! blocked stays pending, which is as good as ignored. (The standard library has no safe way to ignore a
-//! signal, and tokio's handlers cannot have the last real-time signal.)
+//! By default most signals end a process, and all locks would end with the daemon. A log rotation that sends SIGUSR1 must
+//! not do that. So the daemon blocks every signal that is not listed here. A blocked signal stays pending, which is as
+//! good as ignored. (The standard library has no safe way to ignore a signal, and tokio cannot handle the last real-time
+//! signal.)
 //!
-//! The mask is set rather than added to: whoever starts the daemon may have blocked or ignored SIGTERM, and
-//! must be able to stop it all the same. That goes for SIGINT, too, which a shell without job control ignores
-//! for what it starts by `&`: a later SIGINT is intended for the daemon.
+//! The mask is set rather than added to. The process that started the daemon may have blocked or ignored SIGTERM, and must
+//! still be able to stop it. The same goes for SIGINT, which a shell without job control ignores for background jobs: a
+//! later SIGINT is meant for the daemon.
 
 use std::io;
 
@@ -17,8 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Signals that stop the daemon.
 const STOP: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
 
-/// Signals by which the kernel, or the program itself, reports a fault. If they are blocked, a fault ends the
-/// process without the handler that names a stack overflow.
+/// Signals by which the kernel, or the program itself, reports a fault. If they were blocked, a fault would end the process
+/// without running the handler that reports a stack overflow.
 const FAULTS: [Signal; 7] = [
     Signal::SIGABRT,
     Signal::SIGBUS,
@@ -29,9 +29,9 @@ const FAULTS: [Signal; 7] = [
     Signal::SIGTRAP,
 ];
 
-/// Blocks all signals for this thread and those that it will start, except for faults, and Ctrl-Z on a
-/// terminal. Those that stop the daemon are blocked only until [`stop`] is ready for them.
-pub(crate) fn defer() -> io::Result<()> {
+/// Blocks all signals for this thread and for threads that it starts later, except for faults and for Ctrl-Z on a terminal.
+/// Signals that stop the daemon are blocked only until [`stop`] is ready for them.
+pub(crate) fn block() -> io::Result<()> {
     let mut blocked = SigSet::all();
     for signal in FAULTS.into_iter().chain([Signal::SIGTSTP]) {
         blocked.remove(signal);
@@ -39,8 +39,8 @@ pub(crate) fn defer() -> io::Result<()> {
     Ok(blocked.thread_set_mask()?)
 }
 
-/// Returns a future that ends when the daemon is told to stop, even if that happens before it is first polled.
-/// To be called on the thread that called [`defer`].
+/// Returns a future that resolves when a signal tells the daemon to stop, even if the signal arrives before the future is
+/// first polled. Must be called on the thread that called [`block`].
 pub(crate) fn stop() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

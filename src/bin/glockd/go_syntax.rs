@@ -1,14 +1,13 @@
-//! Go's flag syntax, in front of argh.
+//! Go's flag syntax, as a source of flags for argh.
 //!
 //! The start scripts of the original say `-port 9999` and `-dump=false`, which argh refuses: it wants
-//! `--port 9999`, and knows no boolean that can be false. [`GoFlags`] reads argv as Go's `flag` package
-//! does and yields what argh takes, `--name` and a value, a pair a flag. A boolean is spelled `true` or
-//! `false`; other values are checked here, so that the first mistake is the one that is reported, and stay as
-//! they were typed. It knows the flags from argh's own [`FlagInfo`], where `arg_name` says `bool`, `int`,
-//! `duration` or something else; there is no second list.
+//! `--port 9999`, and its booleans cannot be false. [`GoFlags`] reads the command line as Go's `flag` package does, and
+//! yields a name and a value for each flag in argh's spelling. Booleans become `true` or `false`. Other values keep their
+//! text, but their syntax is checked here, so that the first mistake is the one that is reported. The flags come from
+//! argh's [`FlagInfo`], whose `arg_name` is `bool`, `int`, `duration` or something else; there is no second list.
 //!
-//! One thing is not Go's: an operand is an error. Go stops at `false` in `-dump false -port 1`, with
-//! `dump` true and the rest unread, and says nothing.
+//! One thing differs from Go: an operand is an error. In `-dump false -port 1`, Go stops at `false`, leaves `dump` true
+//! and the rest unread, and says nothing.
 
 use std::ffi::OsString;
 use std::slice;
@@ -17,24 +16,24 @@ use argh::{FlagInfo, FlagInfoKind};
 
 use crate::go_values::{ValueError, parse_bool, parse_duration, parse_int};
 
-/// Reads a command line, a flag at a time. After an error there is nothing more to read.
+/// Iterator over the flags of a command line. An error is its last item.
 pub(crate) struct GoFlags<'a> {
     flags: &'a [FlagInfo<'a>],
     rest: slice::Iter<'a, OsString>,
-    /// The boolean flag that was just read, if it had no value: what an operand behind it was meant for.
+    /// The boolean flag that was just read without a value. An operand after it was probably meant as its value.
     bare: Option<&'a str>,
 }
 
-/// Why a command line cannot be read any further. Like Go's, these texts name the flag with one dash.
+/// Why reading a command line stopped. As in Go, the messages name the flag with one dash.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FlagError {
-    /// `-h`, `-help`: no mistake. Go prints the usage on stderr.
+    /// `-h` or `-help`, which is not a mistake. Go prints the usage on stderr.
     #[error("help requested")]
     Help,
-    /// `--help`, which people give to a pager: the usage goes to stdout.
+    /// `--help`: the usage goes to stdout, for a pager.
     #[error("help requested")]
     LongHelp,
-    /// `-version`, `--version`: no mistake either.
+    /// `-version` or `--version`, which is not a mistake either.
     #[error("version requested")]
     Version,
     #[error("bad flag syntax: {0}")]
@@ -56,7 +55,7 @@ pub(crate) enum FlagError {
 }
 
 impl<'a> GoFlags<'a> {
-    /// Reads `argv`, without the program's name, by these flags.
+    /// Reads `argv`, which is without the program's name, by this table of flags.
     pub(crate) fn new(flags: &'a [FlagInfo<'a>], argv: &'a [OsString]) -> GoFlags<'a> {
         GoFlags {
             flags,
@@ -84,13 +83,13 @@ impl<'a> GoFlags<'a> {
         }
     }
 
-    /// Reads a flag, of which this is what follows the dashes, and its value.
+    /// Reads a flag and its value. `flag` is the text after the dashes.
     fn flag(&mut self, flag: &str) -> Result<(String, String), FlagError> {
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (flag, None),
         };
-        let (long, arg_name) = self.look_up(name)?;
+        let (long, arg_name) = self.find_flag(name)?;
         let is_bool = arg_name == "bool";
         self.bare = (is_bool && value.is_none()).then_some(long);
         let value = match value {
@@ -121,19 +120,19 @@ impl<'a> GoFlags<'a> {
             None => Ok(None),
             Some(argument) => match argument.to_str() {
                 Some(argument) => Ok(Some(argument)),
-                // argh, and with it everything behind, works on `str`.
+                // argh takes `str` alone.
                 None => Err(FlagError::NotUtf8(argument.clone())),
             },
         }
     }
 
-    /// The flag of this name: what argh calls it, and the name of its argument.
-    fn look_up(&self, name: &str) -> Result<(&'a str, &'a str), FlagError> {
+    /// Returns the flag of this name in argh's spelling, and the name of its argument.
+    fn find_flag(&self, name: &str) -> Result<(&'a str, &'a str), FlagError> {
         let found = self.flags.iter().find_map(|flag| match flag.kind {
             FlagInfoKind::Option { arg_name } if flag.long.strip_prefix("--") == Some(name) => {
                 Some((flag.long, arg_name))
             }
-            // A switch is argh's own `--help`; it has no value that could be false.
+            // A switch is argh's own `--help`, which takes no value.
             _ => None,
         });
         found.ok_or_else(|| match name {
@@ -210,8 +209,8 @@ mod tests {
         (pairs, None)
     }
 
-    /// What is read from `argv`, split at spaces, where `''` is the empty argument: the pairs, and the
-    /// error that ended it.
+    /// Checks what is read from `argv`: the pairs, and the error at the end. `argv` is split at spaces, and `''` is the empty
+    /// argument.
     #[track_caller]
     fn check(argv: &str, expect: &str) {
         let argv = argv
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_follows_its_flag() {
+    fn value_follows_its_flag() {
         check("", "");
         check("-port 9999", "--port 9999");
         check("--port 9999", "--port 9999");
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_look_like_a_flag() {
+    fn value_may_look_like_a_flag() {
         check("-port -1", "--port -1");
         check("-unix -port", "--unix -port");
         check("-unix --", "--unix --");
@@ -249,14 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_may_be_empty() {
+    fn path_may_be_empty() {
         check("-unix ''", "--unix ");
         check("-unix=", "--unix ");
         check("-unix '' -port 1", "--unix , --port 1");
     }
 
     #[test]
-    fn a_boolean_has_its_value_after_an_equals_sign() {
+    fn boolean_takes_its_value_after_an_equals_sign() {
         check("-verbose", "--verbose true");
         check("--verbose", "--verbose true");
         check("-dump=false -verbose=true", "--dump false, --verbose true");
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operand_is_an_error_that_says_what_to_write() {
+    fn operand_is_an_error_that_suggests_a_fix() {
         let hint = |operand: &str, write: &str| {
             format!("! unexpected argument {operand:?}: to set a boolean flag, write {write}")
         };
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn mistake_names_the_flag() {
         check("-port", "! flag needs an argument: -port");
         check("-unix", "! flag needs an argument: -unix");
         check(
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_mistakes_come_in_order() {
+    fn first_of_help_and_mistake_counts() {
         for help in ["-h", "--h", "-help", "--help", "-help=x"] {
             check(help, "! help requested");
         }
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_is_named() {
+    fn argument_that_is_not_utf8_is_named() {
         let path = OsString::from_vec(b"/a\xFF".to_vec());
         let (pairs, error) = read(["-port".into(), "1".into(), "-unix".into(), path.clone()]);
         assert_eq!(pairs, [("--port".to_owned(), "1".to_owned())]);
