@@ -1,6 +1,6 @@
 //! When a lock was granted, and in which order.
 
-use coarsetime::Instant;
+use rustix::time::{ClockId, clock_gettime};
 
 /// A millisecond is so many stamps, as a power of two: more than a shard can grant in one.
 const SHIFT: u32 = 12;
@@ -32,22 +32,26 @@ impl Stamp {
     }
 }
 
-/// Says how old the table is. Read by the kernel's last tick, some milliseconds ago, because a grant cannot
-/// afford more.
+/// The age of the table, by the kernel's coarse clock: the time of its last tick, some milliseconds ago. A grant cannot
+/// afford the exact clock.
 #[derive(Debug)]
 pub(super) struct Clock {
-    start: Instant,
+    start_ms: u64,
 }
 
 impl Clock {
     pub(super) fn new() -> Clock {
-        Clock {
-            start: Instant::now(),
-        }
+        Clock { start_ms: now_ms() }
     }
 
-    /// In milliseconds.
+    /// Returns the age in milliseconds.
     pub(super) fn age(&self) -> u64 {
-        self.start.elapsed().as_millis()
+        now_ms().saturating_sub(self.start_ms)
     }
+}
+
+fn now_ms() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    // This clock starts at 0 when the system starts.
+    now.tv_sec.cast_unsigned() * 1000 + now.tv_nsec.cast_unsigned() / 1_000_000
 }
