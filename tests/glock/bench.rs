@@ -1,4 +1,4 @@
-//! `glock bench`: that what it counts is what the server counts.
+//! `glock bench`: its report matches what the server counts.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ fn counter(served: &Served, key: &str) -> u64 {
 }
 
 #[test]
-fn it_asks_as_often_as_it_says() {
+fn bench_reports_the_number_of_commands_that_the_server_counts() {
     let served = Served::new();
     let (mut gets, mut releases) = (0, 0);
     for (flags, operations) in [
@@ -38,9 +38,9 @@ fn it_asks_as_often_as_it_says() {
     }
 }
 
-/// All that was asked was asked and answered within the time that is told; one connection's batches, one after the other.
+/// All batches of a connection are sent and answered, one after the other, within the reported time.
 #[test]
-fn it_takes_as_long_as_it_says() {
+fn bench_reports_the_time_that_it_took() {
     let served = Served::new();
     for batches in [1, 1, 1, 1, 1, 10, 100] {
         let operations = 1000 * batches;
@@ -48,7 +48,7 @@ fn it_takes_as_long_as_it_says() {
         let report = report(&served, &format!("-c 1 -P 1000 -n {operations}"));
         let (took, seconds) = (started.elapsed(), report["seconds"].as_f64().unwrap());
         let latency = |key| report["latency_us"][key].as_f64().unwrap() / 1e6;
-        // Latencies are told to three digits.
+        // Latencies are reported to three digits.
         let least = latency("most").max(latency("mean") * f64::from(batches)) * 0.999;
         assert!(
             (least..=took.as_secs_f64()).contains(&seconds),
@@ -60,7 +60,7 @@ fn it_takes_as_long_as_it_says() {
 }
 
 #[test]
-fn every_work_is_answered_as_expected() {
+fn every_work_gets_the_expected_replies() {
     let served = Served::new();
     for work in ["getrel", "wait", "shared", "reget", "inspect"] {
         let report = report(&served, &format!("--work {work} -c 3 -P 4 -n 1000"));
@@ -85,9 +85,10 @@ fn every_work_is_answered_as_expected() {
     );
 }
 
-/// A batch whose lines fit into no socket, nor its replies: the server takes the rest only while it is read.
+/// Neither the commands nor the replies of such a batch fit into a socket: the server reads on only while its replies are
+/// read.
 #[test]
-fn it_reads_while_it_writes() {
+fn bench_reads_while_it_writes() {
     let served = Served::new();
     for operations in [20_000, 30_001] {
         let report = report(&served, &format!("-c 1 -P 20000 -n {operations}"));
@@ -97,33 +98,33 @@ fn it_reads_while_it_writes() {
 }
 
 #[test]
-fn limit_of_connections_is_told() {
+fn bench_reports_a_maximum_number_of_connections() {
     let served = Served::build(Server::builder().max_connections(Some(7)));
     let expect = "glock: the server took 7 of 20 connections and closed the others: it probably limits them \
                   (-max-connections, -max-connections-per-ip)\n";
     for threads in 1..=3 {
-        // On a busy machine the server may take its time to close those of the last run.
+        // On a busy machine the server may be slow to close the connections of the last run.
         until(
             || {
                 let refused = served.run(&format!("bench -c 20 --threads {threads}"));
                 refused.exited(69).stderr == expect
             },
-            "the limit is not told",
+            "the maximum is not reported",
         );
         until(
             || served.run("bench -c 7 -n 1000").status.success(),
-            "as many as may are refused",
+            "the permitted connections are refused",
         );
     }
 }
 
 #[test]
-fn it_says_what_is_wrong() {
+fn bench_reports_why_it_cannot_run() {
     let mut served = Served::new();
     let finished = served.run("bench --server ws://localhost:1/").exited(2);
     assert_eq!(
         finished.stderr,
-        "glock: bench speaks tcp:// and unix: alone\n"
+        "glock: bench supports only tcp:// and unix:\n"
     );
     let few = served.shell("ulimit -n 50; glock bench -c 100 -n 1000");
     let finished = finish(few).exited(71);

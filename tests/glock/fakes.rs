@@ -1,8 +1,8 @@
-//! glock against servers whose every line is the test's: for what a real one does too seldom, or never.
+//! glock against fake servers that send what the test says: for replies that a real server gives rarely, or never.
 
 use crate::served::{Finished, Served, fake, finish};
 
-/// Runs a glock in the folder of a test, against a server that answers each line by what `answer` makes of it.
+/// Runs glock in the directory of a test, against a server that replies to each line with `answer(line)`.
 fn run_against(answer: fn(&str) -> &'static str, arguments: &[&str]) -> Finished {
     let served = Served::new();
     fake(&served.path("fake"), answer);
@@ -12,7 +12,7 @@ fn run_against(answer: fn(&str) -> &'static str, arguments: &[&str]) -> Finished
 }
 
 #[test]
-fn a_lock_that_the_server_did_not_know_of_is_a_lost_one() {
+fn lock_is_lost_if_the_server_does_not_know_it_on_release() {
     let answer = |line: &str| match line.split(' ').next().unwrap() {
         "hello" => "1 hello: wait limit fence list own ping",
         "g" | "gw" => "1 Lock Get Success: job",
@@ -33,7 +33,7 @@ fn a_lock_that_the_server_did_not_know_of_is_a_lost_one() {
 }
 
 #[test]
-fn verbose_says_when_the_lock_was_got_and_released() {
+fn verbose_reports_when_the_lock_is_acquired_and_released() {
     let answer = |line: &str| match line.split(' ').next().unwrap() {
         "hello" => "1 hello: wait limit fence list own ping",
         "g" | "gw" => "1 Lock Get Success: job",
@@ -44,7 +44,7 @@ fn verbose_says_when_the_lock_was_got_and_released() {
     let finished = run_against(answer, &["run", "-v", "job", "--", "echo", "ran"]).exited(0);
     assert_eq!(
         finished.stderr,
-        "glock: has the lock job\nglock: released the lock job\n"
+        "glock: acquired the lock job\nglock: released the lock job\n"
     );
     assert_eq!(finished.stdout, "ran\n");
     let finished = run_against(answer, &["run", "job", "--", "echo", "ran"]).exited(0);

@@ -1,4 +1,4 @@
-//! The processes that a command starts: which signals they get, and that they end.
+//! The processes that a command starts: which signals they receive, and how they end.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 
 use crate::served::{Running, Served, finish, until};
 
-/// A `glock run` of a script, once that has said "up".
+/// Starts `glock run` of a script, and waits until the script prints "up".
 fn up(served: &Served, flags: &str, script: &str) -> Running {
     let command = ["run"]
         .into_iter()
@@ -22,7 +22,7 @@ fn up(served: &Served, flags: &str, script: &str) -> Running {
     running
 }
 
-/// What hears a signal soon: a shell does so only when its child has ended.
+/// A loop that handles signals soon: a shell handles them only when its child has ended.
 const REST: &str = "while :; do sleep 0.05; done";
 
 #[test]
@@ -43,15 +43,15 @@ fn signals_are_forwarded() {
         running.exited(9);
         assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
     }
-    // Those that nobody catches end the command, and so glock.
+    // A signal that the command does not catch ends it, and therefore glock.
     let mut running = up(&served, "job", "echo up; exec sleep 60");
     running.signal(Signal::TERM);
     running.exited(143);
 }
 
-/// The tests are no worse off for what they were started with: in the background of a shell without job control, say.
+/// The tests may be started with ignored signals, such as in the background of a shell without job control.
 #[test]
-fn tests_may_be_started_deaf() {
+fn tests_pass_if_signals_were_ignored_at_their_start() {
     let served = Served::new();
     let script = "trap '' HUP INT QUIT TERM USR1 USR2 TSTP; exec \"$0\" --exact groups::signals_are_forwarded";
     let mut tests = served.shell(script);
@@ -60,9 +60,9 @@ fn tests_may_be_started_deaf() {
     assert!(printed.contains("1 passed"), "{printed}");
 }
 
-/// As nohup(1) has it.
+/// nohup(1) relies on this.
 #[test]
-fn a_signal_that_was_ignored_stays_so() {
+fn signal_that_was_ignored_stays_ignored() {
     let served = Served::new();
     let script =
         "trap '' HUP; exec glock run job -- sh -c 'echo up; kill -HUP $$ $PPID; echo lives'";
@@ -73,7 +73,7 @@ fn a_signal_that_was_ignored_stays_so() {
 }
 
 #[test]
-fn a_command_leads_a_group_of_its_own() {
+fn command_leads_a_process_group_of_its_own() {
     let served = Served::new();
     // The fifth word is the group.
     let script = "read -r pid _ _ parent group _ < /proc/self/stat; echo $$ $group $PPID";
@@ -88,9 +88,9 @@ fn a_command_leads_a_group_of_its_own() {
     running.exited(0);
 }
 
-/// It has the descriptors that it would have without glock, whatever these tests were started with.
+/// The command has the descriptors that it would have without glock, whatever these tests were started with.
 #[test]
-fn the_command_inherits_no_socket() {
+fn command_inherits_no_descriptor_of_glock() {
     let served = Served::new();
     let list = "cd /proc/self/fd && echo *";
     let run = ["run", "job", "--", "sh", "-c", list];
@@ -99,7 +99,7 @@ fn the_command_inherits_no_socket() {
     assert_eq!(printed, finish(served.shell(list)).printed());
 }
 
-/// The sets of signals that proc(5) shows of a process, by their names there; bit n - 1 stands for signal n.
+/// Returns the sets of signals of a process, as proc(5) shows them, by name. Bit n - 1 stands for signal n.
 fn signal_sets(status: &str) -> BTreeMap<String, u64> {
     let lines = status.lines().filter_map(|line| line.split_once(":\t"));
     let set = |set| u64::from_str_radix(set, 16).unwrap();
@@ -110,7 +110,7 @@ fn signal_sets(status: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// env(1), by which a command starts with signals blocked or ignored.
+/// Returns a command that env(1) starts with signals blocked or ignored.
 fn env_with(served: &Served, flags: &str, command: &str) -> Command {
     served.shell(&format!("exec env {flags} {command}"))
 }
@@ -141,7 +141,7 @@ fn command_inherits_the_signals_that_glock_was_started_with() {
 }
 
 #[test]
-fn exit_code_is_passed_on_whatever_becomes_of_sigchld() {
+fn exit_code_is_passed_on_if_sigchld_was_blocked_or_ignored() {
     let served = Served::new();
     for flags in [
         "--block-signal=CHLD",
@@ -149,7 +149,7 @@ fn exit_code_is_passed_on_whatever_becomes_of_sigchld() {
         "--ignore-signal=CHLD --block-signal=CHLD",
         "--block-signal",
     ] {
-        // A command that ends at once, and one that does not.
+        // A command that ends at once, and one that ends later.
         for command in ["sh -c 'exit 7'", "sh -c 'sleep 0.1; exit 7'"] {
             let command = format!("glock run job -- {command}");
             finish(env_with(&served, flags, &command)).exited(7);
@@ -159,7 +159,7 @@ fn exit_code_is_passed_on_whatever_becomes_of_sigchld() {
 }
 
 #[test]
-fn blocked_signals_end_glock_nevertheless() {
+fn signals_end_glock_even_if_its_parent_has_blocked_them() {
     let served = Served::new();
     let _held = served.asked("g held");
     let start = |command| {
@@ -196,7 +196,7 @@ fn blocked_signals_end_glock_nevertheless() {
     assert_eq!(end(bench), (None, Some(Signal::TERM.as_raw())));
 }
 
-/// The command decides: glock does not end one that does not want to.
+/// The command decides: glock does not end a command that does not react.
 #[test]
 fn signal_that_the_command_blocks_is_only_forwarded() {
     let served = Served::new();
@@ -220,8 +220,8 @@ fn signal_that_the_command_blocks_is_only_forwarded() {
     running.exited(4);
 }
 
-/// Signals that end a process, and that glock does not forward: all but SIGKILL, SIGPIPE, which is ignored, and the two
-/// real-time signals that belong to the C library.
+/// Signals that end a process, and that glock does not forward. Left out are SIGKILL, SIGPIPE, which is ignored, and the
+/// two real-time signals that the C library uses itself.
 const FATAL: [i32; 22] = [
     4, 5, 6, 7, 8, 11, 14, 16, 24, 25, 26, 27, 29, 30, 31, 34, 35, 40, 50, 60, 63, 64,
 ];
@@ -280,7 +280,7 @@ fn fatal_signal_ends_a_wait_at_once() {
     }
 }
 
-/// Neither would end a process without glock.
+/// Such a signal would not end a process without glock either.
 #[test]
 fn fatal_signal_that_is_ignored_or_blocked_ends_nothing() {
     let served = Served::new();
@@ -297,20 +297,20 @@ fn fatal_signal_that_is_ignored_or_blocked_ends_nothing() {
         running.signal(Signal::USR1);
         running.await_line("heard");
     }
-    // The next one does.
+    // A signal that is neither ignored nor blocked ends it.
     kill(36, &running);
     assert_eq!(running.status().signal(), Some(36));
 }
 
 fn is_gone(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
-    // Whoever gets it as a child may take its time to bury it.
+    // Its new parent may reap it later.
     stat.map_or(true, |stat| stat.contains(") Z "))
 }
 
-/// What the command has left behind in its group ends before the lock is released; what does not want to is killed.
+/// Processes that ignore SIGTERM are killed.
 #[test]
-fn the_whole_group_ends() {
+fn processes_left_in_the_group_end_before_the_lock_is_released() {
     let served = Served::new();
     for (grace, left) in [
         ("30", "sleep 600"),
@@ -328,7 +328,7 @@ fn the_whole_group_ends() {
         } else {
             "true"
         };
-        // So that the grandchild is nobody's child when the command ends.
+        // The grandchild is an orphan when the command ends.
         let script =
             format!("echo up; rm -f deaf; ({left} & echo $! > pid); {wait}; cat pid; exit 4");
         let mut running = up(&served, &format!("--grace {grace} job"), &script);
@@ -340,9 +340,9 @@ fn the_whole_group_ends() {
 }
 
 #[test]
-fn a_lock_that_is_lost_ends_the_group() {
+fn lost_lock_ends_the_group() {
     for (grace, script) in [
-        // Who is told may clean up; who does not hear is killed.
+        // A command that handles SIGTERM may clean up; one that ignores it is killed.
         (
             "30",
             format!("trap 'echo told; exit 0' TERM; echo up; {REST}"),
@@ -357,25 +357,25 @@ fn a_lock_that_is_lost_ends_the_group() {
         assert_eq!(running.rest(), "");
         let errors = fs::read_to_string(served.path("errors")).unwrap();
         let expect = "glock: the lock job is lost, so the command was ended: ";
-        // The shell says something of its own.
+        // The shell may print lines of its own.
         let said = errors.lines().any(|line| line.starts_with(expect));
         assert!(said, "{errors}");
     }
 }
 
 #[test]
-fn a_glock_that_is_killed_takes_the_command_along() {
+fn command_is_killed_if_glock_is_killed() {
     let served = Served::new();
     let mut running = up(&served, "job", "echo up; exec sleep 600");
     running.signal(Signal::KILL);
-    // The command has the other end of this, too.
+    // The command has the other end of the pipe, too.
     assert_eq!(running.rest(), "");
     served.await_answer("i job", "0 Lock Not Locked: job");
 }
 
-/// Somebody stops the command for a while: the lock stays, and a signal is heard.
+/// The command is stopped by another process, and continued later.
 #[test]
-fn a_command_that_is_stopped_keeps_the_lock() {
+fn stopped_command_keeps_the_lock() {
     let served = Served::new();
     let script = "echo $$; kill -STOP $$; echo on; exit 5";
     let command = ["run", "--grace", "30", "job", "--", "sh", "-c", script];
@@ -391,22 +391,22 @@ fn a_command_that_is_stopped_keeps_the_lock() {
     running.exited(5);
 }
 
-/// While what the command has left behind takes its time, all is as before.
+/// The lock can still be lost after the command has ended, while processes that it has left are being ended.
 #[test]
-fn the_lock_may_be_lost_at_the_very_end() {
+fn lock_lost_while_the_group_is_being_ended_is_reported() {
     let mut served = Served::new();
     let script = "sh -c 'trap \"echo told\" TERM; trap \"echo heard; exit\" USR1; echo up; touch deaf; while :; do sleep 0.05; done' &
         until [ -e deaf ]; do sleep 0.01; done";
     let mut running = up(&served, "--grace 600 job", script);
-    // Nobody but glock says that, once the command has ended.
+    // glock sends that signal once the command has ended.
     running.await_line("told");
     served.stop();
-    // What is left goes on for as long as it likes; glock, which passes this on, has heard of the loss before.
+    // The process that is left runs on until it receives this. glock, which forwards it, has noticed the loss before.
     running.signal(Signal::USR1);
     running.await_line("heard");
     running.exited(3);
     let errors = fs::read_to_string(served.path("errors")).unwrap();
-    // On a machine that is busy, glock may hear of it only when it releases the lock.
+    // On a busy machine, glock may notice the loss only when it releases the lock.
     let is_told = |line: &str| {
         line.starts_with("glock: the lock job is lost, so the command was ended: ")
             || line.starts_with("glock: the lock job was lost before it was released: ")
@@ -414,9 +414,9 @@ fn the_lock_may_be_lost_at_the_very_end() {
     assert!(errors.lines().any(is_told), "{errors}");
 }
 
-/// What leaves the group is nobody's concern; but when it ends, somebody has to bury it.
+/// glock does not end a process that leaves the group. When the process ends, glock reaps it as its new parent.
 #[test]
-fn what_leaves_the_group_is_buried() {
+fn orphan_that_left_the_group_is_reaped() {
     let served = Served::new();
     let script = "setsid -f sh -c 'echo $$ > left'; until [ -s left ]; do sleep 0.01; done; cat left; echo up; read x";
     let mut command = served.glock(["run", "job", "--", "sh", "-c", script]);
@@ -425,21 +425,21 @@ fn what_leaves_the_group_is_buried() {
     let left = running.line();
     running.await_line("up");
     let stat = Path::new("/proc").join(left);
-    until(|| !stat.exists(), "it is not buried");
+    until(|| !stat.exists(), "it is not reaped");
     running.end_input();
     running.exited(1);
 }
 
-/// However often a child of glock's ends meanwhile.
+/// Each end of a child wakes glock, but must not delay the polls of the group.
 #[test]
-fn group_whose_orphans_end_all_the_time_is_ended() {
+fn group_is_ended_even_if_orphans_keep_ending() {
     let served = Served::new();
     let script = "while :; do (true &); done & exit 7";
     finish(served.glock(["run", "job", "--", "sh", "-c", script])).exited(7);
     assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
 }
 
-/// Each kind of daemon lives on always, since it has time to leave the group.
+/// Each kind of daemon always survives, since it has time to leave the group.
 #[test]
 fn daemon_that_leaves_the_group_lives_on() {
     let served = Served::new();
@@ -478,9 +478,9 @@ fn daemon_that_leaves_the_group_lives_on() {
     }
 }
 
-/// Whatever stays in the group never lives on.
+/// Such a process never survives.
 #[test]
-fn job_that_stays_in_the_group_is_ended() {
+fn process_that_stays_in_the_group_is_ended() {
     let served = Served::new();
     let fork = "exit if fork; exit if fork; print qq($$\\n); exec @ARGV";
     for start in [
@@ -502,7 +502,7 @@ fn job_that_stays_in_the_group_is_ended() {
 fn orphans_of_the_command_are_reaped_by_glock() {
     const INNER: &str = "GLOCK_TEST_IS_A_SUBREAPER";
     if env::var_os(INNER).is_none() {
-        // A process of its own, since the orphans of all other tests would come to it, too.
+        // In a process of its own: a subreaper would also become the parent of the orphans of all other tests.
         let mut test = Command::new(env::current_exe().unwrap());
         test.args([
             "--exact",

@@ -1,4 +1,4 @@
-//! Time limits: of a wait for a lock, and of a command whose lock is lost.
+//! Time limits: of a wait for a lock, and of ending a command whose lock is lost.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 
 use crate::served::{Served, fake, finish};
 
-/// A server with these limits: the runtime that it ends with, and where it is.
+/// Starts a server with these limits. Returns the runtime that it ends with, and its addresses.
 fn serve(limits: Limits) -> (Runtime, [String; 3]) {
     let runtime = Runtime::new().unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -34,7 +34,7 @@ fn serve(limits: Limits) -> (Runtime, [String; 3]) {
 }
 
 #[test]
-fn grace_that_may_outlast_the_lock_is_warned_of() {
+fn grace_that_can_outlast_the_lock_causes_a_warning() {
     let served = Served::new();
     let check = |limits: Limits, grace: Option<&str>, warns: bool| {
         let (_runtime, [tcp, ws, unix]) = serve(limits);
@@ -68,16 +68,16 @@ fn grace_that_may_outlast_the_lock_is_warned_of() {
     check(default.with_keepalive(seconds(60)), Some("15"), false);
     check(default.with_keepalive(seconds(1)), None, false);
     check(default.with_keepalive(seconds(1)), Some("8"), true);
-    // Nobody is given up for being silent.
+    // A server that never disconnects silent clients.
     let patient = default.with_keepalive(None);
     check(patient.with_write_timeout(None), Some("1000"), false);
     check(patient.with_write_timeout(seconds(2)), None, true);
 }
 
 #[test]
-fn wait_ends_in_time_whatever_the_server_does() {
+fn wait_ends_in_time_even_if_the_server_is_silent() {
     let served = Served::new();
-    // The one stands still during the wait, the other before it has said anything.
+    // One server stops to reply during the wait, the other before its first reply.
     let stands_still: [fn(&str) -> &'static str; 2] = [
         |line| match line {
             "hello" => "1 hello: wait limit fence list own ping timeout=30000",

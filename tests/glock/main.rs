@@ -1,6 +1,6 @@
-//! glock as its users have it: a command, with a server, a shell, and a terminal.
+//! glock as its users run it: a command, with a server, a shell, and a terminal.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap as well.
 #![cfg(test)]
 
 mod bench;

@@ -1,4 +1,4 @@
-//! What glock shows to people and to programs.
+//! What glock prints for people and for programs.
 
 use std::process::Stdio;
 
@@ -12,13 +12,13 @@ fn json_of(served: &Served, arguments: &str) -> Value {
 }
 
 #[test]
-fn locks_and_their_holders() {
+fn ls_and_who_list_locks_and_holders() {
     let served = Served::new();
     assert_eq!(served.run("ls").printed(), "");
     assert_eq!(served.run("ls --json").printed(), "[]\n");
     let _one = served.asked("iam cron on db1\ng nightly  report");
     let _two = served.asked("sg gpu");
-    // Each was answered once, and may be answered more: by now it is.
+    // Only the first reply was awaited; now the second command has been executed as well.
     served.await_answer("own nightly report", "1 Lock Owners: nightly report");
     served.await_answer("own gpu", "1 Lock Owners: gpu");
     let expect = "LOCK            HOLDER\nnightly report  cron on db1\n";
@@ -42,7 +42,7 @@ fn locks_and_their_holders() {
 }
 
 #[test]
-fn owners_and_waiters() {
+fn own_and_watch_show_holders_and_waiters() {
     let served = Served::new();
     let holder = served.asked("g job");
     let mut waiter = served.glock(["get", "--name", "next", "job"]);
@@ -84,7 +84,7 @@ fn owners_and_waiters() {
     assert!(waiter.line().starts_with("held: job"));
 }
 
-/// Nobody can make a lock look free, or held by somebody else, by the name that they choose for it or for themselves.
+/// No client can make a lock look free, or held by another client, by its choice of names for locks or for itself.
 #[test]
 fn names_cannot_be_taken_for_other_locks() {
     let served = Served::new();
@@ -135,7 +135,7 @@ fn names_cannot_be_taken_for_other_locks() {
 }
 
 #[test]
-fn free_and_held() {
+fn inspect_tells_free_from_held() {
     let served = Served::new();
     let finished = served.run("inspect job").exited(1);
     assert_eq!(finished.stdout, "free\n");
@@ -154,7 +154,7 @@ fn free_and_held() {
 }
 
 #[test]
-fn counters_and_pings() {
+fn stats_and_ping_print_text_and_json() {
     let served = Served::new();
     let stats = served.run("stats").printed();
     assert!(
@@ -172,7 +172,7 @@ fn counters_and_pings() {
 }
 
 #[test]
-fn names_cannot_do_anything_to_a_terminal() {
+fn names_are_escaped_for_terminals() {
     let served = Served::new();
     let _held = served.asked("g a\x1b[2J\u{202e}b");
     assert!(
@@ -187,9 +187,9 @@ fn names_cannot_do_anything_to_a_terminal() {
     );
 }
 
-/// Servers that can do less, or were told to say less.
+/// Servers without extensions, and servers that show fewer details.
 #[test]
-fn other_servers() {
+fn servers_with_fewer_features_are_supported() {
     let served = Served::with(Policy::default().without_extensions());
     let _held = served.asked("g job");
     assert!(
@@ -215,12 +215,12 @@ fn other_servers() {
 }
 
 #[test]
-fn who_stops_to_read_is_no_failure() {
+fn closed_output_is_not_a_failure() {
     let served = Served::new();
     let mut shell = served.shell("glock watch --json -i 0.01 | head -n 1 > first; wait");
     shell.stderr(Stdio::piped());
     assert_eq!(finish(shell).printed(), "");
-    // But where the answer is the exit code, that is the same.
+    // The exit code is the same if it is the answer.
     let shell = served.shell("(glock inspect free; echo $? > code) | true; cat code");
     assert_eq!(finish(shell).printed(), "1\n");
 }

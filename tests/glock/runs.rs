@@ -1,4 +1,4 @@
-//! `glock run` and `glock get`: whether the lock is had, held and released, and how that ends.
+//! `glock run` and `glock get`: how the lock is acquired, held and released, and how they exit.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::served::{Running, Served, fake, finish};
 
 #[test]
-fn the_status_of_the_command_is_passed_on() {
+fn exit_status_of_the_command_is_passed_on() {
     let served = Served::new();
     for (command, code) in [
         ("true", 0),
@@ -39,7 +39,7 @@ fn the_status_of_the_command_is_passed_on() {
 }
 
 #[test]
-fn the_lock_is_held_while_the_command_runs() {
+fn lock_is_held_while_the_command_runs() {
     let served = Served::new();
     let script = "glock own --json job; echo $GLOCK_FENCE";
     let command = [
@@ -63,7 +63,7 @@ fn the_lock_is_held_while_the_command_runs() {
 }
 
 #[test]
-fn a_fence_is_never_that_of_another_lock() {
+fn fence_of_another_lock_is_not_inherited() {
     let served = Served::with(Policy::default().without_extensions());
     let mut command = served.glock(["run", "job", "--", "sh", "-c", "echo ${GLOCK_FENCE-none}"]);
     command.env("GLOCK_FENCE", "17");
@@ -74,7 +74,7 @@ fn a_fence_is_never_that_of_another_lock() {
 
 const NO_FENCE: &str = "glock: the server gives no fencing token, so $GLOCK_FENCE is not set\n";
 
-/// Answers as a server whose disk fails: it gives locks, but no tokens.
+/// Replies like a server whose disk fails: it grants locks, but gives no tokens.
 fn answer_without_token(line: &str) -> &'static str {
     match line {
         "f job" => "0 Lock Fence Failure: job",
@@ -85,7 +85,7 @@ fn answer_without_token(line: &str) -> &'static str {
 }
 
 #[test]
-fn missing_fencing_token_is_told_or_refused() {
+fn missing_fencing_token_is_reported_or_refused() {
     let served = Served::new();
     let expect = "glock: the server gives no fencing token (--require-fence)\n";
     served.run("run --require-fence job true").exited(0);
@@ -122,7 +122,7 @@ fn missing_fencing_token_is_told_or_refused() {
 }
 
 #[test]
-fn who_does_not_get_the_lock_runs_nothing() {
+fn command_does_not_run_without_the_lock() {
     let served = Served::new();
     let _held = served.asked("g job");
     let _shared = served.asked("sg gpu");
@@ -156,7 +156,7 @@ fn who_does_not_get_the_lock_runs_nothing() {
 }
 
 #[test]
-fn the_next_in_line_runs_when_the_lock_is_free() {
+fn waiter_runs_its_command_when_the_lock_is_released() {
     let served = Served::new();
     let held = served.asked("g job");
     let mut next = Running::start(served.glock(["run", "job", "echo", "ran"]), None);
@@ -166,9 +166,9 @@ fn the_next_in_line_runs_when_the_lock_is_free() {
     next.exited(0);
 }
 
-/// Who was ready to wait, and is not let, is told so without `-v`: it may be what never runs.
+/// A refusal to let glock wait is reported even without `-v`: the command might never run otherwise, unnoticed.
 #[test]
-fn who_may_not_wait_is_told() {
+fn refused_wait_is_reported() {
     let served = Served::with(Policy::default().with_max_waiters(Some(1)));
     let _held = served.asked("g job");
     let _waiter = Running::start(served.glock(["run", "job", "true"]), None);
@@ -184,10 +184,10 @@ fn who_may_not_wait_is_told() {
 }
 
 #[test]
-fn a_signal_ends_the_wait() {
+fn signal_ends_the_wait() {
     let served = Served::new();
     let _held = served.asked("g job");
-    // A key's ends glock as it would have ended anything else.
+    // The signal of a key ends glock as it would end any other process.
     for (verb, signal, end) in [
         ("run", Signal::TERM, (Some(143), None)),
         ("run", Signal::INT, (None, Some(2))),
@@ -226,9 +226,9 @@ fn arguments_may_be_any_bytes() {
     assert_eq!(finish(served.glock(command)).printed(), " 61 ff\nheld\n");
 }
 
-/// What cannot be said is not said, and all goes on.
+/// A message that cannot be written is dropped, and nothing else changes.
 #[test]
-fn errors_may_have_nowhere_to_go() {
+fn unwritable_stderr_changes_nothing() {
     let served = Served::new();
     for (command, code) in [
         ("glock run -v job -- true 2> /dev/full", 0),
@@ -254,14 +254,14 @@ fn get_holds_until_its_input_ends() {
         let line = holder.line();
         assert!(line.starts_with(expect), "{line}");
         assert_eq!(served.ask("own job"), "1 Lock Owners: job");
-        holder.input(b"what is written is nobody's concern\n");
+        holder.input(b"the input is disregarded\n");
         holder.end_input();
         holder.exited(0);
         assert_eq!(served.ask("own job"), "0 Lock Owners: job");
     }
 }
 
-/// It would release the lock at once, and exit by 0.
+/// Otherwise it would release the lock at once, and exit with 0.
 #[test]
 fn get_refuses_an_input_that_has_ended_already() {
     let served = Served::new();
@@ -286,11 +286,11 @@ fn get_refuses_an_input_that_has_ended_already() {
     let counters = served.run("stats --json").printed();
     let counters: serde_json::Value = serde_json::from_str(&counters).unwrap();
     assert_eq!(counters["command_g"], 0);
-    // An empty file ends as well, but somebody has made it.
+    // An empty file has ended too, but somebody created it on purpose.
     finish(served.shell("glock get job <> file")).exited(0);
 }
 
-/// As its help has it.
+/// The script is that of its help.
 #[test]
 fn get_holds_for_a_script() {
     let served = Served::new();
@@ -298,7 +298,7 @@ fn get_holds_for_a_script() {
         until glock inspect -q job; do sleep 0.01; done
         echo held; exec 3>&-; wait $!; echo code $?";
     let printed = finish(served.shell(script)).printed();
-    // By the script and by glock, in either order.
+    // The script and glock print in either order.
     assert!(printed.contains("held\n"), "{printed}");
     assert!(printed.contains("held: job, fence "), "{printed}");
     assert!(printed.ends_with("code 0\n"), "{printed}");
@@ -306,7 +306,7 @@ fn get_holds_for_a_script() {
 }
 
 #[test]
-fn get_says_that_the_lock_is_lost() {
+fn get_reports_that_the_lock_is_lost() {
     let mut served = Served::new();
     let mut command = served.glock(["get", "job"]);
     command.stdin(Stdio::piped());
@@ -323,7 +323,7 @@ fn get_says_that_the_lock_is_lost() {
 }
 
 #[test]
-fn who_asks_wrongly_is_told() {
+fn wrong_usage_is_reported() {
     let served = Served::new();
     for (arguments, part) in [
         ("run", "Usage: glock run"),
@@ -346,24 +346,24 @@ fn who_asks_wrongly_is_told() {
     nowhere.env("GLOCKD_SERVER", "unix:nowhere");
     let finished = finish(nowhere).exited(69);
     let expect = "glock: cannot reach the server at unix:nowhere: No such file or directory (os error 2) \
-                  (--server or $GLOCKD_SERVER says where it is)\n";
+                  (--server or $GLOCKD_SERVER sets the address)\n";
     assert_eq!(finished.stderr, expect);
 }
 
 #[test]
-fn refused_connection_is_told() {
+fn refused_connection_is_reported() {
     let served = Served::build(Server::builder().max_connections(Some(1)));
     let _only = served.asked("g job");
     for arguments in ["ls", "run job true", "bench"] {
         let finished = served.run(arguments).exited(69);
-        let expect = "glock: the server hung up at once, as it does beyond a limit of connections \
+        let expect = "glock: the server closed the connection at once, as it does at its maximum number of connections \
                       (-max-connections, -max-connections-per-ip): ";
         assert!(finished.stderr.starts_with(expect), "{finished:?}");
     }
 }
 
 #[test]
-fn help_teaches_by_example() {
+fn help_has_examples() {
     let served = Served::new();
     for verb in [
         "run", "get", "inspect", "ls", "own", "who", "stats", "ping", "watch", "bench",

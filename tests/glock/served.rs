@@ -1,4 +1,4 @@
-//! A server to run glock against, in this process, and glocks.
+//! A server in this process, and ways to run glock against it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,12 +20,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Longer than anything takes on the slowest of machines: to reach it is to fail.
+/// Time limit of a test. Longer than anything takes on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_glock");
 
-/// A server on a Unix socket, which ends with the test.
+/// A server on a Unix socket. It ends with the test.
 pub(crate) struct Served {
     dir: TempDir,
     runtime: Runtime,
@@ -33,7 +33,7 @@ pub(crate) struct Served {
     running: Option<JoinHandle<StopReason>>,
 }
 
-/// What a process that has ended left.
+/// Exit status and output of a process.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) status: ExitStatus,
@@ -48,7 +48,7 @@ impl Finished {
         self
     }
 
-    /// What it printed, if all went well.
+    /// Returns its output, if it has succeeded.
     #[track_caller]
     pub(crate) fn printed(self) -> String {
         assert_eq!(self.stderr, "");
@@ -68,7 +68,7 @@ impl Served {
     pub(crate) fn build(builder: Builder) -> Served {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::new().unwrap();
-        catch_what_is_ignored(&runtime);
+        catch_ignored_signals(&runtime);
         let unix = Unix::path(dir.path().join("sock"));
         let server = runtime.block_on(builder.transport(unix).bind()).unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -97,7 +97,7 @@ impl Served {
         format!("unix:{}", self.path("sock").display())
     }
 
-    /// A glock that uses the server, in the folder of the test.
+    /// Returns a glock that uses the server, in the directory of the test.
     pub(crate) fn glock<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(BINARY);
         command.args(arguments);
@@ -105,7 +105,7 @@ impl Served {
         command
     }
 
-    /// What uses the server by the name of `glock`.
+    /// Returns a shell script that can call `glock`, which uses the server.
     pub(crate) fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
@@ -113,8 +113,7 @@ impl Served {
         command
     }
 
-    /// Has a command started in the folder of the test, with nothing from whoever runs the tests that would change
-    /// what it prints.
+    /// Prepares a command to start in the directory of the test, without variables that would change its output.
     pub(crate) fn prepare(&self, command: &mut Command) {
         let bin = Path::new(BINARY).parent().unwrap();
         let path = std::env::var_os("PATH").unwrap();
@@ -130,12 +129,12 @@ impl Served {
             .stdin(Stdio::null());
     }
 
-    /// Runs a glock to its end, with arguments that are separated by spaces.
+    /// Runs glock to its end, with arguments that are separated by spaces.
     pub(crate) fn run(&self, arguments: &str) -> Finished {
         finish(self.glock(arguments.split(' ')))
     }
 
-    /// A client that has sent this line and was answered.
+    /// Connects a client, sends a line and awaits the reply. Returns the connection.
     pub(crate) fn asked(&self, line: &str) -> UnixStream {
         let mut stream = UnixStream::connect(self.path("sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -143,22 +142,22 @@ impl Served {
         stream
     }
 
-    /// What the server answers to this line.
+    /// Returns the server's reply to a line.
     pub(crate) fn ask(&self, line: &str) -> String {
         let mut stream = UnixStream::connect(self.path("sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         ask(&mut stream, line)
     }
 
-    /// Waits until the server answers so to this line.
+    /// Waits until the server gives the expected reply to a line.
     #[track_caller]
     pub(crate) fn await_answer(&self, line: &str, expect: &str) {
         until(|| self.ask(line) == expect, line);
     }
 }
 
-/// Starts a server on a Unix socket that answers each line by what `answer` makes of it, or by nothing if that is empty.
-/// It lives as long as the tests.
+/// Starts a fake server on a Unix socket. It replies to each line with `answer(line)`, or not at all if that is empty, and
+/// lives as long as the tests.
 pub(crate) fn fake(path: &Path, answer: fn(&str) -> &'static str) {
     let listener = UnixListener::bind(path).unwrap();
     thread::spawn(move || {
@@ -175,19 +174,19 @@ pub(crate) fn fake(path: &Path, answer: fn(&str) -> &'static str) {
     });
 }
 
-/// Catches each signal that whoever started the tests wants to be ignored: here that is the same, but what the tests
-/// start would inherit it, and hear none of these; what is caught it has as it is by default. (A shell without job
-/// control has Ctrl-C ignored in the background, nohup(1) the end of a terminal.)
-fn catch_what_is_ignored(runtime: &Runtime) {
+/// Catches each signal that is ignored, and disregards it. The processes that the tests start would inherit that a signal
+/// is ignored, and never receive it; a caught signal has its default action there. (A shell without job control ignores
+/// Ctrl-C in the background, and nohup(1) the end of a terminal.)
+fn catch_ignored_signals(runtime: &Runtime) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let mut lines = status.lines();
     let set = lines.find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     let set = u64::from_str_radix(set.trim(), 16).unwrap();
     let _entered = runtime.enter();
     for number in (1..=64).filter(|number| set & (1 << (number - 1)) != 0) {
-        // Rust itself ignores this one, and not for what it starts.
+        // Rust's runtime ignores this one itself, and restores it in processes that it starts.
         if number != Signal::PIPE.as_raw() {
-            // No test sends those that cannot be caught.
+            // Fails for signals that cannot be caught. No test sends them.
             let _ = signal(SignalKind::from_raw(number));
         }
     }
@@ -200,7 +199,7 @@ fn ask(stream: &mut UnixStream, line: &str) -> String {
     answer.trim_end().to_owned()
 }
 
-/// Waits for what nothing tells of.
+/// Polls until a condition holds. `what` says what is wrong if it does not in time.
 #[track_caller]
 pub(crate) fn until(mut holds: impl FnMut() -> bool, what: &str) {
     let deadline = Instant::now() + PATIENCE;
@@ -221,13 +220,13 @@ pub(crate) fn finish(command: Command) -> Finished {
     }
 }
 
-/// A process that runs, and is killed when dropped.
+/// A running process. It is killed when this is dropped.
 pub(crate) struct Running {
     child: Child,
     stdout: BufReader<Output>,
 }
 
-/// What a process prints, for which nobody waits for ever.
+/// Output of a process. Reads have a time limit.
 struct Output {
     pipe: File,
     deadline: Instant,
@@ -238,7 +237,7 @@ impl Read for Output {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let limit = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut polled = [PollFd::new(&self.pipe, PollFlags::IN)];
-        // Who prints without end is not waited for, either.
+        // The limit also ends a read of endless output.
         if left.is_zero() || poll(&mut polled, Some(&limit))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -247,7 +246,7 @@ impl Read for Output {
 }
 
 impl Running {
-    /// Starts a command whose output is read here; its errors go to the file `errors`, if there is one.
+    /// Starts a command whose output is read here. Its stderr goes to the file `errors`, if there is one.
     pub(crate) fn start(mut command: Command, errors: Option<&Path>) -> Running {
         if let Some(errors) = errors {
             command.stderr(File::create(errors).unwrap());
@@ -260,7 +259,7 @@ impl Running {
         Running { child, stdout }
     }
 
-    /// Its output, to be read from now on.
+    /// Returns its output, with a new time limit.
     fn output(&mut self) -> &mut impl BufRead {
         self.stdout.get_mut().deadline = Instant::now() + PATIENCE;
         &mut self.stdout
@@ -270,7 +269,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits for a line of its output.
+    /// Waits until it prints the expected line.
     #[track_caller]
     pub(crate) fn await_line(&mut self, expect: &str) {
         assert_eq!(self.line(), expect);
@@ -299,7 +298,7 @@ impl Running {
         self.child.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    /// Waits until its output is closed by all who had it.
+    /// Returns the rest of its output, once all processes have closed it.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> String {
         let mut rest = String::new();
@@ -309,7 +308,7 @@ impl Running {
         rest
     }
 
-    /// Reads its output up to where this stands.
+    /// Returns its output up to and including the expected text.
     #[track_caller]
     pub(crate) fn read_to(&mut self, expect: &str) -> String {
         let output = self.output();
@@ -324,7 +323,7 @@ impl Running {
         String::from_utf8_lossy(&read).into_owned()
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     #[track_caller]
     pub(crate) fn status(&mut self) -> ExitStatus {
         let mut status = None;

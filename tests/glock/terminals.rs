@@ -1,5 +1,5 @@
-//! glock on a terminal. `script` (of util-linux) makes the terminal, and `bash` is the shell with job control. Not every
-//! machine has both, so these tests are ignored unless asked for, and then fail where one of the two is missing:
+//! glock on a terminal. `script` (of util-linux) creates the terminal, and `bash` is the shell with job control. Not every
+//! machine has both, so these tests are ignored by default. They fail if one of the two is missing:
 //!
 //! ```text
 //! cargo test --test glock terminals -- --ignored
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use crate::served::{Running, Served, until};
 
-/// Starts a shell with a terminal.
+/// Starts a shell on a terminal.
 fn shell(served: &Served) -> Running {
     let mut command = Command::new("script");
     command.args(["-qfec", "bash --norc --noediting -i", "/dev/null"]);
@@ -20,25 +20,26 @@ fn shell(served: &Served) -> Running {
         .stdin(Stdio::piped())
         .env("PS1", "")
         .env("SHELL", "/bin/sh")
-        // What is typed here is not for whoever runs the tests to find in theirs.
+        // The shell history of the user who runs the tests does not change.
         .env("HISTFILE", "/dev/null")
         .env("HOME", served.path(""));
-    // Of these a shell would print something, too, or end.
+    // These would make the shell print something, or exit.
     for variable in ["PS0", "PROMPT_COMMAND", "TMOUT"] {
         command.env_remove(variable);
     }
     let mut shell = Running::start(command, None);
-    // What is typed is not to be found in the output, which would be taken for what it makes.
+    // Without echo: typed text in the output could be mistaken for the output of a command.
     shell.input(b"stty -echo; echo shell'' ready\n");
     shell.read_to("shell ready");
     shell
 }
 
-/// Waits until the test's glock is stopped, or is so no more. Of what is not its child, a shell says neither.
+/// Waits until the glock of this test is stopped, or continued. A shell reports neither for a process that is not its
+/// child.
 #[track_caller]
 fn await_stop(served: &Served, is_stopped: bool) {
     let dir = served.path("").canonicalize().unwrap();
-    // One that ends meanwhile has nothing there any more.
+    // A process that has ended since has no files there.
     let state = |process: PathBuf| {
         let is_glock = process.join("exe").read_link().ok()?.ends_with("glock");
         let is_ours = process.join("cwd").read_link().ok()? == dir;
@@ -49,12 +50,15 @@ fn await_stop(served: &Served, is_stopped: bool) {
         let processes = fs::read_dir("/proc").unwrap();
         processes.filter_map(|process| state(process.unwrap().path()))
     };
-    until(|| states().eq([is_stopped]), "whether it is stopped");
+    until(
+        || states().eq([is_stopped]),
+        "glock is not in the expected state",
+    );
 }
 
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn the_command_has_the_terminal() {
+fn command_has_the_terminal() {
     let served = Served::new();
     let mut shell = shell(&served);
     shell
@@ -63,14 +67,14 @@ fn the_command_has_the_terminal() {
     shell.input(b"terminal\n");
     shell.read_to("hello terminal");
     shell.read_to("code 0");
-    // And the shell has it back.
+    // The shell has the terminal back.
     shell.input(b"read word; echo got $word\nit\n");
     shell.read_to("got it");
 }
 
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn keys_are_for_the_command() {
+fn keys_go_to_the_command() {
     let served = Served::new();
     let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'trap \"echo interrupted; exit 6\" INT; echo up; while :; do sleep 0.05; done'; echo code $?\n");
@@ -78,7 +82,7 @@ fn keys_are_for_the_command() {
     shell.input(b"\x03");
     shell.read_to("interrupted");
     shell.read_to("code 6");
-    // A loop of commands ends with the one that a key ends.
+    // A loop ends with the command that a key ends.
     shell.input(b"for i in 1 2; do glock run job -- sh -c 'echo up $0; exec sleep 60' $i; done\n");
     shell.read_to("up 1");
     shell.input(b"\x03");
@@ -96,14 +100,14 @@ fn keys_are_for_the_command() {
     assert!(!shown.contains("went on"), "{shown:?}");
 }
 
-/// Whatever glock does for it, and wherever its output goes.
+/// In each state of glock, and wherever its output goes.
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn a_key_ends_a_script() {
+fn key_ends_the_script_around_glock() {
     let served = Served::new();
     let mut shell = shell(&served);
     let _held = served.asked("g held");
-    // Said when the shell has the terminal again, and not before: what is typed meanwhile may be read by glock.
+    // Printed when the shell has the terminal again. Until then, glock may read what is typed.
     shell.input(b"PROMPT_COMMAND='echo code $?.'\n");
     shell.read_to("code 0.");
     for (script, lock, owners) in [
@@ -125,7 +129,7 @@ fn a_key_ends_a_script() {
     }
 }
 
-/// Who holds a lock in the background is not stopped for a terminal that it does not need, and ends when it is told to.
+/// In the background, `glock get` is not stopped because of its input, and ends when a signal asks it to.
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
 fn get_does_not_read_the_terminal_in_the_background() {
@@ -139,7 +143,7 @@ fn get_does_not_read_the_terminal_in_the_background() {
     shell.input(b"kill %1; wait %1; echo code $?\n");
     shell.read_to("code 143");
     served.await_answer("i job", "0 Lock Not Locked: job");
-    // In the foreground its input ends it.
+    // In the foreground, the end of its input ends it.
     shell.input(b"glock get job &\n");
     shell.read_to("held: job");
     shell.input(b"fg\n");
@@ -152,7 +156,7 @@ fn get_does_not_read_the_terminal_in_the_background() {
 
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn a_script_stops_as_a_whole() {
+fn script_stops_together_with_glock() {
     let served = Served::new();
     let mut shell = shell(&served);
     let script = b"sh -c 'glock run job -- sh -c \"echo up; read name; echo hello \\$name\"; echo went on'\n";
@@ -160,22 +164,22 @@ fn a_script_stops_as_a_whole() {
     shell.read_to("up");
     shell.input(b"\x1a");
     shell.read_to("Stopped");
-    // The shell above it knows of the script alone, and nobody types as fast as this.
+    // The shell knows only the script, and the test types faster than glock stops.
     await_stop(&served, true);
     shell.input(b"fg\nagain\n");
     shell.read_to("hello again");
     shell.read_to("went on");
 }
 
-/// Its output goes elsewhere, so it is not put in the foreground; but a key stops it all the same.
+/// The output of the command is not the terminal, so it is not put in the foreground. Ctrl-Z stops it all the same.
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn a_command_in_a_pipeline_stops_with_glock() {
+fn command_in_a_pipeline_stops_with_glock() {
     let served = Served::new();
     let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'echo up; until [ -e go ]; do sleep 0.05; done; echo on' | sh -c 'read x; echo reader $x; exec cat'\n");
     served.await_answer("i job", "1 Lock Is Locked: job");
-    // What has not started yet would not be stopped.
+    // Only a process that has started can be stopped.
     shell.read_to("reader up");
     shell.input(b"\x1a");
     shell.read_to("Stopped");
@@ -186,14 +190,14 @@ fn a_command_in_a_pipeline_stops_with_glock() {
 
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn glock_and_its_command_are_one_job() {
+fn command_and_glock_stop_and_continue_as_one_job() {
     let served = Served::new();
     let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'echo up; read name; echo hello $name'; echo code $?\n");
     shell.read_to("up");
     shell.input(b"\x1a");
     shell.read_to("Stopped");
-    // The lock stays where it is.
+    // The lock stays held.
     assert_eq!(served.ask("i job"), "1 Lock Is Locked: job");
     shell.input(b"echo meanwhile; fg; echo code $?\n");
     shell.read_to("meanwhile");
@@ -202,10 +206,10 @@ fn glock_and_its_command_are_one_job() {
     shell.read_to("code 0");
 }
 
-/// In a pipeline somebody else may want the terminal; who asks for it gets it.
+/// In a pipeline, the command gets the terminal only when it uses it: another process may need it.
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn a_command_that_reads_the_terminal_gets_it() {
+fn command_that_reads_the_terminal_gets_it() {
     let served = Served::new();
     let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'read name < /dev/tty; echo hello $name' < /dev/null | cat; echo done\n");
@@ -215,10 +219,10 @@ fn a_command_that_reads_the_terminal_gets_it() {
     shell.read_to("done");
 }
 
-/// As it would without glock.
+/// It would do so without glock as well.
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn a_job_in_the_background_stops_when_it_reads() {
+fn background_job_stops_when_it_reads_the_terminal() {
     let served = Served::new();
     let mut shell = shell(&served);
     shell.input(b"glock run job -- sh -c 'read name; echo hello $name' &\n");
@@ -229,16 +233,16 @@ fn a_job_in_the_background_stops_when_it_reads() {
     served.await_answer("i job", "0 Lock Not Locked: job");
 }
 
-/// What is stopped does not keep the lock.
+/// A command that is stopped then does not keep the lock.
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn a_terminal_that_is_closed_ends_the_command() {
+fn closed_terminal_ends_the_command() {
     let served = Served::new();
     for (place, is_stopped) in [("", false), ("&", true)] {
         let mut shell = shell(&served);
         let command = format!("glock run job -- sh -c 'echo up; exec cat' {place}\n");
         shell.input(command.as_bytes());
-        // It has the terminal; or wants it, and so is stopped.
+        // The command has the terminal; or it is stopped because it uses the terminal in the background.
         shell.read_to("up");
         await_stop(&served, is_stopped);
         shell.signal(rustix::process::Signal::KILL);
@@ -246,10 +250,10 @@ fn a_terminal_that_is_closed_ends_the_command() {
     }
 }
 
-/// Nobody would let it go on.
+/// No shell would ever continue it.
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn who_wants_the_terminal_when_the_shell_is_gone_is_ended() {
+fn command_that_reads_the_terminal_of_a_dead_shell_is_ended() {
     let served = Served::new();
     let mut shell = shell(&served);
     let command =
@@ -262,18 +266,18 @@ fn who_wants_the_terminal_when_the_shell_is_gone_is_ended() {
 
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn a_wait_ends_by_a_key() {
+fn key_ends_or_stops_the_wait() {
     let served = Served::new();
     let mut shell = shell(&served);
     let _held = served.asked("g job");
     shell.input(b"glock run job -- true; echo code $?\n");
     served.await_answer("own job", "2 Lock Owners: job");
-    // Or only stops by one.
+    // Ctrl-Z only stops it.
     shell.input(b"\x1a");
     shell.read_to("Stopped");
     assert_eq!(served.ask("own job"), "2 Lock Owners: job");
     shell.input(b"fg\n");
-    // By then it has the terminal, and the key is not the shell's.
+    // Now it has the terminal, so the key goes to it and not to the shell.
     await_stop(&served, false);
     shell.input(b"\x03");
     served.await_answer("own job", "1 Lock Owners: job");
@@ -281,10 +285,10 @@ fn a_wait_ends_by_a_key() {
     shell.read_to("code 130");
 }
 
-/// Whatever its parent has blocked: where the command does not stop, glock does.
+/// A command that blocks the signal does not stop, but glock does.
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn blocked_stops_stop_glock_nevertheless() {
+fn ctrl_z_stops_glock_even_if_its_parent_has_blocked_it() {
     let served = Served::new();
     let mut shell = shell(&served);
     let _held = served.asked("g held");
@@ -304,7 +308,7 @@ fn blocked_stops_stop_glock_nevertheless() {
 
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn watch_draws_on_a_screen_of_its_own() {
+fn watch_draws_on_the_alternate_screen() {
     let served = Served::new();
     let mut shell = shell(&served);
     let _held = served.asked("g wanted");
@@ -319,17 +323,17 @@ fn watch_draws_on_a_screen_of_its_own() {
 
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn watch_makes_way_for_the_shell() {
+fn watch_leaves_the_screen_when_stopped() {
     let served = Served::new();
     let mut shell = shell(&served);
     let _held = served.asked("g wanted");
     shell.input(b"stty rows 20 cols 60; glock watch -i 0.05; echo code $?\n");
     shell.read_to("wanted");
     shell.input(b"\x1a");
-    // The screen, and the cursor.
+    // It restores the screen and the cursor.
     shell.read_to("\x1b[?25h\x1b[?1049l");
     shell.read_to("Stopped");
-    // In the background it draws nothing, though it goes on.
+    // In the background it runs on, but draws nothing.
     shell.input(b"bg; echo background\n");
     shell.read_to("background");
     let asked = || {
@@ -338,7 +342,7 @@ fn watch_makes_way_for_the_shell() {
         counters["command_own"].as_u64().unwrap()
     };
     let before = asked();
-    until(|| asked() > before + 2, "it does not go on");
+    until(|| asked() > before + 2, "it does not run on");
     shell.input(b"echo quiet; fg; echo code $?\n");
     let shown = shell.read_to("quiet");
     assert!(!shown.contains('\x1b'), "{shown:?}");
@@ -351,7 +355,7 @@ fn watch_makes_way_for_the_shell() {
 
 #[test]
 #[ignore = "needs bash and script(1): run by .ci/run"]
-fn terminal_is_told_that_there_is_nothing_to_list() {
+fn empty_lists_are_explained_on_a_terminal() {
     let served = Served::new();
     let mut shell = shell(&served);
     for (command, shown) in [
@@ -369,7 +373,7 @@ fn terminal_is_told_that_there_is_nothing_to_list() {
         shell.input(format!("glock {command}; echo code $?.\n").as_bytes());
         shell.read_to(shown);
         shell.read_to("code 0.");
-        // Programs are told as ever, there too.
+        // The output for programs is the same on a terminal.
         shell.input(
             format!("glock {command} --json; glock {command} | cat; echo done.\n").as_bytes(),
         );

@@ -1,4 +1,4 @@
-//! What glock watch and glock ping make of the server's answers.
+//! What `glock watch` and `glock ping` compute from the server's replies.
 
 use std::io::Write;
 use std::time::Instant;
@@ -17,11 +17,11 @@ fn frames(served: &Served, flags: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_row_is_a_lock_with_its_own_holders_and_waiters() {
+fn watch_row_has_the_holders_and_waiters_of_its_lock() {
     let served = Served::new();
     let _other = served.asked("g another");
     let _holder = served.asked("g job");
-    // Answered before they wait, as a connection is asked for one line.
+    // The helper awaits one reply on each connection, so they send another command before they wait.
     let mut waiters = [(); 2].map(|()| served.asked("ping"));
     for waiter in &mut waiters {
         writeln!(waiter, "gw 3600000 job").unwrap();
@@ -54,9 +54,9 @@ fn a_row_is_a_lock_with_its_own_holders_and_waiters() {
     assert_eq!(shown.matches(" more\n").count(), 1, "{shown}");
 }
 
-/// What is counted between two frames, by the time between them.
+/// A rate is the increase of a counter between two frames, divided by the time between them.
 #[test]
-fn rates_are_per_second() {
+fn watch_rates_are_per_second() {
     let served = Served::new();
     let start = Instant::now();
     let frames = frames(&served, "-c 2 -i 0.2");
@@ -72,7 +72,7 @@ fn rates_are_per_second() {
     };
     let rate = second["rates"]["commands"].as_f64().unwrap();
     let seconds = (commands(second) - commands(first)) / rate;
-    // As long as between the frames, which is less than the whole run.
+    // The time between the frames is less than that of the whole run.
     assert!(
         seconds > 0.0 && seconds <= at_most,
         "{seconds} s in {second}"
@@ -81,7 +81,7 @@ fn rates_are_per_second() {
 }
 
 #[test]
-fn pings_are_in_milliseconds() {
+fn ping_times_are_in_milliseconds() {
     const COUNT: usize = 3;
     let served = Served::new();
     let start = Instant::now();
@@ -95,7 +95,7 @@ fn pings_are_in_milliseconds() {
         panic!("{printed}");
     };
     assert_eq!(pings.len(), COUNT, "{printed}");
-    // A way through the kernel and back takes some microseconds.
+    // A round trip through the kernel takes at least a microsecond.
     let range = 0.001..at_most;
     assert!(times.iter().all(|ms| range.contains(ms)), "{printed}");
     assert!(least <= mean && mean <= most, "{printed}");
@@ -103,9 +103,9 @@ fn pings_are_in_milliseconds() {
     assert!(shown(*least) && shown(*most), "{printed}");
 }
 
-/// Into a pipe, where there is room for a hundred.
+/// Without a terminal, a frame has at most 100 locks.
 #[test]
-fn locks_that_are_left_out_are_counted() {
+fn watch_counts_locks_that_do_not_fit() {
     let served = Served::new();
     let commands: Vec<String> = (0..103).map(|number| format!("g {number:03}")).collect();
     let _holder = served.asked(&commands.join("\n"));

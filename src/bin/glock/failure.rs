@@ -1,34 +1,17 @@
-//! What ends glock otherwise than well. Its exit codes:
-//!
-//! | code | meaning |
-//! | --- | --- |
-//! | 1 | the lock is held by others (`-E` for another code), or free where it was asked whether it is held |
-//! | 2 | the command line is wrong, or a name, or the standard input of `glock get` |
-//! | 3 | the lock was lost while the command ran |
-//! | 69 | there is no server, it went away, or it does not do what was asked for |
-//! | 71 | the system does not let glock do its work |
-//! | 126, 127 | the command cannot be run, or is not there |
-//! | 128 + n | signal n ended the command, or the wait for the lock, or glock itself |
+//! Failures: a message, and the exit code.
 
 use std::io;
 
 use glockd_client::{Error, Lost};
 use nix::errno::Errno;
 
-use crate::show;
+use crate::exit_code::{CONFLICT, SYSTEM, UNAVAILABLE, USAGE};
+use crate::show::text;
 
-/// The lock is held by others.
-pub(crate) const CONFLICT: u8 = 1;
-const USAGE: u8 = 2;
-/// The lock was lost.
-pub(crate) const LOST: u8 = 3;
-/// `EX_UNAVAILABLE` of sysexits.h.
-const UNAVAILABLE: u8 = 69;
-/// `EX_OSERR` of sysexits.h.
-const SYSTEM: u8 = 71;
-
+/// Why glock ends without success.
 pub(crate) struct Failure {
     pub(crate) code: u8,
+    /// Message for stderr. None if the exit code is enough.
     pub(crate) message: Option<String>,
 }
 
@@ -48,11 +31,11 @@ impl Failure {
         Failure::new(UNAVAILABLE, message)
     }
 
-    /// For an error of connecting.
+    /// Converts an error of connecting.
     pub(crate) fn of_connect(error: Error) -> Failure {
         match error {
             Error::Lost(lost @ (Lost::Closed | Lost::Io(_))) => Failure::unavailable(format!(
-                "the server hung up at once, as it does beyond a limit of connections \
+                "the server closed the connection at once, as it does at its maximum number of connections \
                  (-max-connections, -max-connections-per-ip): {lost}"
             )),
             error => error.into(),
@@ -77,8 +60,8 @@ impl From<Error> for Failure {
                 Failure::new(SYSTEM, source.to_string())
             }
             Error::Connect { endpoint, source } => Failure::unavailable(format!(
-                "cannot reach the server at {}: {source} (--server or $GLOCKD_SERVER says where it is)",
-                show::text(endpoint.to_string().as_bytes())
+                "cannot reach the server at {}: {source} (--server or $GLOCKD_SERVER sets the address)",
+                text(endpoint.to_string().as_bytes())
             )),
             Error::Refused { .. } => Failure::new(CONFLICT, message),
             _ => Failure::unavailable(message),
@@ -93,7 +76,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
         .contains(&number)
 }
 
-/// What is printed may be read by nobody any more, as under `| head`: then there is nothing more to do, nor to say.
+/// Converts an error of printing. If the reader has gone, as under `| head`, there is nothing more to do or to report.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {

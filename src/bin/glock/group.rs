@@ -1,97 +1,101 @@
 //! The processes of a command, and the terminal that they may have.
 //!
-//! A command runs in a process group of its own, so that it can be told to end with all that it has started. What of
-//! that loses its parent becomes a child of glock's, and so its end is seen.
+//! A command runs in a process group of its own, so that glock can end it together with everything that it has started.
+//! A process of the group that loses its parent becomes a child of glock, which therefore sees its end.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
 use std::io::{IsTerminal, stdin, stdout};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
-use nix::unistd::{Pid, getpgid, getpgrp, getpid, getppid, getsid, tcgetpgrp, tcsetpgrp};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgrp, getpid};
 use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::exit_code;
 use crate::failure::Failure;
 use crate::show::complain;
-use crate::signals::{exit_code, is_of_key};
-use crate::start;
+use crate::signals::{Inherited, is_from_key};
+use crate::start::Start;
+use crate::terminal::{Terminal, is_orphaned};
 
-/// How often it is looked whether a group has ended: some of it may be nobody's child here, whose end is not seen.
-const LOOK: Duration = Duration::from_millis(20);
+/// Time between two looks at whether a group has ended. Some of its processes may not be children of glock, which then
+/// does not see their ends.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Number of times that the group is looked at, every 20 ms, before whatever the command has left in it is ended: so that
-/// takes 0.3 seconds.
+/// Number of polls of the group, one every 20 ms, before glock ends what the command has left in it: 0.3 seconds.
 ///
 /// A daemon that a command starts leaves the group by itself, by setsid(2), but it runs at the same time as the command
-/// ends. The pause makes that no race: `setsid -f` and a double fork live on always, what stays in the group (`nohup … &`)
-/// never does. It is far more than a child takes to call setsid(2), and is spent only if something is left. Polls are
-/// counted instead of time: on a busy machine both glock and the child are delayed.
+/// ends. The pause makes that no race: `setsid -f` and a double fork always survive, what stays in the group
+/// (`nohup … &`) never does. It is far more than a child takes to call setsid(2), and is spent only if something is
+/// left. Polls are counted instead of time: on a busy machine both glock and the child are delayed.
 const LEAVE_POLLS: u32 = 15;
 
-/// How long what was killed may take to be gone. It is not up to it any more.
+/// Time that glock waits for killed processes to be gone. They can do nothing about it any more.
 const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A command that runs.
 pub(crate) struct Group {
     /// The command itself, which leads the group.
     leader: Pid,
+    /// How the command has ended, once it has.
     ended: Option<End>,
-    /// Of [`LEAVE_POLLS`], those that are left.
+    /// Number of polls left, of [`LEAVE_POLLS`].
     polls_left: u32,
     /// When the next of them is due.
     next_poll: Option<Instant>,
-    /// True once no process of the group is left. Its id may then be another group's.
+    /// True once no process of the group is left. Its id may then be reused for another group.
     is_gone: bool,
+    /// Reports that a child of glock has ended or stopped.
     changes: unix::Signal,
+    /// The controlling terminal, if there is one.
     terminal: Option<Terminal>,
     /// Whether the command has the terminal whenever glock could have it.
     has_foreground: bool,
 }
 
-/// How a command has ended.
+/// The way in which a command has ended.
 #[derive(Clone, Copy)]
 pub(crate) struct End {
-    /// As a shell says it.
+    /// Exit code, as a shell reports it.
     pub(crate) code: u8,
-    /// The signal, if it was one that a key of the terminal sends.
+    /// The signal that ended the command, if a key of the terminal sends it.
     pub(crate) by_key: Option<Signal>,
-    /// Whether the command was in the foreground then, and so got it rather than glock.
+    /// Whether the command was in the foreground then, and so received the key's signal in place of glock.
     pub(crate) had_terminal: bool,
 }
 
-/// All that are in the group.
+/// All processes of a group.
 #[derive(Clone, Copy)]
 pub(crate) struct Members(Pid);
 
 impl Group {
-    /// Starts the command, with `mask` for the signals that it blocks.
+    /// Starts the command, with `fence` for the lock's fencing token, if it has one.
     pub(crate) fn start(
         command: &[OsString],
         fence: Option<u64>,
-        mask: &SigSet,
+        inherited: &Inherited,
     ) -> Result<Group, Failure> {
         set_child_subreaper(true).map_err(Failure::of_system)?;
         let terminal = Terminal::open();
-        // In a pipeline others may want it more.
+        // In a pipeline, another process may have more use for the terminal.
         let is_interactive = stdin().is_terminal() && stdout().is_terminal();
         let has_foreground = is_interactive && terminal.as_ref().is_some_and(Terminal::is_ours);
-        let mut started = start::command(command, has_foreground, mask);
-        match fence {
-            Some(token) => started.env("GLOCK_FENCE", token.to_string()),
-            None => {
-                complain("the server gives no fencing token, so $GLOCK_FENCE is not set");
-                // That of another lock would be a lie.
-                started.env_remove("GLOCK_FENCE")
-            }
-        };
-        let leader = start::spawn(started, mask).map_err(Failure::of_system)?;
+        if fence.is_none() {
+            complain("the server gives no fencing token, so $GLOCK_FENCE is not set");
+        }
         let changes = unix::signal(SignalKind::child()).map_err(Failure::of_system)?;
-        let group = Group {
+        let start = Start {
+            command,
+            fence,
+            terminal: terminal.as_ref().filter(|_| has_foreground),
+            inherited,
+        };
+        let leader = start.start().map_err(Failure::of_system)?;
+        Ok(Group {
             leader,
             ended: None,
             polls_left: LEAVE_POLLS,
@@ -100,16 +104,15 @@ impl Group {
             changes,
             terminal,
             has_foreground,
-        };
-        start::let_go(leader).map_err(Failure::of_system)?;
-        Ok(group)
+        })
     }
 
+    /// Returns the processes of the group.
     pub(crate) fn members(&self) -> Members {
         Members(self.leader)
     }
 
-    /// Passes on a signal that glock got.
+    /// Forwards a signal that glock has received.
     pub(crate) fn forward(&mut self, signal: Signal) {
         match signal {
             Signal::SIGTSTP if self.terminal.is_some() => self.stop_together(),
@@ -117,16 +120,18 @@ impl Group {
         }
     }
 
-    /// Waits until the command has ended, and until whatever it has left in its group had [time to
+    /// Waits until the command has ended, and until everything that it has left in its group had [time to
     /// leave](LEAVE_POLLS). Cancel-safe.
     pub(crate) async fn ended(&mut self) -> End {
         loop {
-            self.look(true);
+            self.reap(Stops::Followed);
             match self.ended {
-                Some(end) if self.polls_left == 0 || !self.members().live() => return end,
+                Some(end) if self.polls_left == 0 || !self.members().are_alive() => return end,
                 Some(_) => {
-                    let next = *self.next_poll.get_or_insert_with(|| Instant::now() + LOOK);
-                    // Orphans that end one after the other must not put the next poll off for ever.
+                    let next = *self
+                        .next_poll
+                        .get_or_insert_with(|| Instant::now() + POLL_INTERVAL);
+                    // Orphans that end one after the other must not delay the next poll for ever.
                     tokio::select! {
                         _ = self.changes.recv() => {}
                         () = sleep_until(next) => {
@@ -140,47 +145,41 @@ impl Group {
         }
     }
 
-    /// Sees what has become of the command, and of whatever else has become a child of glock's. (By rustix: nix has no
-    /// word for real-time signals, and forgets whom they have ended.)
-    fn look(&mut self, heeds_stops: bool) {
+    /// Collects what has happened to the children of glock: the command, and orphans of the group.
+    ///
+    /// By rustix, because nix does not report which real-time signal has ended a process.
+    fn reap(&mut self, stops: Stops) {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         while let Ok(Some((pid, status))) = wait(options) {
             if pid.as_raw_pid() != self.leader.as_raw() {
                 continue;
             }
             if let Some(signal) = status.stopping_signal() {
-                if heeds_stops {
-                    self.stopped(signal);
+                if stops == Stops::Followed {
+                    self.command_stopped(signal);
                 }
             } else if let Some(signal) = status.terminating_signal() {
                 let by_key = Signal::try_from(signal).ok();
-                self.leader_ended(
-                    exit_code(signal),
-                    by_key.filter(|signal| is_of_key(*signal)),
-                );
+                let by_key = by_key.filter(|signal| is_from_key(*signal));
+                self.command_ended(exit_code::of_signal(signal), by_key);
             } else if let Some(code) = status.exit_status() {
-                self.leader_ended(code.to_le_bytes()[0], None);
+                self.command_ended(code.to_le_bytes()[0], None);
             }
         }
     }
 
-    fn leader_ended(&mut self, code: u8, by_key: Option<Signal>) {
-        let end = End {
+    fn command_ended(&mut self, code: u8, by_key: Option<Signal>) {
+        let terminal = self.terminal.as_ref();
+        self.ended = Some(End {
             code,
             by_key,
-            had_terminal: self.has_terminal(),
-        };
-        self.ended = Some(end);
+            had_terminal: terminal.is_some_and(|terminal| terminal.has_foreground(self.leader)),
+        });
     }
 
-    fn has_terminal(&self) -> bool {
-        let terminal = self.terminal.as_ref();
-        terminal.is_some_and(|terminal| terminal.is(self.leader))
-    }
-
-    /// The command was stopped: by Ctrl-Z, or because it wanted the terminal and did not have it. To the shell, glock
-    /// and the command are one: both stop, and both go on.
-    fn stopped(&mut self, signal: i32) {
+    /// Follows the command, which was stopped: by Ctrl-Z, or because it uses the terminal and is not in the foreground.
+    /// To the shell, glock and the command are one job: both stop, and both continue.
+    fn command_stopped(&mut self, signal: i32) {
         let Some(terminal) = &self.terminal else {
             return;
         };
@@ -188,38 +187,38 @@ impl Group {
         match wanted.into_iter().find(|wanted| *wanted as i32 == signal) {
             Some(_) if terminal.is_ours() => {
                 self.has_foreground = true;
-                self.go_on();
+                self.continue_command();
             }
-            // The shell is gone that would have let it go on. As the kernel ends what it finds so.
+            // The shell that could continue the command is gone. The kernel hangs up such groups, and so does glock.
             Some(_) if is_orphaned() => self.members().forward(Signal::SIGHUP),
-            // In the background, where this happens to all that a shell has started together.
+            // In the background, where the whole job of the shell is stopped in this case.
             Some(wanted) => {
                 let _ = killpg(getpgrp(), wanted);
                 self.has_foreground |= terminal.is_ours();
-                self.go_on();
+                self.continue_command();
             }
-            // To all that the shell has started together with this; and to this, which sees to the rest.
-            None if terminal.is(self.leader) => {
+            // Stops the whole job of the shell. That includes glock, which then stops as for any Ctrl-Z.
+            None if terminal.has_foreground(self.leader) => {
                 terminal.give(getpgrp());
                 let _ = killpg(getpgrp(), Signal::SIGTSTP);
             }
-            // By somebody who has a reason, and will let it go on.
+            // By somebody who has a reason, and will continue it.
             None => {}
         }
     }
 
-    /// Stops the command, and glock, until the shell lets them go on.
+    /// Stops the command, and glock, until the shell continues them.
     fn stop_together(&mut self) {
         self.members().signal(Signal::SIGTSTP);
-        // One that is not caught, and that the kernel takes for nothing where no shell would let this go on.
+        // SIGTTIN is not caught, and the kernel discards it where there is no shell to continue this process.
         let _ = kill(getpid(), Signal::SIGTTIN);
-        // That the command has stopped is no news.
-        self.look(false);
-        self.go_on();
+        // glock itself has stopped the command, so there is nothing to follow.
+        self.reap(Stops::Disregarded);
+        self.continue_command();
     }
 
-    /// Lets the command go on, with the terminal if it had that.
-    fn go_on(&self) {
+    /// Continues the command, in the foreground if it was there.
+    fn continue_command(&self) {
         if let Some(terminal) = &self.terminal
             && self.has_foreground
             && terminal.is_ours()
@@ -233,12 +232,12 @@ impl Group {
     pub(crate) async fn end(mut self, grace: Duration) {
         let start = Instant::now();
         let (mut limit, mut is_killed) = (start.checked_add(grace), false);
-        self.look(true);
+        self.reap(Stops::Followed);
         let members = self.members();
-        if members.live() {
+        if members.are_alive() {
             members.forward(Signal::SIGTERM);
         }
-        while members.live() {
+        while members.are_alive() {
             let now = Instant::now();
             if limit.is_some_and(|limit| limit <= now) {
                 if is_killed {
@@ -249,99 +248,53 @@ impl Group {
             }
             tokio::select! {
                 _ = self.changes.recv() => {}
-                () = sleep(LOOK) => {}
+                () = sleep(POLL_INTERVAL) => {}
             }
-            self.look(true);
+            self.reap(Stops::Followed);
         }
         self.is_gone = true;
     }
 }
 
+/// What glock does when it sees that the command was stopped.
+#[derive(PartialEq, Eq)]
+enum Stops {
+    /// Stops as well, or gives the command the terminal that it needs.
+    Followed,
+    /// Nothing.
+    Disregarded,
+}
+
 impl Members {
     fn signal(self, signal: Signal) {
-        // If there is nobody left, there is nobody to tell.
+        // An error says that no process is left.
         let _ = killpg(self.0, signal);
     }
 
+    /// Sends a signal that another process has sent to glock. Continues stopped processes if the signal is to end them:
+    /// they would receive it only later.
     pub(crate) fn forward(self, signal: Signal) {
         self.signal(signal);
-        // What is stopped would hear of it some other day, as who closes a terminal knows.
         if matches!(signal, Signal::SIGHUP | Signal::SIGTERM) {
             self.signal(Signal::SIGCONT);
         }
     }
 
-    fn live(self) -> bool {
+    fn are_alive(self) -> bool {
         killpg(self.0, None) != Err(Errno::ESRCH)
     }
 }
 
-/// A group that was not [ended](Group::end) is killed: something failed, and the lock is about to be free.
+/// Kills a group that was not [ended](Group::end): something has failed, and the lock is about to be free.
 impl Drop for Group {
     fn drop(&mut self) {
         if !self.is_gone {
             self.members().signal(Signal::SIGKILL);
         }
         if let Some(terminal) = &self.terminal
-            && terminal.is(self.leader)
+            && terminal.has_foreground(self.leader)
         {
             terminal.give(getpgrp());
-        }
-    }
-}
-
-/// Whether there is no shell that would let this process go on if it were stopped: no process above it is of another
-/// group, but of its session.
-fn is_orphaned() -> bool {
-    let mut above = getppid();
-    while getsid(Some(above)) == getsid(None) {
-        if getpgid(Some(above)) != getpgid(None) {
-            return false;
-        }
-        match parent_of(above) {
-            Some(parent) => above = parent,
-            None => break,
-        }
-    }
-    true
-}
-
-/// As proc(5) shows it, behind the name of the program, in which there may be anything.
-fn parent_of(process: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let parent = stat.rsplit(')').next()?.split(' ').nth(2)?.parse();
-    parent.ok().map(Pid::from_raw)
-}
-
-/// The terminal that this process can be stopped from.
-pub(crate) struct Terminal(File);
-
-impl Terminal {
-    pub(crate) fn open() -> Option<Terminal> {
-        File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/tty")
-            .ok()
-            .map(Terminal)
-    }
-
-    /// Whether this group is in the foreground.
-    fn is(&self, group: Pid) -> bool {
-        tcgetpgrp(&self.0) == Ok(group)
-    }
-
-    fn is_ours(&self) -> bool {
-        self.is(getpgrp())
-    }
-
-    /// Puts a group in the foreground.
-    pub(crate) fn give(&self, group: Pid) {
-        // Who is not in the foreground and does this is stopped, unless the signal is blocked.
-        let stops = SigSet::from(Signal::SIGTTOU);
-        if let Ok(mask) = stops.thread_swap_mask(SigmaskHow::SIG_BLOCK) {
-            let _ = tcsetpgrp(&self.0, group);
-            let _ = mask.thread_set_mask();
         }
     }
 }
@@ -354,7 +307,7 @@ mod tests {
 
     use super::*;
 
-    /// As when something fails, or panics, while the command runs.
+    /// This happens if something fails, or panics, while the command runs.
     #[tokio::test]
     async fn dropped_group_is_killed() {
         let mut leader = Command::new("sh")
@@ -378,7 +331,7 @@ mod tests {
         drop(group);
         let status = leader.wait().unwrap();
         assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
-        // Its child had this as well.
+        // The child of the leader is dead as well: nobody has the other end of the pipe.
         assert_eq!(output.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -1,38 +1,61 @@
-//! glock, the command for people, shells and cron: runs commands under a lock, and shows who has which.
+//! glock, the command for people, shells and cron: runs commands under a lock, and shows who holds which lock.
 //!
-//! [`args`] is what it can be told, and teaches it by example. [`run`] holds a [`lock`] around a command, whose
-//! processes are a [`group`](mod@group); [`hold`] holds one around nothing. [`queries`] ask about others' locks,
-//! [`watch`] again and again, and [`show`] says it to people and to programs. [`mod@bench`] makes load.
+//! It uses the client library `glockd-client`, and knows the protocol only for the load of `glock bench`.
 //!
-//! It is made of `glockd-client`, and knows no words of the protocol but those of the load.
+//! ```text
+//!                    main            reads the command line, starts the runtime, calls the verb
+//!                     |
+//!                    args            the list of verbs, the address of the server
+//!                     |
+//!   a verb a file, with its flags and help:
+//!   run   get     inspect  ls  own  who  stats  ping     watch          bench
+//!    |  \  |                                             watch/screen   bench/batch, load, tally
+//!    |  lock          acquires and releases a lock as the flags say
+//!    |
+//!   group             the processes of a command: forwards signals, stops, ends them
+//!    |
+//!   start             fork, exec: the only unsafe code
+//!    |    \
+//!   signals  terminal
+//!
+//!   used by all: flags (shared flags), show (output), failure (message and exit code), exit_code
+//! ```
+//!
+//! Imports go downwards only.
 
 mod args;
 mod bench;
+mod exit_code;
 mod failure;
+mod flags;
+mod get;
 mod group;
-mod hold;
+mod inspect;
 mod lock;
-mod queries;
+mod ls;
+mod own;
+mod ping;
 mod run;
 mod show;
 mod signals;
 mod start;
+mod stats;
+mod terminal;
 mod watch;
+mod who;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use glockd_client::Client;
+use tokio::runtime::{Builder, LocalOptions};
 
 use crate::args::{Action, Args};
 use crate::failure::Failure;
+use crate::signals::Inherited;
 
 fn main() -> ExitCode {
-    if let Some(code) = start::in_child() {
-        return ExitCode::from(code);
-    }
-    let args = Args::parse();
-    match obey(args) {
+    match run_verb(Args::parse()) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if let Some(message) = failure.message {
@@ -43,30 +66,36 @@ fn main() -> ExitCode {
     }
 }
 
-/// One thread, and the main one: what the kernel is to do to a command when this ends, it does when the thread that
-/// started the command ends.
-fn obey(args: Args) -> Result<u8, Failure> {
-    let mask = signals::unblock().map_err(Failure::of_system)?;
+/// Runs the verb on a runtime of one thread, the main thread: the kernel kills a command of `glock run` when the thread
+/// that has started it ends.
+///
+/// A local runtime, because a `Runtime` could have several threads. It would bring their scheduler into the program, and
+/// with it the mathematics library, for which each start takes 0.1 ms longer.
+fn run_verb(args: Args) -> Result<u8, Failure> {
+    let inherited = Inherited::take().map_err(Failure::of_system)?;
     let server = args.server()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .map_err(Failure::of_system)?;
     let result = runtime.block_on(async {
         match args.action {
-            Action::Run(run) => run::run(&server, run, &mask).await,
-            Action::Get(get) => hold::hold(&server, get).await,
-            Action::Inspect(inspect) => queries::inspect(&connect(&server).await?, &inspect).await,
-            Action::Ls(ls) => queries::ls(&connect(&server).await?, &ls).await,
-            Action::Own(own) => queries::own(&connect(&server).await?, &own).await,
-            Action::Who(who) => queries::who(&connect(&server).await?, &who).await,
-            Action::Stats(stats) => queries::stats(&connect(&server).await?, &stats).await,
-            Action::Ping(ping) => queries::ping(&connect(&server).await?, &ping).await,
-            Action::Watch(watch) => watch::watch(&connect(&server).await?, &watch).await,
+            Action::Run(run) => run::run(&server, run, &inherited).await,
+            Action::Get(get) => get::get(&server, get, &inherited).await,
+            Action::Inspect(inspect) => inspect::inspect(&connect(&server).await?, &inspect).await,
+            Action::Ls(ls) => ls::ls(&connect(&server).await?, &ls).await,
+            Action::Own(own) => own::own(&connect(&server).await?, &own).await,
+            Action::Who(who) => who::who(&connect(&server).await?, &who).await,
+            Action::Stats(stats) => stats::stats(&connect(&server).await?, &stats).await,
+            Action::Ping(ping) => ping::ping(&connect(&server).await?, &ping).await,
+            Action::Watch(watch) => {
+                watch::watch(&connect(&server).await?, &watch, &inherited).await
+            }
             Action::Bench(bench) => bench::bench(&server, &bench).await,
         }
     });
-    // A name may be being looked up on a thread, for as long as the nameserver is silent. Nobody waits for that.
+    // A thread may still be looking up a name, for as long as the name server is silent. The process does not wait for
+    // it.
     runtime.shutdown_background();
     result
 }

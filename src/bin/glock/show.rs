@@ -1,7 +1,8 @@
-//! What is said to people, and what to programs.
+//! Output: text for people, JSON for programs, and messages on stderr.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _, stdout};
+use std::iter::zip;
 use std::time::Duration;
 
 use comfy_table::Table;
@@ -9,9 +10,11 @@ use comfy_table::presets::NOTHING;
 use glockd_client::LockKind;
 use serde_json::{Map, Value, json};
 
-/// Prints a line, or several.
+use crate::flags::OutputFlags;
+
+/// Prints one or several lines.
 pub(crate) fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout().lock();
     out.write_all(text.as_bytes())?;
     if !text.ends_with('\n') {
         out.write_all(b"\n")?;
@@ -19,25 +22,66 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// The same, where it does not matter whether anybody reads it.
-pub(crate) fn tell(text: &str) -> io::Result<()> {
+/// Prints one or several lines. A reader that has gone is no error: the exit code, or the lock, matters more.
+pub(crate) fn print_answer(text: &str) -> io::Result<()> {
     print(text).or_else(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(error),
     })
 }
 
-/// Says what is wrong, or what happens. If that cannot be said, there is nobody to tell that to.
+/// Prints a message on stderr. An error is disregarded: there is nowhere to report it.
 pub(crate) fn complain(message: &str) {
-    complain_as_is(&format!("glock: {message}\n"));
+    print_raw_on_stderr(&format!("glock: {message}\n"));
 }
 
-/// The same, with nothing around it.
-pub(crate) fn complain_as_is(text: &str) {
+/// Prints exactly this text on stderr.
+pub(crate) fn print_raw_on_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// The kind of a lock.
+/// A list of rows that consist of names.
+pub(crate) struct List<'a, const N: usize> {
+    /// Keys of a row's JSON object.
+    pub(crate) keys: [&'static str; N],
+    /// Heads of the table's columns.
+    pub(crate) heads: [&'static str; N],
+    pub(crate) rows: Vec<[&'a [u8]; N]>,
+    /// Text for people if there are no rows.
+    pub(crate) if_empty: &'static str,
+}
+
+impl<const N: usize> List<'_, N> {
+    /// Prints the list in the form that the flags request.
+    pub(crate) fn print(self, flags: &OutputFlags) -> io::Result<()> {
+        if !flags.json {
+            let rows = self.rows.into_iter().map(|row| row.map(text));
+            return print_table(self.heads, rows.collect(), self.if_empty);
+        }
+        let object = |row: [&[u8]; N]| {
+            let mut object = Map::new();
+            zip(self.keys, row).for_each(|(key, name)| insert_name(&mut object, key, name));
+            Value::Object(object)
+        };
+        print(&Value::Array(self.rows.into_iter().map(object).collect()).to_string())
+    }
+}
+
+/// Prints a table. If it has no rows, prints `if_empty` on a terminal, where people would take silence for a failure,
+/// and nothing where programs read lines.
+pub(crate) fn print_table<const N: usize>(
+    heads: [&str; N],
+    rows: Vec<[String; N]>,
+    if_empty: &str,
+) -> io::Result<()> {
+    match rows.is_empty() {
+        false => print(&table(heads, rows)),
+        true if stdout().is_terminal() => print(if_empty),
+        true => Ok(()),
+    }
+}
+
+/// Returns the kind of a lock as text.
 pub(crate) fn kind(kind: LockKind) -> &'static str {
     match kind {
         LockKind::Exclusive => "exclusive",
@@ -45,7 +89,7 @@ pub(crate) fn kind(kind: LockKind) -> &'static str {
     }
 }
 
-/// A table with these heads; nothing at all where there are no rows.
+/// Lays out a table with these heads. Without rows, the result is empty.
 pub(crate) fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> String {
     if rows.is_empty() {
         return String::new();
@@ -61,7 +105,8 @@ pub(crate) fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) ->
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// What others have sent, for a terminal: nothing in it that moves the cursor, or turns the direction of what follows.
+/// Returns text from other clients in a form that is safe on a terminal: what moves the cursor, or turns the direction of
+/// the text after it, is escaped.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let mut shown = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -84,8 +129,8 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     shown
 }
 
-/// A name among those of an object: as text, and in hexadecimal if it is none.
-pub(crate) fn put(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
+/// Inserts a name into an object: as text, and in hexadecimal as well if it is not UTF-8.
+pub(crate) fn insert_name(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     object.insert(key.to_owned(), String::from_utf8_lossy(bytes).into());
     if str::from_utf8(bytes).is_err() {
         let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
@@ -96,12 +141,12 @@ pub(crate) fn put(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     }
 }
 
-/// A fencing token. Programs get it as a string, since many read numbers with 53 bits.
+/// Returns a fencing token for programs: as a string, since many programs read numbers with 53 bits.
 pub(crate) fn token(token: Option<u64>) -> Value {
     token.map_or(Value::Null, |token| json!(token.to_string()))
 }
 
-/// For how long, to three digits or so.
+/// Returns a duration for people, to about three digits.
 pub(crate) fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -118,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_cannot_do_anything_to_a_terminal() {
+    fn names_are_escaped_for_terminals() {
         assert_eq!(text("Grüße 🔒".as_bytes()), "Grüße 🔒");
         assert_eq!(text(b"a\x1b[2J\r\tb\x7f"), "a\\u{1b}[2J\\r\\tb\\u{7f}");
         assert_eq!(text(b"a\xff\xfe b\xc2"), "a\\xff\\xfe b\\xc2");
@@ -129,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_have_columns() {
+    fn table_is_laid_out_in_columns() {
         let rows = vec![
             ["a".to_owned(), "x y".to_owned()],
             ["long".to_owned(), String::new()],
@@ -139,16 +184,16 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_text_are_there_all_the_same() {
+    fn names_that_are_not_utf8_are_shown_in_hexadecimal() {
         let mut object = Map::new();
-        put(&mut object, "name", b"a\xff");
-        put(&mut object, "holder", b"b");
+        insert_name(&mut object, "name", b"a\xff");
+        insert_name(&mut object, "holder", b"b");
         let expect = json!({"name": "a\u{fffd}", "name_hex": "61ff", "holder": "b"});
         assert_eq!(Value::Object(object), expect);
     }
 
     #[test]
-    fn ages() {
+    fn ages_have_a_fitting_unit() {
         for (seconds, shown) in [
             (0.1234, "0.12 s"),
             (59.9, "59 s"),

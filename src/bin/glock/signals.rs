@@ -1,13 +1,14 @@
-//! The signals that glock gets, and what a command inherits of them.
+//! The signals that glock receives.
 //!
 //! | signals | |
 //! | --- | --- |
 //! | SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 | [caught](Signals), and forwarded to the command |
-//! | SIGTSTP | caught while a command runs, and stops both |
+//! | SIGTSTP | caught while a command runs, and stops both glock and the command |
 //! | all others that end a process, except SIGKILL | [held back](FatalSignals) until the command has ended |
 //!
-//! A signal that was ignored when glock started stays ignored. One that was blocked is [unblocked](unblock) if glock
-//! needs it. The command starts with what glock was given: see [`start`](crate::start).
+//! A signal that was ignored when glock started stays ignored. A signal that was blocked is
+//! [unblocked](Inherited::take) if glock needs it. The command starts with the settings that glock was started with: see
+//! [`start`](crate::start).
 
 use std::fs;
 use std::future::{self, poll_fn};
@@ -21,9 +22,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{self, SignalKind};
 
+use crate::exit_code;
 use crate::failure::Failure;
 
-/// Signals that ask a process for something, and that it may catch.
+/// Signals that request something of a process, and that it can catch.
 const FORWARDED: [Signal; 6] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -33,7 +35,7 @@ const FORWARDED: [Signal; 6] = [
     Signal::SIGUSR2,
 ];
 
-/// Signals that stop a process, or let it go on: glock and its command do so together.
+/// Signals that stop or continue a process: glock and its command stop and continue together.
 const STOPS: [Signal; 4] = [
     Signal::SIGTSTP,
     Signal::SIGTTIN,
@@ -44,48 +46,83 @@ const STOPS: [Signal; 4] = [
 /// Signals that do nothing to a process that does not handle them.
 const HARMLESS: [Signal; 3] = [Signal::SIGCHLD, Signal::SIGURG, Signal::SIGWINCH];
 
-/// Unblocks the signals that glock needs, and returns the mask that it was started with.
-///
-/// A parent may have blocked any of them. Without SIGCHLD, glock would never learn that the command has ended; without
-/// SIGTERM, it could not be told to end. Threads inherit the mask, so this comes before there are any.
-pub(crate) fn unblock() -> io::Result<SigSet> {
-    let needed = FORWARDED.into_iter().chain(STOPS);
-    let needed = SigSet::from_iter(needed.chain([Signal::SIGCHLD]));
-    Ok(needed.thread_swap_mask(SigmaskHow::SIG_UNBLOCK)?)
+/// Signal settings that glock was started with.
+pub(crate) struct Inherited {
+    /// Ignored signals. Bit n - 1 stands for signal n, as in proc(5): a [`SigSet`] has no real-time signals.
+    ignored: u64,
+    /// Blocked signals, as `ignored`.
+    blocked: u64,
+    /// The signal mask.
+    mask: SigSet,
 }
 
-/// The signals that this process gets, from now on.
-pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
+impl Inherited {
+    /// Reads the settings, and unblocks the signals that glock needs.
+    ///
+    /// The parent process may have blocked any of them. Without SIGCHLD, glock would never learn that the command has
+    /// ended; without SIGTERM, nobody could end glock. Threads inherit the mask, so this must be called before there
+    /// are any.
+    pub(crate) fn take() -> io::Result<Inherited> {
+        let [ignored, blocked] = read_sets(["SigIgn", "SigBlk"]);
+        let needed = FORWARDED.into_iter().chain(STOPS);
+        let needed = SigSet::from_iter(needed.chain([Signal::SIGCHLD]));
+        let mask = needed.thread_swap_mask(SigmaskHow::SIG_UNBLOCK)?;
+        Ok(Inherited {
+            ignored,
+            blocked,
+            mask,
+        })
+    }
 
-impl Signals {
-    /// Catches them; but those that whoever started this process wanted to be ignored, as nohup(1) does, are, here and
-    /// by the command.
-    pub(crate) fn new() -> Result<Signals, Failure> {
-        let mut signals = Signals(Vec::new());
+    /// Returns whether a signal was ignored.
+    pub(crate) fn is_ignored(&self, signal: Signal) -> bool {
+        self.ignored & bit(signal as i32) != 0
+    }
+
+    /// Returns the signal mask.
+    pub(crate) fn mask(&self) -> &SigSet {
+        &self.mask
+    }
+}
+
+/// The signals that this process catches.
+pub(crate) struct Signals<'a> {
+    streams: Vec<(Signal, unix::Signal)>,
+    inherited: &'a Inherited,
+}
+
+impl Signals<'_> {
+    /// Catches the signals that are forwarded. Those that were ignored when glock started, as by nohup(1), stay
+    /// ignored, here and in the command.
+    pub(crate) fn catch_forwarded(inherited: &Inherited) -> Result<Signals<'_>, Failure> {
+        let mut signals = Signals {
+            streams: Vec::with_capacity(FORWARDED.len() + 1),
+            inherited,
+        };
         for signal in FORWARDED {
             signals.catch(signal)?;
         }
         Ok(signals)
     }
 
-    /// Catches Ctrl-Z, too, which until then stops this process, as any other.
+    /// Catches Ctrl-Z as well. Until then it stops this process, like any other.
     pub(crate) fn catch_stops(&mut self) -> Result<(), Failure> {
         self.catch(Signal::SIGTSTP)
     }
 
     fn catch(&mut self, signal: Signal) -> Result<(), Failure> {
-        let number = signal as i32;
-        if status(&["SigIgn"]) & bit(number) == 0 {
-            let stream = unix::signal(SignalKind::from_raw(number));
-            self.0.push((signal, stream.map_err(Failure::of_system)?));
+        if !self.inherited.is_ignored(signal) {
+            let stream = unix::signal(SignalKind::from_raw(signal as i32));
+            let stream = stream.map_err(Failure::of_system)?;
+            self.streams.push((signal, stream));
         }
         Ok(())
     }
 
-    /// The next one. Cancel-safe.
+    /// Waits for the next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
         poll_fn(|context| {
-            for (signal, stream) in &mut self.0 {
+            for (signal, stream) in &mut self.streams {
                 if stream.poll_recv(context).is_ready() {
                     return Poll::Ready(*signal);
                 }
@@ -96,28 +133,30 @@ impl Signals {
     }
 }
 
-/// Signals that end this process, held back while it has something to do before.
+/// Signals that end this process, held back until it has ended its command.
 ///
-/// They are blocked, so the first one stays pending, and is delivered as soon as it is unblocked: then it ends this
-/// process as if it had come only now. To catch them instead would not do for all, since tokio refuses to catch
-/// SIGSEGV, SIGILL and SIGFPE, which kill(1) can send like any other.
+/// They are blocked, so the first one stays pending. When it is unblocked, it is delivered, and ends this process as if
+/// it had arrived only then. To catch them instead is not possible for all: tokio refuses to catch SIGSEGV, SIGILL and
+/// SIGFPE, which kill(1) can send like any other.
 ///
 /// Not held back are signals that were ignored or blocked from the start, since they would not end this process; and
-/// the faults of this process itself, since the kernel does not wait then.
+/// faults of this process itself, since the kernel does not wait for them to be unblocked.
 pub(crate) struct FatalSignals {
     /// Readable while any of them is pending.
     pending: AsyncFd<SignalFd>,
-    /// Bit n - 1 stands for signal n.
+    /// The signals. Bit n - 1 stands for signal n.
     numbers: u64,
-    /// The mask before.
+    /// The mask before they were blocked.
     mask: SigSet,
 }
 
 impl FatalSignals {
-    /// Threads inherit the mask, so this comes before there are any: if a thread does not block the signal, the kernel
-    /// ends the process by that one.
-    pub(crate) fn hold_back() -> Result<FatalSignals, Failure> {
-        let spared = status(&["SigIgn", "SigBlk"]);
+    /// Blocks the signals.
+    ///
+    /// Threads inherit the mask, so this must be called before there are any: if one thread does not block a signal,
+    /// the kernel ends the process by that thread.
+    pub(crate) fn hold_back(inherited: &Inherited) -> Result<FatalSignals, Failure> {
+        let spared = inherited.ignored | inherited.blocked;
         let (mut set, mut numbers) = (SigSet::all(), !spared);
         for signal in FORWARDED.into_iter().chain(STOPS).chain(HARMLESS) {
             set.remove(signal);
@@ -134,18 +173,20 @@ impl FatalSignals {
         })
     }
 
-    /// Waits until one is pending, and returns its number. Cancel-safe.
+    /// Waits until one of the signals is pending, and returns its number. Cancel-safe.
     pub(crate) async fn next(&self) -> i32 {
         loop {
             let Ok(mut ready) = self.pending.readable().await else {
-                // The runtime ends, and so does whoever awaits this.
+                // The runtime is shutting down, and this future with it.
                 return future::pending().await;
             };
-            let pending = status(&["SigPnd", "ShdPnd"]) & self.numbers;
+            let [of_thread, of_process] = read_sets(["SigPnd", "ShdPnd"]);
+            let pending = (of_thread | of_process) & self.numbers;
             if pending != 0 {
                 return pending.trailing_zeros() as i32 + 1;
             }
-            // A real-time signal that is ignored or blocked, which no `SigSet` can leave out; or one that came just now.
+            // A real-time signal that is ignored or blocked, which no `SigSet` can leave out; or one that has arrived
+            // since the sets were read.
             match self.pending.get_ref().read_signal() {
                 Ok(Some(signal)) => {
                     let number = signal.ssi_signo as i32;
@@ -158,49 +199,45 @@ impl FatalSignals {
         }
     }
 
-    /// Ends this process by the signal `number`, which is pending. If that fails, returns the exit code that says the
-    /// same.
+    /// Ends this process by the pending signal `number`. If that fails, returns the exit code that says the same.
     pub(crate) fn end_by(self, number: i32) -> u8 {
         let _ = self.mask.thread_set_mask();
-        // The standard library catches the first SIGSEGV or SIGBUS, to find overflows of the stack.
+        // The standard library catches the first SIGSEGV or SIGBUS, to detect stack overflows.
         if let Ok(signal) = Signal::try_from(number) {
             let _ = kill(getpid(), signal);
         }
-        exit_code(number)
+        exit_code::of_signal(number)
     }
 }
 
 /// Watches for blocked signals to become pending.
 ///
-/// A thread that waits for them would do as well, but for stops: a process counts as stopped only when all of its threads
-/// are. If its shell ended just before that, nobody would let glock go on, and it would keep the lock.
+/// Turned down: a thread that waits for them. A process counts as stopped only when all of its threads are. If its
+/// shell ended just before that, nobody would continue glock, and it would keep the lock.
 #[expect(
     deprecated,
-    reason = "The replacement is unsafe: the descriptor must stay open, and a SignalFd sees to that."
+    reason = "The replacement is unsafe: the descriptor must stay open, and a SignalFd keeps it open."
 )]
 fn watch(set: &SigSet) -> io::Result<AsyncFd<SignalFd>> {
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     AsyncFd::with_interest(SignalFd::with_flags(set, flags)?, Interest::READABLE)
 }
 
-/// Whether a key of the terminal sends it, to whom it is to end.
-pub(crate) fn is_of_key(signal: Signal) -> bool {
+/// Returns whether a key of the terminal sends this signal to end a process.
+pub(crate) fn is_from_key(signal: Signal) -> bool {
     matches!(signal, Signal::SIGINT | Signal::SIGQUIT)
 }
 
-/// How a shell says that a signal ended something.
-pub(crate) fn exit_code(signal: i32) -> u8 {
-    128 | signal.to_le_bytes()[0]
-}
-
-/// Union of sets of signals that proc(5) shows of this process: bit n - 1 stands for signal n.
-fn status(sets: &[&str]) -> u64 {
+/// Reads sets of signals of this process from proc(5). Bit n - 1 stands for signal n. A set that cannot be read is
+/// empty.
+fn read_sets<const N: usize>(names: [&str; N]) -> [u64; N] {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let fields = status.lines().filter_map(|line| line.split_once(':'));
-    fields
-        .filter(|(name, _)| sets.contains(name))
-        .filter_map(|(_, set)| u64::from_str_radix(set.trim(), 16).ok())
-        .fold(0, |union, set| union | set)
+    names.map(|name| {
+        let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+        let set = fields.find(|(found, _)| *found == name);
+        set.and_then(|(_, set)| u64::from_str_radix(set.trim(), 16).ok())
+            .unwrap_or(0)
+    })
 }
 
 fn bit(signal: i32) -> u64 {

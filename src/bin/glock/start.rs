@@ -1,156 +1,180 @@
-//! What takes another glock, in the child or in the place of this one: to start a command, for which something has to
-//! be done between fork and exec, and to end by a signal that this one catches. So neither takes `unsafe`.
+//! Starts the command, and ends glock by a signal. The only `unsafe` code of this repository.
 //!
-//! A command inherits the signals that glock was started with, as if there were no glock:
+//! # The problem
 //!
-//! 1. [`spawn`] gives the child the mask that glock was started with, and SIGCHLD blocked.
-//! 2. Only then glock catches SIGCHLD, since the child must inherit whether it is ignored. A child that ended before that
-//!    would leave no exit code if it is: so the child waits until it gets SIGCHLD, which [`let_go`] sends.
-//! 3. The child unblocks SIGCHLD, unless it was blocked from the start, and becomes the command.
+//! A command that runs under a lock must be killed if glock is: the connection ends with glock, so the lock is free
+//! from then on. The kernel does that for a process that has asked for it by `prctl(PR_SET_PDEATHSIG)`. Only the
+//! process itself can ask, after fork(2), since a fork clears the setting, and before execve(2), since the command does
+//! not do it. The command shall also find the signals and the terminal as it would have without glock, which has
+//! blocked some signals and caught others.
 //!
-//! SIGPIPE alone cannot be told: Rust's runtime has ignored it before `main`. The command has it by default.
+//! # The steps
+//!
+//! 1. glock catches SIGCHLD, so that it sees the end even of a command that ends at once.
+//! 2. glock blocks all signals, so that no handler of glock's runs in the child. It forks.
+//! 3. The child leads a process group of its own. glock requests the same: whichever is first, the group exists before
+//!    glock sends it a signal.
+//! 4. The child asks to be killed when glock ends. Then it compares its parent with glock: if glock ended before the
+//!    request, there is no signal any more, and no lock.
+//! 5. The child takes the terminal, if the command is to have it. While SIGTTOU is blocked, that does not stop it.
+//! 6. The child gives all signals their default action, except those that were ignored when glock started. For SIGCHLD,
+//!    which glock catches in any case, that restores whether it is ignored.
+//! 7. The child restores the signal mask that glock was started with. A signal that arrived since step 2 now does what
+//!    it does to any process.
+//! 8. The child executes the command. If it cannot, it says why, and exits as a shell would.
+//!
+//! glock does not wait for steps 3 to 8. Whatever they take, as on a file system that does not answer, it goes on to
+//! watch the lock, and can kill the child.
+//!
+//! SIGPIPE cannot be restored: Rust's runtime ignores it before `main`. The command has its default action.
+//!
+//! # Alternatives
+//!
+//! - To start `/proc/self/exe` again, without `unsafe`, and to do steps 4 to 8 there. A second start of glock takes
+//!   longer than the rest of an uncontended `glock run`: about 0.8 ms.
+//! - `std::process::Command::pre_exec`. It is `unsafe` as well, and `spawn` returns only when the command was executed,
+//!   which breaks the promise above.
 
-use std::ffi::{OsStr, OsString};
-use std::io;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, id};
+use std::process::{Command, exit};
+use std::{io, panic};
 
+use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg};
-use nix::unistd::{Pid, getpgrp, getpid, getppid};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, killpg, sigaction,
+};
+use nix::unistd::{ForkResult, Pid, fork, getpgrp, getpid, getppid, setpgid};
 
-use crate::group::Terminal;
+use crate::exit_code::{self, LOST, NOT_EXECUTABLE, NOT_FOUND};
 use crate::show::{complain, text};
-use crate::signals::{exit_code, is_of_key};
+use crate::signals::{Inherited, is_from_key};
+use crate::terminal::Terminal;
 
-/// What says that this process is to become a command. Nobody types that by accident.
-const BECOME: &str = "--become-the-command-of";
+/// A command to be started.
+pub(crate) struct Start<'a> {
+    /// The program and its arguments.
+    pub(crate) command: &'a [OsString],
+    /// Fencing token of the lock, for `$GLOCK_FENCE`.
+    pub(crate) fence: Option<u64>,
+    /// Terminal in whose foreground the command is put.
+    pub(crate) terminal: Option<&'a Terminal>,
+    /// Signal settings that the command starts with.
+    pub(crate) inherited: &'a Inherited,
+}
 
-/// What says that this process is to end by a signal.
-const END: &str = "--end-by";
-const JOB: &str = "job";
+impl Start<'_> {
+    /// Starts the command, and returns its process, which leads a process group.
+    ///
+    /// SIGCHLD must be caught before. Must be called on the main thread: the kernel kills the command when the thread
+    /// that has started it ends.
+    #[expect(
+        unsafe_code,
+        reason = "fork(2) is unsafe where there are other threads"
+    )]
+    pub(crate) fn start(&self) -> io::Result<Pid> {
+        let glock = getpid();
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        // SAFETY: The child has only this thread, so a lock that another thread held stays locked. There may be threads
+        // that look up names. None of them holds a lock that the child takes: the C library frees the allocator's for
+        // the child, only the main thread writes to stderr, and nothing changes the environment. The child never
+        // returns to the runtime of its parent.
+        let forked = unsafe { fork() };
+        if let Ok(ForkResult::Child) = forked {
+            let code = panic::catch_unwind(|| self.become_command(glock));
+            exit(code.unwrap_or(i32::from(NOT_EXECUTABLE)));
+        }
+        mask.thread_set_mask()?;
+        match forked? {
+            ForkResult::Parent { child } => {
+                // Fails if the child has done it and has executed the command, or has ended.
+                let _ = setpgid(child, child);
+                Ok(child)
+            }
+            ForkResult::Child => Err(Errno::ECHILD.into()),
+        }
+    }
 
-/// Whom a signal is to end.
-pub(crate) enum Whom {
+    /// Turns the child into the command. Returns only if that fails: the exit code.
+    fn become_command(&self, glock: Pid) -> i32 {
+        let _ = setpgid(getpid(), getpid());
+        let is_bound = set_pdeathsig(Signal::SIGKILL).is_ok();
+        // In a PID namespace of its own, the child sees 0 for its parent.
+        if !is_bound || ![glock, Pid::from_raw(0)].contains(&getppid()) {
+            complain("the lock was lost before the command could start");
+            return i32::from(LOST);
+        }
+        if let Some(terminal) = self.terminal {
+            terminal.give(getpgrp());
+        }
+        for signal in Signal::iterator() {
+            set_action(
+                signal,
+                match self.inherited.is_ignored(signal) {
+                    true => SigHandler::SigIgn,
+                    false => SigHandler::SigDfl,
+                },
+            );
+        }
+        let _ = self.inherited.mask().thread_set_mask();
+        let [program, arguments @ ..] = self.command else {
+            return i32::from(NOT_EXECUTABLE);
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        match self.fence {
+            Some(token) => command.env("GLOCK_FENCE", token.to_string()),
+            // The token of another lock would mislead the command.
+            None => command.env_remove("GLOCK_FENCE"),
+        };
+        let error = command.exec();
+        complain(&format!(
+            "cannot run {}: {error}",
+            text(program.as_encoded_bytes())
+        ));
+        i32::from(match error.kind() {
+            io::ErrorKind::NotFound => NOT_FOUND,
+            _ => NOT_EXECUTABLE,
+        })
+    }
+}
+
+/// Processes that a signal ends.
+pub(crate) enum Target {
     /// This process.
     This,
-    /// All that the shell has started together with it.
+    /// All processes that the shell has started together with this one.
     Job,
 }
 
-/// The program, as whoever started it has it, even if its file has been replaced.
-const SELF: &str = "/proc/self/exe";
-
-/// A command to be [spawned](spawn) in a process group of its own; in the terminal's foreground, if it is to have that.
-/// `mask` is that of the signals that it blocks.
-pub(crate) fn command(command: &[OsString], has_foreground: bool, mask: &SigSet) -> Command {
-    let mut started = Command::new(SELF);
-    started
-        .arg(BECOME)
-        .arg(id().to_string())
-        .arg(if has_foreground {
-            "foreground"
-        } else {
-            "background"
-        })
-        .arg(if mask.contains(Signal::SIGCHLD) {
-            "blocked"
-        } else {
-            "unblocked"
-        })
-        .args(command)
-        .process_group(0);
-    started
-}
-
-/// Starts a [`command`], which waits until it is [let go](let_go).
-pub(crate) fn spawn(mut command: Command, mask: &SigSet) -> io::Result<Pid> {
-    let mask = *mask | Signal::SIGCHLD;
-    let ours = mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let child = command.spawn();
-    ours.thread_set_mask()?;
-    let pid = i32::try_from(child?.id()).map_err(io::Error::other)?;
-    Ok(Pid::from_raw(pid))
-}
-
-/// Lets a command go on that was [spawned](spawn): its end will be seen from now on.
-pub(crate) fn let_go(command: Pid) -> io::Result<()> {
-    Ok(kill(command, Signal::SIGCHLD)?)
-}
-
-/// Becomes the command, if this process is the child of a glock that wants it to. Returns only if it does not, or
-/// cannot: then the exit code is as a shell's.
-pub(crate) fn in_child() -> Option<u8> {
-    let mut arguments = std::env::args_os().skip(1);
-    let what = arguments.next()?;
-    if what == END {
-        let signal = arguments.next()?.to_str()?.parse().ok()?;
-        let end = Signal::try_from(signal).ok()?;
-        let _ = match arguments.next()? == JOB {
-            true => killpg(getpgrp(), end),
-            false => kill(getpid(), end),
-        };
-        return Some(exit_code(signal));
-    }
-    if what != BECOME {
-        return None;
-    }
-    let (parent, place) = (arguments.next()?, arguments.next()?);
-    let (child_signal, program) = (arguments.next()?, arguments.next()?);
-    // A lock that is gone must not be used: if glock is killed, so is the command.
-    let bound = set_pdeathsig(Signal::SIGKILL);
-    // From within a namespace of processes its parent cannot be seen; that is 0.
-    let is_orphan = ![
-        Pid::from_raw(0).to_string(),
-        parent.to_string_lossy().into_owned(),
-    ]
-    .contains(&getppid().to_string());
-    if bound.is_err() || is_orphan {
-        complain("the lock was lost before the command could start");
-        return Some(crate::failure::LOST);
-    }
-    if place == "foreground"
-        && let Some(terminal) = Terminal::open()
-    {
-        terminal.give(getpgrp());
-    }
-    // A signal that is blocked becomes pending even if it is ignored. If glock ends meanwhile, so does this.
-    let let_go = SigSet::from(Signal::SIGCHLD);
-    let _ = let_go.wait();
-    if child_signal != "blocked" {
-        let _ = let_go.thread_unblock();
-    }
-    let error = Command::new(&program).args(arguments).exec();
-    Some(not_run(&program, &error))
-}
-
-/// Ends this process by a signal, as its shell is to see: a key that ended what this did was meant for a loop around it,
-/// too. If only the command got that key, the rest of the job is told. Another glock does it in the place of this one,
-/// because that catches no signals. Returns if it cannot be done.
-pub(crate) fn end_by(signal: Signal, whom: Whom) {
-    let signal = (signal as i32).to_string();
-    let whom = match whom {
-        Whom::This => "this",
-        Whom::Job => JOB,
+/// Ends this process by a signal that it catches, for its shell to see: a key that ended the command was meant for a
+/// loop around it as well. If only the command got the key, the rest of the job is told. Returns if that fails.
+pub(crate) fn end_by(signal: Signal, target: Target) {
+    set_action(signal, SigHandler::SigDfl);
+    let _ = match target {
+        Target::This => kill(getpid(), signal),
+        Target::Job => killpg(getpgrp(), signal),
     };
-    let _ = Command::new(SELF).args([END, &signal, whom]).exec();
 }
 
-/// How this process ends when a signal asks it to: by that, if it comes from a key; else by this code.
+/// Ends this process as a signal has asked: by that signal, if a key sends it; otherwise by the exit code that is
+/// returned.
 pub(crate) fn end_as_asked(signal: Signal) -> u8 {
-    if is_of_key(signal) {
-        end_by(signal, Whom::This);
+    if is_from_key(signal) {
+        end_by(signal, Target::This);
     }
-    exit_code(signal as i32)
+    exit_code::of_signal(signal as i32)
 }
 
-fn not_run(program: &OsStr, error: &io::Error) -> u8 {
-    complain(&format!(
-        "cannot run {}: {error}",
-        text(program.as_encoded_bytes())
-    ));
-    match error.kind() {
-        io::ErrorKind::NotFound => 127,
-        _ => 126,
-    }
+/// Sets what a signal does, to its default action or to nothing. Of SIGKILL and SIGSTOP it cannot be set.
+#[expect(unsafe_code, reason = "sigaction(2) can install a function")]
+fn set_action(signal: Signal, handler: SigHandler) {
+    let handler = match handler {
+        SigHandler::SigIgn => SigHandler::SigIgn,
+        _ => SigHandler::SigDfl,
+    };
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: No function is installed, so none is called that could do what a signal handler must not.
+    let _ = unsafe { sigaction(signal, &action) };
 }

@@ -1,35 +1,52 @@
-//! What one connection sends, and what it is answered.
+//! The commands that one connection sends, and the replies to them.
 //!
-//! Two commands, by turns. A batch is encoded once, with the replies that come if nobody gets in the way, and sent again
-//! and again; it is read while it is written, for a server that cannot get rid of its replies takes no more commands.
+//! Two commands, alternately. A batch is encoded once, together with the replies that are expected if no other client
+//! holds the lock, and is sent again and again. It is read while it is written: a server that cannot send its replies
+//! reads no more commands.
 
 use std::io;
 
+use clap::ValueEnum;
 use glockd::protocol::{Command, Reply, Verb};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::args::Work;
 use crate::failure::Failure;
 use crate::show::text;
 
-/// How long a get waits, where it does.
+/// Commands that make a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Work {
+    /// Get an exclusive lock and release it, alternately
+    Getrel,
+    /// The same, but wait for the lock, for at most a minute
+    Wait,
+    /// Get a shared lock and release it, alternately
+    Shared,
+    /// Get a lock that the connection holds already
+    Reget,
+    /// Ask whether a lock is held
+    Inspect,
+}
+
+/// Maximum wait of a get that waits, in milliseconds.
 pub(super) const WAIT_MS: u32 = 60_000;
 
-/// Room for what is answered and was not expected, which may be longer.
+/// Extra space for replies, in bytes: unexpected ones may be longer.
 const ROOM: usize = 1024;
 
-/// The commands of a connection, and their replies.
+/// The commands of a connection, and the expected replies.
 pub(super) struct Batch {
     verbs: [Verb; 2],
-    /// One turn more than a batch, so that one can begin anywhere.
+    /// The encoded commands: one more than a batch has, so that a batch can begin with either.
     lines: Vec<u8>,
     line_ends: Vec<usize>,
     replies: Vec<u8>,
     reply_ends: Vec<usize>,
-    /// What the last exchange began with, and what the next one will: an odd batch leaves its last lock held.
+    /// The command that the last exchange began with, and that the next one will begin with: after an odd number of
+    /// commands, the lock may still be held.
     first: usize,
     next: usize,
-    /// What was answered in the last exchange.
+    /// Replies of the last exchange.
     input: Vec<u8>,
 }
 
@@ -89,7 +106,7 @@ impl Batch {
         batch
     }
 
-    /// Sends so many commands, and reads as many replies. Whether they are the expected ones.
+    /// Sends a number of commands, and reads their replies. Returns whether all replies are the expected ones.
     pub(super) async fn exchange(
         &mut self,
         commands: usize,
@@ -103,7 +120,7 @@ impl Batch {
         let input = &mut self.input;
         input.clear();
         let (mut complete, mut seen) = (0, 0);
-        // What fits into the socket takes one write, and only then there is something to read.
+        // If the batch fits into the socket, one write is enough, and only after it there is something to read.
         writer.write_buf(&mut unsent).await?;
         while complete < commands {
             let read = if unsent.is_empty() {
@@ -120,7 +137,7 @@ impl Batch {
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            // What is as expected is complete when it is as long.
+            // Expected replies are complete when they are as long as expected.
             if input.len() == replies.len() && input == replies {
                 return Ok(true);
             }
@@ -130,7 +147,7 @@ impl Batch {
         Ok(input == replies)
     }
 
-    /// How many of the replies say no. All must be replies to what was asked.
+    /// Returns the number of replies that refuse a command. Fails if a line is not a reply to its command.
     pub(super) fn refused(&self) -> Result<u64, Failure> {
         let mut refused = 0;
         let lines = self.input.split_inclusive(|&byte| byte == b'\n');
@@ -150,7 +167,7 @@ impl Batch {
                 ) => refused += 1,
                 Some(Reply::Disabled | Reply::BadArgument(_) | Reply::LineTooLong { .. })
                 | None => {
-                    let message = format!("that is no answer of glockd's: {}", text(line));
+                    let message = format!("unexpected reply of the server: {}", text(line));
                     return Err(Failure::unavailable(message));
                 }
                 Some(_) => {}
