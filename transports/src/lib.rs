@@ -1,34 +1,57 @@
-//! Where glockd's connections come from: one trait, [`Transport`], and four that implement it.
+//! Where glockd's connections come from.
 //!
-//! A transport listens, accepts, shakes hands and cuts bytes into frames. What comes out is a stream
-//! of [`Pending`] connections, each of which becomes a boxed [`Session`] that receives and sends
-//! batches of frames ([`Input`], [`Output`]). Nothing above a `Session` knows what it stands on, and nothing here
-//! knows what is said: this crate does not depend on the protocol's.
+//! ```text
+//!  listener    Tcp   Unix   Memory   (your own)        accepts byte streams        trait Listen
+//!                 \    |      |      /
+//!                   map_stream                          observes or changes them
+//!                 /    |      |      \
+//!  framing     Lines   WebSocketFraming   (your own)    byte stream -> Session      trait Framing
+//!                 \    |      |      /
+//!  transport      Framed    Channel   (your own)        all that a server knows     trait Transport
+//! ```
 //!
-//! The seam is a batch, not a line, because a boxed future costs about as much as a lock: twice a
-//! batch that is nothing, once a line it would be a third of the work.
+//! A [`Transport`] listens and yields [`Pending`] connections. The handshake of a connection yields a boxed
+//! [`Session`], which receives and sends batches of frames ([`Input`], [`Output`]). Code above a `Session` does not
+//! know what it runs on, and this crate knows nothing of the commands in the frames: it does not depend on the
+//! protocol.
 //!
-//! To add a transport of your own, implement [`Transport`]; if it is made of byte streams, wrap each in
-//! a [`LineSession`] and be done, otherwise implement [`Session`] too. Nothing here has to change for it:
-//! the four transports below use no more than what is public.
+//! Most transports are a listener and a framing, and any framing runs over any listener: `Tcp::port(9999)` alone
+//! speaks lines, `WebSocket::port(9998)` speaks WebSocket, and so does `WebSocket::over(Unix::path("/run/ws"))`. To add one of your
+//! own, implement the trait at the place where it differs:
+//!
+//! - [`Listen`] for another source of byte streams, or for a wrapper around a listener;
+//! - [`Framing`], and [`Session`] if its frames are not lines, for another wire format, or for a handshake around
+//!   another framing;
+//! - [`Transport`] for anything else; or send finished connections to a [`Channel`].
+//!
+//! The transports in this crate use nothing that is not public. `tests/outside.rs` shows one outside the crate that does
+//! all that [`Tcp`] does.
 
+mod address;
+mod framed;
 mod frames;
-mod line;
-mod memory;
-mod tcp;
-mod tcp_socket;
+mod limits;
+mod listen;
+mod session;
+mod stream;
 mod transport;
-mod unix;
-mod websocket;
 mod write;
 
+pub use address::{Address, Peer};
+pub use framed::{Framed, Framing};
 pub use frames::{Input, InputFrame, Marks, Output, OutputFrame};
-pub use line::LineSession;
-pub use memory::{Connector, Memory};
-pub use tcp::Tcp;
+pub use limits::Limits;
+pub use listen::channel::{Channel, ChannelSender};
+pub use listen::memory::{Connector, Memory};
+pub use listen::tcp::Tcp;
+pub use listen::tcp_connection::TcpConnection;
+pub use listen::unix::Unix;
+pub use listen::{Accepted, Listen, MapStream};
+pub use session::Session;
+pub use session::line::{LineSession, Lines};
+pub use session::websocket::{OriginError, Origins, WebSocket, WebSocketFraming, WebSocketSession};
+pub use stream::ByteStream;
 pub use transport::{
-    Address, BindError, Established, Handshake, Identity, Incoming, Limits, Listener, Peer,
-    Pending, Session, Transport,
+    BindError, Established, Handshake, Identity, Incoming, Listener, Pending, Transport,
 };
-pub use unix::Unix;
-pub use websocket::{OriginError, Origins, WebSocket, WebSocketSession};
+pub use write::write_all;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// Writes all of `bytes`, and flushes. Fails with [`TimedOut`](io::ErrorKind::TimedOut) if the peer takes
 /// nothing for as long as `patience`; every byte that it takes starts that anew.
-pub(crate) async fn write_all(
+pub async fn write_all(
     stream: &mut (impl AsyncWrite + Unpin),
     mut bytes: &[u8],
     patience: Option<Duration>,

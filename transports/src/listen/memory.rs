@@ -2,32 +2,34 @@
 
 use std::io;
 
-use async_trait::async_trait;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::{Address, BindError, Limits, LineSession, Listener, Peer, Pending, Transport};
+use crate::address::{Address, Peer};
+use crate::limits::Limits;
+use crate::listen::{Accepted, Listen};
+use crate::transport::{BindError, Listener};
 
-/// What a pipe holds before its writer has to wait, each way: as much as a small socket buffer.
-const PIPE: usize = 64 * 1024;
+/// Bytes that a pipe holds in each direction before its writer has to wait: as much as a small socket buffer.
+const PIPE_SIZE: usize = 64 * 1024;
 
-/// Listens for connections that a [`Connector`] makes. Peers are `memory:1`, `memory:2`, … in the order
-/// of arrival.
+/// Listens for connections that a [`Connector`] makes. Peers are named `memory:1`, `memory:2`, … in the order of
+/// arrival.
 #[derive(Debug)]
 pub struct Memory {
     arrivals: mpsc::UnboundedReceiver<DuplexStream>,
 }
 
-/// Makes connections to the [`Memory`] transport it came with. Clones connect to the same.
+/// Makes connections to the [`Memory`] listener that it was made with. Clones connect to the same listener.
 #[derive(Clone, Debug)]
 pub struct Connector {
     arrivals: mpsc::UnboundedSender<DuplexStream>,
 }
 
 impl Memory {
-    /// A transport, and what connects to it.
+    /// Returns a listener and the connector to it.
     pub fn new() -> (Memory, Connector) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (
@@ -38,14 +40,13 @@ impl Memory {
 }
 
 impl Connector {
-    /// A new connection: a byte stream, used as a socket would be. It may be made before the server
-    /// runs.
+    /// Makes a connection: a byte stream, used as a socket would be. It may be made before the server runs.
     ///
     /// # Errors
     ///
-    /// [`ConnectionRefused`](io::ErrorKind::ConnectionRefused) if the transport is gone.
+    /// [`ConnectionRefused`](io::ErrorKind::ConnectionRefused) if the server has stopped.
     pub fn connect(&self) -> io::Result<DuplexStream> {
-        let (client, server) = tokio::io::duplex(PIPE);
+        let (client, server) = tokio::io::duplex(PIPE_SIZE);
         match self.arrivals.send(server) {
             Ok(()) => Ok(client),
             Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
@@ -53,18 +54,17 @@ impl Connector {
     }
 }
 
-#[async_trait]
-impl Transport for Memory {
-    fn name(&self) -> &str {
-        "memory"
-    }
+impl Listen for Memory {
+    const NAME: &'static str = "memory";
 
-    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listener, BindError> {
+    type Stream = DuplexStream;
+
+    async fn listen(self, _: Limits) -> Result<Listener<Accepted<DuplexStream>>, BindError> {
         let mut arrived = 0u64;
         let incoming = UnboundedReceiverStream::new(self.arrivals).map(move |stream| {
             arrived += 1;
             let peer = Peer::new(&format!("memory:{arrived}"));
-            Ok(Pending::ready(peer, LineSession::new(stream, limits)))
+            Ok(Accepted { peer, stream })
         });
         Ok(Listener {
             address: Address::Name("memory".to_owned()),

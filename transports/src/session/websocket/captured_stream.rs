@@ -1,4 +1,4 @@
-//! The byte stream of a session, as tungstenite sees it: read from, but not written to.
+//! The stream as tungstenite sees it: reads go through, writes are captured.
 
 use std::io;
 use std::pin::Pin;
@@ -7,26 +7,26 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// Keeps what tungstenite writes, which is pongs, and pings of ours: they go out before anything else does,
-/// since the first may be out by half.
+/// Captures what tungstenite writes, which is pongs. Pings of the session join them. Before any other output, these
+/// frames are sent, because the first of them may be half sent.
 #[derive(Debug)]
-pub(super) struct Inlet<S> {
+pub(super) struct CapturedStream<S> {
     pub(super) stream: S,
-    /// Control frames that are to go out.
+    /// Control frames to be sent.
     pub(super) controls: Vec<u8>,
-    /// Whether some of them were written and may not have gone out yet.
+    /// True if some of them were written and not flushed yet.
     unflushed: bool,
-    /// When the peer last sent something, or took something that it had kept waiting.
+    /// Time when the peer last sent bytes, or took bytes that had to wait.
     pub(super) heard: Instant,
-    /// Bytes written since it last sent something, which it may yet have to read.
+    /// Number of bytes written since the peer last sent bytes. It may still have to read them.
     pub(super) unanswered: usize,
-    /// Since when the peer takes none of `controls`.
+    /// Time since which the peer has taken none of `controls`; `None` while it takes them.
     pub(super) blocked: Option<Instant>,
 }
 
-impl<S> Inlet<S> {
-    pub(super) fn new(stream: S) -> Inlet<S> {
-        Inlet {
+impl<S> CapturedStream<S> {
+    pub(super) fn new(stream: S) -> CapturedStream<S> {
+        CapturedStream {
             stream,
             controls: Vec::new(),
             unflushed: false,
@@ -36,7 +36,7 @@ impl<S> Inlet<S> {
         }
     }
 
-    /// What is to go out before anything else, to be flushed with that.
+    /// Returns the control frames to be sent before any other output. They are flushed with that output.
     pub(super) fn take_controls(&mut self) -> Vec<u8> {
         self.blocked = None;
         self.unflushed = false;
@@ -44,8 +44,8 @@ impl<S> Inlet<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Inlet<S> {
-    /// Writes as many control frames as the peer takes now, and wakes the task when it takes more.
+impl<S: AsyncWrite + Unpin> CapturedStream<S> {
+    /// Writes as many control frames as the peer takes now. The task is woken when the peer takes more.
     pub(super) fn write_controls(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while !self.controls.is_empty() {
             match Pin::new(&mut self.stream).poll_write(context, &self.controls)? {
@@ -53,10 +53,10 @@ impl<S: AsyncWrite + Unpin> Inlet<S> {
                 Poll::Ready(written) => {
                     self.controls.drain(..written);
                     self.unflushed = true;
-                    self.went_on();
+                    self.note_progress();
                 }
                 Poll::Pending => {
-                    self.waits();
+                    self.note_blocked();
                     return Ok(());
                 }
             }
@@ -66,26 +66,26 @@ impl<S: AsyncWrite + Unpin> Inlet<S> {
             match Pin::new(&mut self.stream).poll_flush(context)? {
                 Poll::Ready(()) => {
                     self.unflushed = false;
-                    self.went_on();
+                    self.note_progress();
                 }
-                Poll::Pending => self.waits(),
+                Poll::Pending => self.note_blocked(),
             }
         }
         Ok(())
     }
 
-    fn went_on(&mut self) {
+    fn note_progress(&mut self) {
         if self.blocked.take().is_some() {
             self.heard = Instant::now();
         }
     }
 
-    fn waits(&mut self) {
+    fn note_blocked(&mut self) {
         self.blocked.get_or_insert_with(Instant::now);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Inlet<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CapturedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -101,7 +101,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inlet<S> {
     }
 }
 
-impl<S: Unpin> AsyncWrite for Inlet<S> {
+impl<S: Unpin> AsyncWrite for CapturedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,

@@ -1,19 +1,16 @@
-//! From an HTTP request to a WebSocket session, or to an answer that says why not.
+//! The opening handshake: one HTTP request and its response.
 //!
-//! hyper serves one request, under the server's time limit for handshakes rather than a timer of its
-//! own. Then it is taken apart: what is left of it is the socket, and the bytes that a hasty client sent
-//! right behind its request. (`hyper::upgrade` would hand over the same, but type-erased, and through a
-//! channel.)
+//! hyper serves one request, under the server's time limit for handshakes rather than a timer of its own. Then it is
+//! taken apart: what is left is the stream, and bytes that the client sent right behind its request.
+//! (`hyper::upgrade` would yield the same, but type-erased and through a channel.)
 
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_trait::async_trait;
 use http_body_util::Full;
-use hyper::body::{Body, Bytes};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -24,89 +21,63 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::origins::Origins;
-use super::part;
-use super::session::WebSocketSession;
-use crate::tcp_socket::TcpSocket;
-use crate::{Established, Handshake, Limits};
+use crate::session::websocket::linger;
+use crate::session::websocket::origins::Origins;
+use crate::stream::ByteStream;
 
-/// The longest request head, the least that hyper can be held to. Browsers send cookies along.
-const HEAD: usize = 8 * 1024;
+/// Maximum size of a request head: the smallest that hyper accepts. Browsers send cookies along.
+const MAX_HEAD: usize = 8 * 1024;
 
-/// Answers whatever request is under way, or about to come. HTTP allows an answer before the end of a request.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+/// Answer to a connection that the server refuses, whether its request is complete or not: HTTP allows a response
+/// before the end of the request.
+pub(super) const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: text/plain\r\n\
     connection: close\r\n\
     content-length: 22\r\n\r\n\
     Too many connections.\n";
 
-/// A connection that is about to send its request.
-pub(super) struct Arrival {
-    pub(super) stream: TcpSocket,
-    pub(super) limits: Limits,
-    pub(super) origins: Arc<Origins>,
-}
-
-#[async_trait]
-impl Handshake for Arrival {
-    async fn establish(self: Box<Self>) -> io::Result<Option<Established>> {
-        let Arrival {
-            stream,
-            limits,
-            origins,
-        } = *self;
-        shake(stream, limits, &origins).await
-    }
-
-    fn refuse(self: Box<Self>) {
-        self.stream.close_with(TOO_MANY);
-    }
-}
-
-/// Serves the one request of a connection. `None` if it led to no session; it was answered then.
-async fn shake(
-    stream: TcpSocket,
-    limits: Limits,
-    origins: &Origins,
-) -> io::Result<Option<Established>> {
+/// Serves the one request of a connection. If the response is 101 (Switching Protocols), returns the stream, and the
+/// bytes that were already read from it behind the request. Otherwise closes the connection and returns `None`.
+pub(super) async fn serve_request<S: ByteStream>(
+    stream: S,
+    respond: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
+) -> io::Result<Option<(S, Vec<u8>)>> {
     let accepted = AtomicBool::new(false);
     let service = service_fn(|request| {
-        let response = answer(&request, origins);
-        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        accepted.store(switching, Ordering::Relaxed);
+        let response = respond(&request);
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        accepted.store(switches, Ordering::Relaxed);
         ready(Ok::<_, Infallible>(response))
     });
-    // No `keep_alive(false)`: with it, hyper makes `upgrade` in the response `upgrade, close`, which is
-    // not what clients look for. Each refusal says `close` itself, and that is heeded.
+    // No `keep_alive(false)`: with it, hyper turns `upgrade` in the response into `upgrade, close`, which clients do
+    // not accept. Each refusal says `close` itself, and hyper obeys that.
     let mut connection = http1::Builder::new()
         // A client may close its sending side behind its request and its messages.
         .half_close(true)
         .auto_date_header(false)
         .header_read_timeout(None)
-        .max_buf_size(HEAD)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let served = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
     match served {
         Ok(()) if accepted.load(Ordering::Relaxed) => {
-            // A copy: turned into a vector, hyper's whole buffer would live on in the session.
+            // A copy: converted into a vector, hyper's whole buffer would stay in the session.
             let leftover = parts.read_buf.to_vec();
-            drop(parts.read_buf);
-            let session = WebSocketSession::new(stream, leftover, limits).await;
-            Ok(Some(Established::new(session)))
+            Ok(Some((stream, leftover)))
         }
         Err(error) if !error.is_parse() => Err(io::Error::other(error)),
-        // A response was written; hyper has answered by itself what is no HTTP.
+        // A response was sent; hyper itself has answered a request that is not HTTP.
         _ => {
-            part(stream).await?;
+            linger::close(stream).await?;
             Ok(None)
         }
     }
 }
 
-/// The response to an opening handshake (RFC 6455, section 4.2), or to anything else.
-fn answer<B: Body>(request: &Request<B>, origins: &Origins) -> Response<Full<Bytes>> {
+/// Returns the response to an opening handshake (RFC 6455, section 4.2), or to any other request.
+pub(super) fn respond<B: Body>(request: &Request<B>, origins: &Origins) -> Response<Full<Bytes>> {
     let headers = request.headers();
     if request.method() != Method::GET {
         let mut response = refusal(
@@ -129,7 +100,7 @@ fn answer<B: Body>(request: &Request<B>, origins: &Origins) -> Response<Full<Byt
         set(&mut response, SEC_WEBSOCKET_VERSION, "13");
         return response;
     }
-    // The bytes of a body could not be told from the first message.
+    // The bytes of a body would look like the first message.
     if request.version() < Version::HTTP_11 || !request.body().is_end_stream() {
         let reason = "A WebSocket is opened by HTTP/1.1 without a body.\n";
         return refusal(StatusCode::BAD_REQUEST, reason);
@@ -159,8 +130,8 @@ fn answer<B: Body>(request: &Request<B>, origins: &Origins) -> Response<Full<Byt
     response
 }
 
-/// The subprotocol that the client offers, if it offers one alone: that it must mean. To choose from
-/// several one would have to know them.
+/// Returns the subprotocol that the client offers, if it offers only one: then it means that one. Choosing among
+/// several would take knowing them.
 fn only_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut offered = tokens(headers, SEC_WEBSOCKET_PROTOCOL);
     let first = offered.next()?;
@@ -170,7 +141,7 @@ fn only_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     }
 }
 
-/// The elements of all headers of that name, each a list with commas.
+/// Returns the elements of all headers of this name, each of which is a list separated by commas.
 fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers
         .get_all(name)

@@ -1,130 +1,41 @@
-//! Lines on a byte stream: what TCP, Unix and memory have in common.
+//! Cutting reads into lines.
 //!
-//! [`LineFramer`] is pure (bytes in, ranges out), so that it can be tested by splitting its input at
-//! every byte. [`LineSession`] puts it on any byte stream. Complete lines are handed over where the read
-//! left them; only a line that came in several reads is ever copied, once, into a buffer of its own that
-//! exists as long as that line is incomplete.
+//! Pure (bytes in, ranges out), so that tests can split the input at every byte. Complete lines stay where the read
+//! left them. Only a line that arrives in several reads is copied, once, from a buffer of its own that exists while
+//! the line is incomplete.
 
-use std::future::poll_fn;
-use std::io;
 use std::ops::Range;
-use std::pin::pin;
-use std::task::{Poll, ready};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use memchr::{memchr, memchr_iter};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use crate::frames::Marks;
-use crate::write::write_all;
-use crate::{Input, Limits, Output, Session};
+use crate::frames::{Input, Marks};
 
-/// Lines of a batch. One read of empty lines brings sixteen times as many, whose marks would take twelve times as much
-/// memory as they do, for as long as it takes until they have run.
-const BATCH_LINES: usize = 1024;
+/// Maximum number of lines in a batch. One read of empty lines brings sixteen times as many, and until they have run,
+/// their marks would take twelve times the memory of the lines.
+const MAX_LINES: usize = 1024;
 
-/// Reads that bring no line before others get their turn.
-const READS: usize = 8;
-
-/// A session whose frames are lines, ended by `\n` or `\r\n`, on a byte stream.
-///
-/// A last line without an end is a frame too, once the peer has closed its sending side.
-#[derive(Debug)]
-pub struct LineSession<S> {
-    stream: S,
-    framer: LineFramer,
-    write_timeout: Option<Duration>,
-}
-
-impl<S> LineSession<S> {
-    /// Frames the lines of `stream`.
-    pub fn new(stream: S, limits: Limits) -> LineSession<S> {
-        LineSession {
-            stream,
-            framer: LineFramer::new(limits.max_line),
-            write_timeout: limits.write_timeout,
-        }
-    }
-
-    /// Makes this a session that [refuses HTTP](Session::refuses_http), for streams that a web page can have a
-    /// browser open.
-    pub fn refuse_http(mut self) -> LineSession<S> {
-        self.framer.keeps_ends = true;
-        self
-    }
-}
-
-#[async_trait]
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
-    async fn recv(&mut self, frames: &mut Input) -> io::Result<usize> {
-        poll_fn(|context| {
-            let mut reads = 0;
-            while reads < READS {
-                if self.framer.is_rest {
-                    self.framer.take_rest(frames);
-                } else {
-                    // `read_buf` keeps no state between polls, so it can be made anew for each. That lets
-                    // the buffer go back to the pool while there is nothing to read.
-                    let read = pin!(self.stream.read_buf(frames.buffer())).poll(context);
-                    if read.is_pending() {
-                        frames.clear();
-                    }
-                    if ready!(read)? == 0 {
-                        self.framer.end(frames);
-                        if frames.is_empty() {
-                            frames.clear();
-                        }
-                        return Poll::Ready(Ok(frames.len()));
-                    }
-                }
-                self.framer.split(frames);
-                if !frames.is_empty() {
-                    return Poll::Ready(Ok(frames.len()));
-                }
-                frames.clear();
-                reads += 1;
-            }
-            // The peer is in the middle of a line that never ends.
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await
-    }
-
-    async fn send(&mut self, frames: &Output) -> io::Result<()> {
-        if frames.as_bytes().is_empty() {
-            return Ok(());
-        }
-        write_all(&mut self.stream, frames.as_bytes(), self.write_timeout).await
-    }
-
-    fn refuses_http(&self) -> bool {
-        self.framer.keeps_ends
-    }
-}
-
-/// Bytes that are kept of the beginning of an oversized line, and as many of its end.
+/// Number of bytes that are kept of the start of an oversized line, and again of its end.
 const END: usize = 32;
 
 /// Cuts reads into lines.
 #[derive(Debug)]
-struct LineFramer {
-    /// The beginning of a line whose end has not come yet; while that is skipped, at most its ends; or the rest of a
-    /// read that had too many lines for a batch.
+pub(super) struct LineFramer {
+    /// Start of a line whose end has not arrived yet; while such a line is skipped, its first and last bytes; or the
+    /// rest of a read that had too many lines for one batch.
     tail: Vec<u8>,
-    /// Bytes of a line without its end. 32 bits, because this exists once for each idle connection.
+    /// Maximum length of a line in bytes, without its line end. 32 bits, because each idle connection has one.
     limit: u32,
-    /// Whether the line that now arrives was too long, and is thrown away up to its end.
+    /// True while the rest of an oversized line is dropped as it arrives.
     skipping: bool,
-    /// Whether the ends of oversized lines are kept, and handed over.
+    /// True if the first and last bytes of oversized lines are kept and reported.
     keeps_ends: bool,
-    /// Whether `tail` is the rest of a read.
+    /// True if `tail` is the rest of a read.
     is_rest: bool,
 }
 
 impl LineFramer {
-    fn new(limit: usize) -> LineFramer {
+    /// Returns a framer of lines that have at most `limit` bytes without their line end.
+    pub(super) fn new(limit: usize) -> LineFramer {
         LineFramer {
             tail: Vec::new(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
@@ -134,15 +45,31 @@ impl LineFramer {
         }
     }
 
-    /// Puts the rest of an earlier read into the (empty) batch, to be split before more is read.
+    /// Makes this framer keep the first and last bytes of oversized lines and report them.
+    pub(super) fn keep_ends(&mut self) {
+        self.keeps_ends = true;
+    }
+
+    /// Returns true if this framer reports the first and last bytes of oversized lines.
+    pub(super) fn keeps_ends(&self) -> bool {
+        self.keeps_ends
+    }
+
+    /// Returns true if lines of an earlier read are left. They must be split before more is read.
+    pub(super) fn has_rest(&self) -> bool {
+        self.is_rest
+    }
+
+    /// Moves what is left of an earlier read into the batch, which is empty.
     #[cold]
-    fn take_rest(&mut self, frames: &mut Input) {
+    pub(super) fn take_rest(&mut self, frames: &mut Input) {
         self.is_rest = false;
         frames.buffer().append(&mut std::mem::take(&mut self.tail));
     }
 
-    /// Marks the lines in what one read has put into the (otherwise empty) batch, as many as it takes.
-    fn split(&mut self, frames: &mut Input) {
+    /// Marks the lines of one read, whose bytes are all that the batch has. Keeps lines for the next batch if there
+    /// are too many for this one.
+    pub(super) fn split(&mut self, frames: &mut Input) {
         let (bytes, mut marks) = frames.split();
         let read = bytes.len();
         let mut start = 0;
@@ -155,7 +82,7 @@ impl LineFramer {
         if !self.skipping && self.tail.is_empty() {
             let offset = start;
             let mut ends = memchr_iter(b'\n', &bytes[offset..read]);
-            let mut room = BATCH_LINES.saturating_sub(marks.len());
+            let mut room = MAX_LINES.saturating_sub(marks.len());
             while room > 0
                 && let Some(end) = ends.next()
             {
@@ -186,7 +113,7 @@ impl LineFramer {
         }
     }
 
-    /// Ends the line that was begun by an earlier read, at `position` of this one.
+    /// Ends the line that an earlier read has started. It ends at `position` of this read.
     fn complete(&mut self, bytes: &mut Vec<u8>, marks: &mut Marks<'_>, position: usize) {
         let mut line = std::mem::take(&mut self.tail);
         if std::mem::take(&mut self.skipping) {
@@ -198,8 +125,8 @@ impl LineFramer {
         }
         line.extend_from_slice(&bytes[..position]);
         match self.content(&line) {
-            // Behind what was read: the other lines keep their places, and the order of frames is that
-            // of their marks.
+            // Appended behind the read, so that the other lines keep their places. The order of the marks is the
+            // order of the frames.
             Some(content) => marks.push(append(bytes, &line[..content])),
             None => {
                 marks.push_oversized();
@@ -210,8 +137,8 @@ impl LineFramer {
         }
     }
 
-    /// Makes what is left a line, at the end of input.
-    fn end(&mut self, frames: &mut Input) {
+    /// Makes the last bytes a line, at the end of input.
+    pub(super) fn end(&mut self, frames: &mut Input) {
         let line = std::mem::take(&mut self.tail);
         if std::mem::take(&mut self.skipping) {
             self.end_oversized(&line, frames);
@@ -229,14 +156,14 @@ impl LineFramer {
         }
     }
 
-    /// The length of a line, given without its `\n`, also without its `\r`; `None` if it is too long.
+    /// Returns the length of a line without its line end, of which `\n` is already gone. `None` if it is too long.
     fn content(&self, line: &[u8]) -> Option<usize> {
         let length = line.strip_suffix(b"\r").unwrap_or(line).len();
         (length <= self.limit as usize).then_some(length)
     }
 
-    /// Throws an incomplete line away as soon as it is certainly too long: a `\r` right behind the limit
-    /// may yet turn out to be part of the line's end.
+    /// Drops an incomplete line as soon as it is certainly too long: a `\r` right behind the limit can still turn out
+    /// to be part of the line end.
     fn check_tail(&mut self, marks: &mut Marks<'_>) {
         if self.content(&self.tail).is_none() {
             let line = std::mem::take(&mut self.tail);
@@ -249,22 +176,22 @@ impl LineFramer {
     }
 }
 
-/// Appends to what was read, and returns where that is.
+/// Appends bytes to the buffer and returns their range.
 fn append(bytes: &mut Vec<u8>, line: &[u8]) -> Range<usize> {
     let start = bytes.len();
     bytes.extend_from_slice(line);
     start..bytes.len()
 }
 
-/// What is kept of an oversized line, or of its beginning.
+/// Returns the first and last bytes of an oversized line, or of its start.
 fn ends(line: &[u8]) -> Vec<u8> {
     let mut kept = Vec::new();
     keep_ends(&mut kept, line);
     kept
 }
 
-/// Adds bytes to what is kept of an oversized line: all of it up to twice [`END`], without white space before it;
-/// of more, only the first and the last.
+/// Adds bytes to the first and last bytes of an oversized line. White space at the start is dropped. Up to twice
+/// [`END`] bytes are kept, and of a longer line the first and the last [`END`].
 fn keep_ends(kept: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = match kept.is_empty() {
         true => bytes.trim_ascii_start(),
@@ -285,16 +212,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::InputFrame;
+    use crate::frames::InputFrame;
 
     const LIMIT: usize = 4;
 
-    /// What the framer makes of these reads and the end of input, a line a frame.
+    /// Returns the frames of these reads and the end of input, as text.
     fn framed(reads: &[&[u8]]) -> Vec<String> {
         framed_by(LineFramer::new(LIMIT), reads)
     }
 
-    /// The same, of a framer that keeps the ends of oversized lines.
+    /// Returns the same, of a framer that keeps the ends of oversized lines.
     fn framed_with_ends(reads: &[&[u8]]) -> Vec<String> {
         let mut framer = LineFramer::new(LIMIT);
         framer.keeps_ends = true;
@@ -305,7 +232,7 @@ mod tests {
         let mut lines = Vec::new();
         let mut take = |frames: &Input| {
             assert!(
-                frames.len() <= 2 * BATCH_LINES,
+                frames.len() <= 2 * MAX_LINES,
                 "{} lines at once",
                 frames.len()
             );
@@ -337,7 +264,7 @@ mod tests {
         lines
     }
 
-    /// The same, said in the plainest way.
+    /// Returns the same by the simplest code.
     fn reference(input: &[u8]) -> Vec<String> {
         let mut lines: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
         let last = lines.pop().filter(|line| !line.is_empty());
@@ -360,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_cut_at_their_ends() {
+    fn lines_end_with_newline_or_carriage_return_newline() {
         check(&[b"a\nbc\r\n\n\r\n"], &["a", "bc", "", ""]);
         check(&[b"a\n", b"b", b"c\r", b"\nd"], &["a", "bc", "d"]);
         check(&[b"a\rb\n"], &["a\\rb"]);
@@ -368,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_counts_no_line_end() {
+    fn limit_does_not_count_the_line_end() {
         check(&[b"abcd\nabcd\r\n"], &["abcd", "abcd"]);
         check(&[b"abcde\nabcde\r\nx\n"], &["OVERSIZED", "OVERSIZED", "x"]);
         check(&[b"abcd\r", b"\n"], &["abcd"]);
@@ -378,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_too_long_as_soon_as_the_limit_is_passed() {
+    fn line_is_oversized_as_soon_as_it_passes_the_limit() {
         let mut framer = LineFramer::new(LIMIT);
         let mut frames = Input::new();
         frames.buffer().extend_from_slice(b"abcde");
@@ -387,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_an_oversized_line_follow_it() {
+    fn ends_of_an_oversized_line_follow_it() {
         let check = |reads: &[&[u8]], expect: &[&str]| {
             assert_eq!(framed_with_ends(reads), expect);
             let bytes = reads.concat();
@@ -405,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_line_the_first_and_the_last_bytes_are_kept() {
+    fn first_and_last_bytes_of_a_long_line_are_kept() {
         let first: Vec<u8> = (0..END as u8).map(|byte| byte + b'!').collect();
         let last: Vec<u8> = first.iter().rev().copied().collect();
         let line = [&first, &b"x".repeat(1000)[..], &last].concat();
@@ -418,15 +345,15 @@ mod tests {
     }
 
     #[test]
-    fn a_read_of_many_lines_makes_several_batches() {
+    fn read_of_many_lines_makes_several_batches() {
         for (line, lines) in [
             ("", 16 * 1024),
             ("ab\r", 4000),
-            ("", BATCH_LINES),
-            ("", BATCH_LINES + 1),
+            ("", MAX_LINES),
+            ("", MAX_LINES + 1),
         ] {
             let read = format!("{line}\n").repeat(lines);
-            // Also with the end of an earlier line before them, and the beginning of another behind.
+            // Also with the end of an earlier line before them, and the start of another behind them.
             for (before, behind) in [("", ""), ("x", "y")] {
                 let read = format!("{read}{behind}");
                 let reads = [before.as_bytes(), read.as_bytes()];
@@ -441,31 +368,15 @@ mod tests {
         let mut frames = Input::new();
         frames.buffer().resize(16 * 1024, b'\n');
         framer.split(&mut frames);
-        assert_eq!(frames.len(), BATCH_LINES);
-        assert_eq!(framer.tail.len(), 16 * 1024 - BATCH_LINES);
+        assert_eq!(frames.len(), MAX_LINES);
+        assert_eq!(framer.tail.len(), 16 * 1024 - MAX_LINES);
         frames.clear();
         framer.take_rest(&mut frames);
         assert_eq!(framer.tail.capacity(), 0);
     }
 
-    /// It gives others their turn, though there is always more to read.
-    #[tokio::test]
-    async fn an_endless_line_passes_the_turn_on() {
-        let limits = Limits::default().with_max_line(LIMIT);
-        let endless = tokio::io::join(tokio::io::repeat(b'x'), tokio::io::sink());
-        let mut session = LineSession::new(endless, limits);
-        let mut frames = Input::new();
-        session.recv(&mut frames).await.unwrap();
-        assert_eq!(frames.iter().collect::<Vec<_>>(), [InputFrame::Oversized]);
-        frames.clear();
-        let mut receiving = pin!(session.recv(&mut frames));
-        // It would never be done.
-        let polled = poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context))).await;
-        assert!(polled.is_pending());
-    }
-
     #[test]
-    fn nothing_is_kept_between_lines() {
+    fn no_memory_is_kept_between_lines() {
         let mut framer = LineFramer::new(LIMIT);
         for read in [&b"ab"[..], b"c\n", b"abcdefgh"] {
             let mut frames = Input::new();
@@ -477,7 +388,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn splits_do_not_matter(
+        fn lines_do_not_depend_on_how_reads_split_them(
             input in prop::collection::vec(prop::sample::select(b"ab\r\n".as_slice()), 0..40),
             cuts in prop::collection::vec(0usize..40, 0..6),
         ) {

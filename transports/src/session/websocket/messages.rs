@@ -2,7 +2,7 @@
 //!
 //! tungstenite reads: it joins fragments, checks everything that RFC 6455 asks for, and answers pings.
 //! But all that is written goes out by our own hand, in one place and one order. So tungstenite does
-//! not get the socket itself but an [`Inlet`], which keeps what is written to it. That gives a batch of
+//! not get the socket itself but an [`CapturedStream`], which keeps what is written to it. That gives a batch of
 //! replies in one write from a pooled buffer (tungstenite's own grows and stays), a reply in several
 //! parts, and a close frame on every error, which tungstenite leaves to its user.
 //!
@@ -31,11 +31,12 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::inlet::Inlet;
-use super::part;
-use crate::tcp::{PROBE_INTERVAL, PROBES};
+use crate::frames::{Input, Output, OutputFrame};
+use crate::limits::{KEEPALIVE_PROBES, Limits, PROBE_INTERVAL};
+use crate::session::Session;
+use crate::session::websocket::captured_stream::CapturedStream;
+use crate::session::websocket::linger;
 use crate::write::write_all;
-use crate::{Input, Limits, Output, OutputFrame, Session};
 
 /// What one read takes. Each connection owns a buffer of this size all the time; after a longer message,
 /// one of that message's size, since tungstenite gives none back. The limit of a message bounds it.
@@ -60,7 +61,7 @@ const SLOW: usize = 16 * 1024;
 /// A peer that has sent nothing for [`Limits::keepalive`] is pinged, and given up if it stays silent.
 #[derive(Debug)]
 pub struct WebSocketSession<S> {
-    messages: WebSocketStream<Inlet<S>>,
+    messages: WebSocketStream<CapturedStream<S>>,
     /// Bytes of a message without its line end.
     max_line: usize,
     keepalive: Option<Duration>,
@@ -103,9 +104,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             .write_buffer_size(0)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest.max(LONGEST_CONTROL)));
-        let inlet = Inlet::new(stream);
+        let captured = CapturedStream::new(stream);
         let messages =
-            WebSocketStream::from_partially_read(inlet, leftover, Role::Server, Some(config));
+            WebSocketStream::from_partially_read(captured, leftover, Role::Server, Some(config));
         WebSocketSession {
             messages: messages.await,
             max_line: limits.max_line,
@@ -199,8 +200,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
                 continue;
             }
             let pings = self.asked.map_or(0, |(_, pings)| pings);
-            let inlet = self.messages.get_mut();
-            if inlet.blocked.is_some() || pings == PROBES {
+            let captured = self.messages.get_mut();
+            if captured.blocked.is_some() || pings == KEEPALIVE_PROBES {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             self.asked = Some((now, pings + 1));
@@ -208,29 +209,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
                 OpCode::Control(Control::Ping),
                 true,
                 b"",
-                &mut inlet.controls,
+                &mut captured.controls,
             )?;
-            inlet.write_controls(context)?;
+            captured.write_controls(context)?;
         }
     }
 
     /// When a peer that stays silent is to be pinged or given up, if ever. While it keeps a ping or a pong waiting, it
     /// may be because it is busy with what we sent before, and then has the time that a reply has.
     fn patience_ends(&mut self) -> Option<Instant> {
-        let inlet = self.messages.get_ref();
-        if let Some(blocked) = inlet.blocked {
+        let captured = self.messages.get_ref();
+        if let Some(blocked) = captured.blocked {
             return blocked.checked_add(self.write_timeout?);
         }
         let keepalive = self.keepalive?;
-        self.asked = self.asked.filter(|(time, _)| inlet.heard < *time);
+        self.asked = self.asked.filter(|(time, _)| captured.heard < *time);
         match self.asked {
             // It reads in order, so before our pings it has to read all that was sent before them.
-            Some((time, PROBES)) => {
-                let slow = Duration::from_secs((inlet.unanswered / SLOW) as u64);
+            Some((time, KEEPALIVE_PROBES)) => {
+                let slow = Duration::from_secs((captured.unanswered / SLOW) as u64);
                 time.checked_add(PROBE_INTERVAL + slow)
             }
             Some((time, _)) => time.checked_add(PROBE_INTERVAL),
-            None => inlet.heard.checked_add(keepalive),
+            None => captured.heard.checked_add(keepalive),
         }
     }
 
@@ -269,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
     /// Appends the pong that tungstenite keeps.
     async fn append_pong(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
         self.replies_before_pong = 0;
-        // Into the inlet, which takes everything at once.
+        // Into the captured, which takes everything at once.
         self.messages.flush().await.map_err(io::Error::other)?;
         output.append(&mut self.messages.get_mut().take_controls());
         Ok(())
@@ -292,12 +293,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
     async fn write(&mut self, output: &[u8]) -> io::Result<()> {
         // Also true if the future is dropped halfway.
         self.torn = true;
-        let inlet = self.messages.get_mut();
-        write_all(&mut inlet.stream, output, self.write_timeout).await?;
-        inlet.unanswered = inlet.unanswered.saturating_add(output.len());
+        let captured = self.messages.get_mut();
+        write_all(&mut captured.stream, output, self.write_timeout).await?;
+        captured.unanswered = captured.unanswered.saturating_add(output.len());
         if self.asked.is_some() {
             // It may have been busy with reading this.
-            inlet.heard = Instant::now();
+            captured.heard = Instant::now();
         }
         self.torn = false;
         Ok(())
@@ -368,7 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
     async fn close(mut self: Box<Self>) {
         if self.say_goodbye().await.is_ok() {
             // The peer is told; if it does not listen, there is nothing to be done about it.
-            let _ = part(self.messages.into_inner().stream).await;
+            let _ = linger::close(self.messages.into_inner().stream).await;
         }
     }
 }
