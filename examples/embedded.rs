@@ -19,7 +19,10 @@ async fn main() -> Result<(), Error> {
 
     let server = Server::builder()
         .transport(Unix::path(&socket))
-        .policy(Policy::new(true, false))
+        .policy(Policy {
+            registry: false,
+            ..Policy::default()
+        })
         .bind()
         .await?;
     println!("listening on {}", server.addresses()[0]);

@@ -5,6 +5,7 @@ mod admission;
 mod connection;
 mod context;
 mod ended_connection;
+mod fence_file;
 mod handle;
 mod lifecycle;
 mod log_text;
@@ -29,6 +30,7 @@ use crate::server::context::Context;
 use crate::server::ended_connection::EndedConnection;
 use crate::server::lifecycle::{Lifecycle, Phase};
 
+pub use fence_file::{FenceError, FenceFile};
 pub use handle::Handle;
 pub use lifecycle::StopReason;
 
@@ -39,6 +41,7 @@ pub use lifecycle::StopReason;
 pub struct Server {
     transports: Vec<(String, Listener)>,
     dispatcher: Arc<Dispatcher>,
+    fence_file: Option<FenceFile>,
     lifecycle: Arc<Lifecycle>,
     // Dropped in this order if the server never runs: it stops, and then it has ended.
     end: EndOnDrop,
@@ -50,7 +53,7 @@ pub struct Server {
 #[must_use = "a builder does nothing unless it is bound"]
 pub struct Builder {
     policy: Policy,
-    fence: Option<Fence>,
+    fence_file: Option<FenceFile>,
     limits: Limits,
     capacity: Capacity,
     transports: Vec<Box<dyn Transport>>,
@@ -74,9 +77,9 @@ impl Builder {
         Builder { policy, ..self }
     }
 
-    /// Sets the source of fencing tokens. By default they start at the time of day.
-    pub fn fence(mut self, fence: Fence) -> Builder {
-        self.fence = Some(fence);
+    /// Sets the file that keeps fencing tokens growing across restarts. By default they start at the time of day.
+    pub fn fence_file(mut self, fence_file: FenceFile) -> Builder {
+        self.fence_file = Some(fence_file);
         self
     }
 
@@ -120,7 +123,10 @@ impl Builder {
         for (name, listening) in &transports {
             info!("listening on {name} {}", listening.address);
         }
-        let fence = self.fence.unwrap_or_else(Fence::from_clock);
+        let fence_file = self.fence_file;
+        let fence = fence_file
+            .as_ref()
+            .map_or_else(Fence::from_clock, FenceFile::fence);
         let dispatcher = Arc::new(Dispatcher::new(dispatcher::Options {
             policy: self.policy,
             fence,
@@ -132,6 +138,7 @@ impl Builder {
         Ok(Server {
             transports,
             dispatcher,
+            fence_file,
             end: EndOnDrop {
                 context: Arc::new(context),
                 lifecycle: Arc::clone(&lifecycle),
@@ -175,6 +182,7 @@ impl Server {
         let Server {
             transports,
             dispatcher,
+            fence_file,
             lifecycle,
             end,
             ended,
@@ -182,7 +190,9 @@ impl Server {
         lifecycle.advance(Phase::Running);
         let mut background = JoinSet::new();
         background.spawn(serve_waiters(Arc::clone(&dispatcher)));
-        background.spawn(keep_fence(Arc::clone(&dispatcher)));
+        if let Some(file) = fence_file {
+            background.spawn(keep_fence(file, Arc::clone(&dispatcher)));
+        }
         let reaper = tokio::spawn(reap(dispatcher, ended));
         let mut accepting = JoinSet::new();
         // A handle may have ended the server before it ran.
@@ -226,8 +236,8 @@ async fn serve_waiters(dispatcher: Arc<Dispatcher>) {
 }
 
 /// Keeps the fencing tokens of this run below those of the next. Never ends.
-async fn keep_fence(dispatcher: Arc<Dispatcher>) {
-    dispatcher.state().fence.keep().await;
+async fn keep_fence(file: FenceFile, dispatcher: Arc<Dispatcher>) {
+    file.keep(&dispatcher.state().fence).await;
 }
 
 /// Connections that have ended, as the reaper gets them. They end with the server.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
-use glockd::Policy;
+use glockd::{LockLimits, Policy};
 use glockd::core::dispatcher::{Dispatcher, Options, Outcome};
 use glockd::core::locks::Disconnection;
 use glockd::core::registry::ClientId;
@@ -209,13 +209,16 @@ fuzz_target!(|input: Input<'_>| {
         registry: input.registry,
         extensions: input.extensions,
     };
-    let mut policy = Policy::new(flags.dump, flags.registry)
-        .with_max_locks(limits.in_all)
-        .with_max_locks_per_connection(limits.by_client)
-        .with_max_waiters(limits.waiters);
-    if !flags.extensions {
-        policy = policy.without_extensions();
-    }
+    let policy = Policy {
+        dump: flags.dump,
+        registry: flags.registry,
+        extensions: flags.extensions,
+        limits: LockLimits {
+            max_locks: limits.in_all,
+            max_locks_per_connection: limits.by_client,
+            max_waiters: limits.waiters,
+        },
+    };
     let mut server = Server {
         dispatcher: Dispatcher::new(Options {
             policy,

@@ -9,8 +9,8 @@ use glockd_protocol::{Command, Counter, LockKind, ParseError, Refusal, Reply, Ve
 
 use crate::core::cursor::Cursor;
 use crate::core::fence::Fence;
-use crate::core::locks::{Attempt, Disconnection, IfBusy, LockLimits, LockTable};
-use crate::core::policy::{Permission, Policy};
+use crate::core::locks::{Attempt, Disconnection, IfBusy, LockTable};
+use crate::core::policy::{Permission, Permissions, Policy};
 use crate::core::registry::{ClientId, Registry};
 use crate::core::state::State;
 use crate::core::stats::Stats;
@@ -21,7 +21,7 @@ use crate::core::ticket::{Purpose, Ticket};
 /// Does no I/O and never waits, except for the short mutexes of the state.
 #[derive(Debug)]
 pub struct Dispatcher {
-    policy: Policy,
+    permissions: Permissions,
     state: State,
     /// Time limit that `hello` announces.
     peer_timeout: Option<Duration>,
@@ -75,13 +75,9 @@ impl Dispatcher {
             peer_timeout,
         } = options;
         Dispatcher {
-            policy,
+            permissions: Permissions::new(&policy),
             state: State {
-                locks: LockTable::with_limits(LockLimits {
-                    max_locks: policy.max_locks(),
-                    max_locks_per_connection: policy.max_locks_per_connection(),
-                    max_waiters: policy.max_waiters(),
-                }),
+                locks: LockTable::with_limits(policy.limits),
                 registry: Registry::default(),
                 stats: Stats::new(),
                 fence,
@@ -107,7 +103,7 @@ impl Dispatcher {
 
     /// Returns true if a line belongs to an HTTP request and is not a known command.
     pub fn is_http(&self, line: &[u8]) -> bool {
-        let is_known = |verb| self.policy.permission(verb) != Permission::Unknown;
+        let is_known = |verb| self.permissions.of(verb) != Permission::Unknown;
         glockd_protocol::is_http(line)
             && match parse(line) {
                 Ok(command) => !is_known(command.verb()),
@@ -120,7 +116,7 @@ impl Dispatcher {
     pub fn dispatch<'a>(&self, client: ClientId, command: &'a Command<'_>) -> Outcome<'a> {
         let State { locks, stats, .. } = &self.state;
         let verb = command.verb();
-        let permission = self.policy.permission(verb);
+        let permission = self.permissions.of(verb);
         if permission == Permission::Unknown {
             return Outcome::Reply(self.reject(ParseError::UnknownCommand));
         }
@@ -247,9 +243,7 @@ impl Dispatcher {
     /// Counts a line that cannot be parsed, and returns its reply. An unknown command gets no bytes.
     pub fn reject(&self, error: ParseError) -> Reply<'static> {
         match error {
-            ParseError::BadArgument(verb)
-                if self.policy.permission(verb) != Permission::Unknown =>
-            {
+            ParseError::BadArgument(verb) if self.permissions.of(verb) != Permission::Unknown => {
                 self.state.stats.count_command(verb);
                 Reply::BadArgument(verb)
             }

@@ -1,6 +1,6 @@
 //! The commands that the original does not have: docs/extensions.md.
 
-use glockd::Policy;
+use glockd::{LockLimits, Policy};
 
 use crate::script;
 
@@ -29,7 +29,10 @@ async fn hello_and_ping() {
 async fn none_is_known_where_they_are_forbidden() {
     check(
         "none_is_known_where_they_are_forbidden",
-        Policy::default().without_extensions(),
+        Policy {
+            extensions: false,
+            ..Policy::default()
+        },
         r"
         A: g x
         A: hello
@@ -272,7 +275,13 @@ async fn a_lock_is_handed_on_by_the_end_of_a_connection() {
 async fn so_many_may_wait() {
     check(
         "so_many_may_wait",
-        Policy::default().with_max_waiters(Some(1)),
+        Policy {
+            limits: LockLimits {
+                max_waiters: Some(1),
+                ..LockLimits::default()
+            },
+            ..Policy::default()
+        },
         r"
         A: g x
         A: sg x
@@ -300,7 +309,13 @@ async fn so_many_may_wait() {
 async fn a_wait_takes_the_place_of_a_lock() {
     check(
         "a_wait_takes_the_place_of_a_lock",
-        Policy::default().with_max_locks(Some(2)),
+        Policy {
+            limits: LockLimits {
+                max_locks: Some(2),
+                ..LockLimits::default()
+            },
+            ..Policy::default()
+        },
         r"
         A: gw 60000 x
         B! gw 60000 x
@@ -511,7 +526,16 @@ async fn listings_are_counted() {
 async fn listings_obey_the_flags() {
     for (dump, registry) in [(false, true), (true, false), (false, false)] {
         let case = format!("listings_dump_{dump}_registry_{registry}");
-        check(&case, Policy::new(dump, registry), LISTINGS).await;
+        check(
+            &case,
+            Policy {
+                dump,
+                registry,
+                ..Policy::default()
+            },
+            LISTINGS,
+        )
+        .await;
     }
 }
 
@@ -564,6 +588,15 @@ async fn listings_with_lengths_obey_the_flags() {
         ";
     for (dump, registry) in [(false, true), (true, false)] {
         let case = format!("lengths_dump_{dump}_registry_{registry}");
-        check(&case, Policy::new(dump, registry), script).await;
+        check(
+            &case,
+            Policy {
+                dump,
+                registry,
+                ..Policy::default()
+            },
+            script,
+        )
+        .await;
     }
 }

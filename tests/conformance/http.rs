@@ -159,7 +159,10 @@ async fn commands_are_never_http() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verbs_that_are_not_known_are_methods() {
-    let policy = Policy::default().without_extensions();
+    let policy = Policy {
+        extensions: false,
+        ..Policy::default()
+    };
     for verb in ["ping", "gw"] {
         let lines = format!("{verb} / HTTP/1.1\r\ng x\n");
         check_closed(policy, Limits::default(), &[lines.as_bytes()], "").await;

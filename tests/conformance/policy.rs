@@ -31,7 +31,16 @@ const SCRIPT: &str = "
 
 async fn check(dump: bool, registry: bool) {
     let snapshot = format!("policy__dump_{dump}_registry_{registry}");
-    script::check(&snapshot, Policy::new(dump, registry), SCRIPT).await;
+    script::check(
+        &snapshot,
+        Policy {
+            dump,
+            registry,
+            ..Policy::default()
+        },
+        SCRIPT,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

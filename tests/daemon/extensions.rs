@@ -240,7 +240,7 @@ fn a_state_that_cannot_be_used_is_named() {
     check("{}/fence does not hold a fencing token");
     fs::remove_file(state.join("fence")).unwrap();
     let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -state-dir {{dir}}/state"));
-    check("cannot use {}: another process does");
+    check("cannot use {}: another process uses it");
     daemon.stop();
     fs::remove_file(state.join("fence")).unwrap();
     symlink("nowhere", state.join("fence")).unwrap();

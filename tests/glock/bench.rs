@@ -132,7 +132,10 @@ fn bench_reports_why_it_cannot_run() {
         finished.stderr.contains("Too many open files"),
         "{finished:?}"
     );
-    let plain = Served::with(Policy::default().without_extensions());
+    let plain = Served::with(Policy {
+        extensions: false,
+        ..Policy::default()
+    });
     let finished = plain.run("bench --work wait").exited(69);
     assert_eq!(finished.stderr, "glock: the server does not know `gw`\n");
     plain.run("bench -n 100 -P 10").exited(0);

@@ -190,7 +190,10 @@ fn names_are_escaped_for_terminals() {
 /// Servers without extensions, and servers that show fewer details.
 #[test]
 fn servers_with_fewer_features_are_supported() {
-    let served = Served::with(Policy::default().without_extensions());
+    let served = Served::with(Policy {
+        extensions: false,
+        ..Policy::default()
+    });
     let _held = served.asked("g job");
     assert!(
         served
@@ -209,7 +212,11 @@ fn servers_with_fewer_features_are_supported() {
     served.run("ping").exited(0);
     served.run("run -n job true").exited(1);
 
-    let served = Served::with(Policy::new(false, false));
+    let served = Served::with(Policy {
+        dump: false,
+        registry: false,
+        ..Policy::default()
+    });
     let finished = served.run("ls").exited(69);
     assert_eq!(finished.stderr, "glock: the server does not allow `ldl`\n");
 }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
-use glockd::{Policy, Server};
+use glockd::{LockLimits, Policy, Server};
 use rustix::process::Signal;
 
 use crate::served::{Running, Served, fake, finish};
@@ -64,7 +64,10 @@ fn lock_is_held_while_the_command_runs() {
 
 #[test]
 fn fence_of_another_lock_is_not_inherited() {
-    let served = Served::with(Policy::default().without_extensions());
+    let served = Served::with(Policy {
+        extensions: false,
+        ..Policy::default()
+    });
     let mut command = served.glock(["run", "job", "--", "sh", "-c", "echo ${GLOCK_FENCE-none}"]);
     command.env("GLOCK_FENCE", "17");
     let finished = finish(command).exited(0);
@@ -90,7 +93,10 @@ fn missing_fencing_token_is_reported_or_refused() {
     let expect = "glock: the server gives no fencing token (--require-fence)\n";
     served.run("run --require-fence job true").exited(0);
     fake(&served.path("faulty"), answer_without_token);
-    let plain = Served::with(Policy::default().without_extensions());
+    let plain = Served::with(Policy {
+        extensions: false,
+        ..Policy::default()
+    });
     let faulty = format!("unix:{}", served.path("faulty").display());
     for server in [plain.url(), faulty] {
         for flags in ["", "-s", "--require-fence", "--require-fence -s"] {
@@ -169,7 +175,13 @@ fn waiter_runs_its_command_when_the_lock_is_released() {
 /// A refusal to let glock wait is reported even without `-v`: the command might never run otherwise, unnoticed.
 #[test]
 fn refused_wait_is_reported() {
-    let served = Served::with(Policy::default().with_max_waiters(Some(1)));
+    let served = Served::with(Policy {
+        limits: LockLimits {
+            max_waiters: Some(1),
+            ..LockLimits::default()
+        },
+        ..Policy::default()
+    });
     let _held = served.asked("g job");
     let _waiter = Running::start(served.glock(["run", "job", "true"]), None);
     served.await_answer("own job", "2 Lock Owners: job");

@@ -30,7 +30,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glockd::{Policy, Server, Tcp, Unix, WebSocket};
+use glockd::{LockLimits, Policy, Server, Tcp, Unix, WebSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -107,7 +107,13 @@ async fn live(seed: u64) -> usize {
         .transport(Tcp::address(local))
         .transport(WebSocket::address(local))
         .transport(Unix::path(&unix))
-        .policy(Policy::default().with_max_locks_per_connection(most))
+        .policy(Policy {
+            limits: LockLimits {
+                max_locks_per_connection: most,
+                ..LockLimits::default()
+            },
+            ..Policy::default()
+        })
         .bind()
         .await
         .unwrap();

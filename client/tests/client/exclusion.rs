@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use glockd::Policy;
+use glockd::{LockLimits, Policy};
 use glockd_client::{Client, LockGuard};
 use tokio::task::{JoinSet, yield_now};
 
@@ -180,7 +180,14 @@ async fn exactly_as_many_as_the_limit_hold_a_lock() {
 /// A guard is a lock that is held, of whichever kind.
 #[tokio::test]
 async fn locks_beyond_the_limit_of_the_server_are_refused() {
-    let served = serve_with(Policy::default().with_max_locks(Some(1))).await;
+    let served = serve_with(Policy {
+        limits: LockLimits {
+            max_locks: Some(1),
+            ..LockLimits::default()
+        },
+        ..Policy::default()
+    })
+    .await;
     for url in served.modern() {
         let client = connect(&url).await;
         let held = client.lock("held").acquire().await.unwrap();

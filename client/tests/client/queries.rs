@@ -138,7 +138,12 @@ async fn owners_that_went_while_they_were_listed_are_left_out() {
 
 #[tokio::test]
 async fn what_the_server_does_not_allow_is_an_error() {
-    let served = serve_with(Policy::new(false, false)).await;
+    let served = serve_with(Policy {
+        dump: false,
+        registry: false,
+        ..Policy::default()
+    })
+    .await;
     for url in served.modern().into_iter().chain([served.original()]) {
         // A name is not worth one.
         let client = Client::builder(&url).name("me").connect().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use glockd::Policy;
+use glockd::{LockLimits, Policy};
 use glockd_client::{Client, Error, LockGuard, LockKind, LockRequest, Lost, Refusal};
 
 use crate::servers::{connect, serve, serve_with, until, within};
@@ -38,7 +38,14 @@ async fn gets(client: &Client) -> u64 {
 
 #[tokio::test]
 async fn refusals_say_why() {
-    let served = serve_with(Policy::default().with_max_waiters(Some(1))).await;
+    let served = serve_with(Policy {
+        limits: LockLimits {
+            max_waiters: Some(1),
+            ..LockLimits::default()
+        },
+        ..Policy::default()
+    })
+    .await;
     for url in served.modern() {
         let client = connect(&url).await;
         let holding = hold_and_be_refused(&client).await;

@@ -49,7 +49,10 @@ pub(crate) async fn serve_with(policy: Policy) -> Served {
         .policy(policy);
     let plain = Server::builder()
         .transport(Unix::path(dir.path().join("plain")))
-        .policy(policy.without_extensions());
+        .policy(Policy {
+            extensions: false,
+            ..policy
+        });
     let (server, plain) = (server.bind().await.unwrap(), plain.bind().await.unwrap());
     let port = |address: &Address| address.ip().unwrap().port();
     let (tcp, ws) = (port(&server.addresses()[0]), port(&server.addresses()[1]));

@@ -31,7 +31,7 @@ use std::io::{self, Write};
 use std::pin::pin;
 use std::process::ExitCode;
 
-use glockd::{BindError, Fence, FenceError, Limits, Policy, Server};
+use glockd::{BindError, FenceError, FenceFile, Limits, LockLimits, Policy, Server};
 
 use crate::descriptors::{Descriptors, TooFewDescriptors};
 use crate::flags::{Flags, FlagsError, Stream};
@@ -129,7 +129,7 @@ async fn run(flags: &Flags, descriptors: &Descriptors) -> Result<(), Failure> {
         .max_connections(max_connections)
         .max_connections_per_ip(flags.max_connections_per_ip);
     if let Some(directory) = &flags.state_dir {
-        server = server.fence(Fence::open(directory)?);
+        server = server.fence_file(FenceFile::open(directory)?);
     }
     let mut kinds = Vec::new();
     for transport in transports {
@@ -168,13 +168,15 @@ fn lower(asked: Option<usize>, possible: Option<usize>) -> Option<usize> {
 
 /// Returns which commands clients may use, and how many locks they may hold.
 fn policy(flags: &Flags) -> Policy {
-    let policy = Policy::new(flags.dump, flags.registry)
-        .with_max_locks(flags.max_locks)
-        .with_max_locks_per_connection(flags.max_locks_per_connection)
-        .with_max_waiters(flags.max_waiters);
-    match flags.extensions {
-        true => policy,
-        false => policy.without_extensions(),
+    Policy {
+        dump: flags.dump,
+        registry: flags.registry,
+        extensions: flags.extensions,
+        limits: LockLimits {
+            max_locks: flags.max_locks,
+            max_locks_per_connection: flags.max_locks_per_connection,
+            max_waiters: flags.max_waiters,
+        },
     }
 }
 
