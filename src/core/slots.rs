@@ -1,29 +1,29 @@
-//! A number of places, taken one by one by any thread.
+//! A counter of free slots, shared by threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Slots that can be taken. At no time are more taken than there are.
+/// Slots that can be acquired. At no moment are more acquired than there are.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    left: AtomicUsize,
+    free: AtomicUsize,
 }
 
 impl Slots {
-    /// So many; `None`: as many as are asked for.
-    pub(crate) fn new(number: Option<usize>) -> Slots {
+    /// Makes this many free slots; `None` means unlimited.
+    pub(crate) fn new(count: Option<usize>) -> Slots {
         Slots {
-            left: AtomicUsize::new(number.unwrap_or(usize::MAX)),
+            free: AtomicUsize::new(count.unwrap_or(usize::MAX)),
         }
     }
 
-    /// Takes a place, if one is left.
+    /// Acquires a slot. Returns false if none is free.
     pub(crate) fn try_acquire(&self) -> bool {
-        let one_less = |left: usize| left.checked_sub(1);
-        self.left.fetch_update(Relaxed, Relaxed, one_less).is_ok()
+        let one_less = |free: usize| free.checked_sub(1);
+        self.free.fetch_update(Relaxed, Relaxed, one_less).is_ok()
     }
 
-    /// Gives back places that were taken.
-    pub(crate) fn release(&self, number: usize) {
-        self.left.fetch_add(number, Relaxed);
+    /// Releases acquired slots.
+    pub(crate) fn release(&self, count: usize) {
+        self.free.fetch_add(count, Relaxed);
     }
 }

@@ -1,30 +1,37 @@
-//! Nodes in one vector, known by their 32-bit positions: half the size of pointers, and lists through
-//! them stay valid when the vector grows. Positions of removed nodes are used again.
+//! Nodes in one vector, and lists through them.
+//!
+//! A node is identified by its 32-bit position: half the size of a pointer, and still valid when the vector grows.
+//! Positions of removed nodes are reused.
 
+use std::iter;
+use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
-/// No node.
+/// The position of no node.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// What empties gives its memory back if it had more places than this; if fewer, they will soon be wanted
-/// again.
-pub(super) const KEEP: usize = 1024;
+/// Largest capacity that a collection keeps when it becomes empty. A larger one gives its memory back; a smaller one will
+/// soon be needed again.
+pub(super) const KEPT_CAPACITY: usize = 1024;
 
-/// What can be kept in an [`Arena`]: it has a state that means "no node here", in which it can hold the
-/// position of the next free slot.
+/// A value that can be stored in an [`Arena`]. Its default is a free slot.
 pub(super) trait Node: Default {
-    /// Where a free slot says which one is free next.
+    /// Returns the field in which a free slot stores the position of the next free slot.
     fn next_free(&mut self) -> &mut u32;
 }
 
+/// Nodes, identified by their positions.
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     slots: Vec<T>,
+    /// The first free slot.
     free: u32,
+    /// Number of nodes.
     live: u32,
 }
 
 impl<T: Node> Arena<T> {
+    /// Adds a node. Returns its position.
     pub(super) fn insert(&mut self, node: T) -> u32 {
         self.live += 1;
         if self.free == NONE {
@@ -39,25 +46,40 @@ impl<T: Node> Arena<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, position: u32) -> T {
+    /// Removes a node, which must not be in a list.
+    pub(super) fn remove(&mut self, position: u32) {
         let mut vacant = T::default();
         *vacant.next_free() = self.free;
         self.free = position;
         self.live -= 1;
-        let node = std::mem::replace(&mut self.slots[position as usize], vacant);
-        if self.live == 0 && self.slots.len() > KEEP {
+        self.slots[position as usize] = vacant;
+        if self.live == 0 && self.slots.len() > KEPT_CAPACITY {
             *self = Arena::default();
         }
-        node
     }
 
+    /// Returns true if there are no nodes.
     pub(super) fn is_empty(&self) -> bool {
         self.live == 0
     }
 
-    /// The slots, free ones included.
+    /// Returns all slots, including free ones.
     pub(super) fn slots(&self) -> &[T] {
         &self.slots
+    }
+
+    /// Returns the nodes of a list from this position on, with their positions. `NONE` is the end of every list.
+    pub(super) fn walk<L>(&self, from: u32) -> impl Iterator<Item = (u32, &T)>
+    where
+        T: Linked<L>,
+    {
+        let mut next = from;
+        iter::from_fn(move || {
+            let position = next;
+            let node = (position != NONE).then(|| &self[position])?;
+            next = node.links().next;
+            Some((position, node))
+        })
     }
 }
 
@@ -82,5 +104,149 @@ impl<T> Index<u32> for Arena<T> {
 impl<T> IndexMut<u32> for Arena<T> {
     fn index_mut(&mut self, position: u32) -> &mut T {
         &mut self.slots[position as usize]
+    }
+}
+
+/// The neighbours of a node in one list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Links {
+    pub(super) previous: u32,
+    pub(super) next: u32,
+}
+
+impl Default for Links {
+    fn default() -> Links {
+        Links {
+            previous: NONE,
+            next: NONE,
+        }
+    }
+}
+
+/// A node that can be in a list of the kind `L`. The kind is a type without values: a node that is in two lists at a time
+/// has links of two kinds.
+pub(super) trait Linked<L>: Node {
+    /// Returns the links of this kind.
+    fn links(&self) -> Links;
+
+    /// Returns the links of this kind.
+    fn links_mut(&mut self) -> &mut Links;
+}
+
+/// A doubly linked list through the nodes of an [`Arena`], of which only the start is known.
+///
+/// It takes four bytes, and a node that is not the first can be unlinked without the list at hand.
+#[derive(Debug)]
+pub(super) struct List<L> {
+    first: u32,
+    kind: PhantomData<L>,
+}
+
+impl<L> List<L> {
+    /// Returns the list that starts with this node.
+    pub(super) fn starting_at(first: u32) -> List<L> {
+        List {
+            first,
+            kind: PhantomData,
+        }
+    }
+
+    /// Returns the first node.
+    pub(super) fn first(&self) -> Option<u32> {
+        (self.first != NONE).then_some(self.first)
+    }
+
+    /// Adds a node, which must not be in a list of this kind, at the start.
+    #[inline(always)]
+    pub(super) fn push_front<T: Linked<L>>(&mut self, nodes: &mut Arena<T>, node: u32) {
+        *nodes[node].links_mut() = Links {
+            previous: NONE,
+            next: self.first,
+        };
+        if self.first != NONE {
+            nodes[self.first].links_mut().previous = node;
+        }
+        self.first = node;
+    }
+
+    /// Takes a node out of its list by connecting its neighbours to each other. Returns the links that it had: if it was the
+    /// first, the list must now start with `next`.
+    #[inline(always)]
+    pub(super) fn unlink<T: Linked<L>>(nodes: &mut Arena<T>, node: u32) -> Links {
+        let links = nodes[node].links();
+        if links.next != NONE {
+            nodes[links.next].links_mut().previous = links.previous;
+        }
+        if links.previous != NONE {
+            nodes[links.previous].links_mut().next = links.next;
+        }
+        links
+    }
+}
+
+impl<L> Default for List<L> {
+    fn default() -> List<L> {
+        List::starting_at(NONE)
+    }
+}
+
+/// A [`List`] of which the end and the length are known, too: nodes are added at the end.
+#[derive(Debug)]
+pub(super) struct Fifo<L> {
+    list: List<L>,
+    last: u32,
+    len: u32,
+}
+
+impl<L> Fifo<L> {
+    /// Returns the number of nodes.
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Returns the first node.
+    pub(super) fn first(&self) -> Option<u32> {
+        self.list.first()
+    }
+
+    /// Adds a node, which must not be in a list of this kind, at the end.
+    pub(super) fn push_back<T: Linked<L>>(&mut self, nodes: &mut Arena<T>, node: u32) {
+        *nodes[node].links_mut() = Links {
+            previous: self.last,
+            next: NONE,
+        };
+        match self.last {
+            NONE => self.list.first = node,
+            last => nodes[last].links_mut().next = node,
+        }
+        self.last = node;
+        self.len += 1;
+    }
+
+    /// Takes a node out.
+    pub(super) fn remove<T: Linked<L>>(&mut self, nodes: &mut Arena<T>, node: u32) {
+        let Links { previous, next } = List::unlink(nodes, node);
+        if previous == NONE {
+            self.list.first = next;
+        }
+        if next == NONE {
+            self.last = previous;
+        }
+        self.len -= 1;
+    }
+
+    /// Returns a field that is unused while the list is empty, for [`Node::next_free`].
+    pub(super) fn spare_field(&mut self) -> &mut u32 {
+        &mut self.list.first
+    }
+}
+
+impl<L> Default for Fifo<L> {
+    fn default() -> Fifo<L> {
+        Fifo {
+            list: List::default(),
+            last: NONE,
+            len: 0,
+        }
     }
 }

@@ -1,64 +1,79 @@
-//! How many locks may be held.
+//! Counts of locks against their limits.
 //!
-//! What a client is given costs memory until it gives it back, so that is what counts: an exclusive lock
-//! once, a shared one once for each of its holders.
+//! Whatever a client gets takes memory until the client releases it, so that is what counts: an exclusive lock once, a shared
+//! lock once for each of its holders.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
+use super::limits::LockLimits;
 use crate::core::registry::ClientId;
 use crate::core::slots::Slots;
 
-/// Counts what is held, where that is limited. Where it is not, nothing is counted: a number that every core
-/// writes would cost as much as the lock.
-#[derive(Debug, Default)]
+/// Locks that may still be granted. What is unlimited is not counted: a counter that every core writes would cost as much as
+/// the lock itself.
+#[derive(Debug)]
 pub(super) struct Quota {
     in_all: Option<Slots>,
+    by_client: Option<ClientQuotas>,
+    refusals: AtomicU64,
+}
+
+/// Locks that each client may still be granted.
+#[derive(Debug)]
+struct ClientQuotas {
+    limit: usize,
     /// By the index of the client.
-    by_client: Option<(usize, RwLock<Vec<Slots>>)>,
-    refused: AtomicU64,
+    clients: RwLock<Vec<Slots>>,
 }
 
 impl Quota {
-    pub(super) fn new(in_all: Option<usize>, by_client: Option<usize>) -> Quota {
+    /// Makes a quota of which nothing is used.
+    pub(super) fn new(limits: LockLimits) -> Quota {
         Quota {
-            in_all: in_all.map(|limit| Slots::new(Some(limit))),
-            by_client: by_client.map(|limit| (limit, RwLock::default())),
-            refused: AtomicU64::new(0),
+            in_all: limits.max_locks.map(|limit| Slots::new(Some(limit))),
+            by_client: limits.max_locks_per_connection.map(|limit| ClientQuotas {
+                limit,
+                clients: RwLock::default(),
+            }),
+            refusals: AtomicU64::new(0),
         }
     }
 
-    /// Takes one more, if that may be; then the caller must hold it, until it gives it back.
-    pub(super) fn take(&self, client: ClientId) -> bool {
-        let taken = self.take_from_client(client) && {
-            let taken = self.in_all.as_ref().is_none_or(Slots::try_acquire);
-            if !taken {
-                self.give_back_to_client(client, 1);
+    /// Counts one more lock of a client, until it is released. Returns false, and counts a refusal, if that would exceed a
+    /// limit.
+    pub(super) fn try_acquire(&self, client: ClientId) -> bool {
+        // The client's own limit first. In the other order, a client at its limit would take the last lock of all for a
+        // moment, and another client could be refused in that moment.
+        let is_acquired = self.try_acquire_for_client(client) && {
+            let is_acquired = self.in_all.as_ref().is_none_or(Slots::try_acquire);
+            if !is_acquired {
+                self.release_for_client(client, 1);
             }
-            taken
+            is_acquired
         };
-        if !taken {
-            self.refused.fetch_add(1, Relaxed);
+        if !is_acquired {
+            self.refusals.fetch_add(1, Relaxed);
         }
-        taken
+        is_acquired
     }
 
-    /// Gives back what was taken.
-    pub(super) fn give_back(&self, client: ClientId, number: usize) {
+    /// Counts this many locks of a client as released.
+    pub(super) fn release(&self, client: ClientId, count: usize) {
         if let Some(in_all) = &self.in_all {
-            in_all.release(number);
+            in_all.release(count);
         }
-        self.give_back_to_client(client, number);
+        self.release_for_client(client, count);
     }
 
-    /// How often one more was refused.
-    pub(super) fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
+    /// Returns the number of refusals.
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals.load(Relaxed)
     }
 
-    fn take_from_client(&self, client: ClientId) -> bool {
-        let Some((limit, clients)) = &self.by_client else {
+    fn try_acquire_for_client(&self, client: ClientId) -> bool {
+        let Some(ClientQuotas { limit, clients }) = &self.by_client else {
             return true;
         };
         if let Some(of_client) = clients.read().get(client.index()) {
@@ -71,11 +86,11 @@ impl Quota {
         clients[client.index()].try_acquire()
     }
 
-    fn give_back_to_client(&self, client: ClientId, number: usize) {
-        if let Some((_, clients)) = &self.by_client
-            && let Some(of_client) = clients.read().get(client.index())
+    fn release_for_client(&self, client: ClientId, count: usize) {
+        if let Some(quotas) = &self.by_client
+            && let Some(of_client) = quotas.clients.read().get(client.index())
         {
-            of_client.release(number);
+            of_client.release(count);
         }
     }
 }

@@ -4,57 +4,53 @@ use std::hash::BuildHasher;
 
 use byteview::ByteView;
 use hashbrown::hash_table::Entry;
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::arena::{Arena, KEEP, NONE, Node};
-use super::{Denied, Stamp};
+use super::arena::{Arena, Fifo, KEPT_CAPACITY, Linked, Links, NONE, Node};
+use super::client_lists::ClientLists;
+use super::grant::{Denied, Grant};
+use super::key::{HashedName, NameHasher};
+use super::stamp::Stamp;
 use crate::core::registry::ClientId;
 
-/// A lock is found by its name through `index`; each of its holders is a node in two lists, that of the
-/// lock (in the order in which they came) and that of the client, and is found through `held` by both, so
-/// that a lock of ten thousand holders costs no more than one of two.
+/// The held locks. Each is found by its name through `index`.
+///
+/// Each holder of a lock is a node in two lists: that of the lock, in the order of the grants, and that of the client. It is
+/// found through `holder_index` by lock and client, so a lock with ten thousand holders costs no more time than one with two.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     index: HashTable<u32>,
     locks: Arena<Lock>,
-    held: HashTable<u32>,
+    holder_index: HashTable<u32>,
     holders: Arena<Holder>,
-    heads: HashMap<ClientId, u32>,
-    // Positions and identities are ours, so a fast hash will do.
+    by_client: ClientLists<ByClient>,
+    // Clients do not choose positions and ids, so a fast hash suffices.
     hasher: DefaultHashBuilder,
 }
 
+/// The kind of the lists in `by_client`.
 #[derive(Debug)]
+enum ByClient {}
+
+/// The kind of the list of a lock's holders.
+#[derive(Debug)]
+enum ByLock {}
+
+#[derive(Debug, Default)]
 struct Lock {
     name: ByteView,
-    /// 0: a free slot, whose `first` is the next free one.
-    holders: u32,
-    first: u32,
-    last: u32,
+    /// Empty in a free slot.
+    holders: Fifo<ByLock>,
 }
 
 #[derive(Debug)]
 struct Holder {
     stamp: Stamp,
     lock: u32,
+    /// `None` in a free slot.
     client: Option<ClientId>,
-    /// Neighbours among the holders of the lock.
-    previous: u32,
-    next: u32,
-    /// Neighbours among what the client holds. Of a free slot, `after` is the next free one.
-    before: u32,
-    after: u32,
-}
-
-impl Default for Lock {
-    fn default() -> Lock {
-        Lock {
-            name: ByteView::default(),
-            holders: 0,
-            first: NONE,
-            last: NONE,
-        }
-    }
+    by_lock: Links,
+    by_client: Links,
 }
 
 impl Default for Holder {
@@ -63,151 +59,164 @@ impl Default for Holder {
             stamp: Stamp::default(),
             lock: NONE,
             client: None,
-            previous: NONE,
-            next: NONE,
-            before: NONE,
-            after: NONE,
+            by_lock: Links::default(),
+            by_client: Links::default(),
         }
     }
 }
 
 impl Node for Lock {
     fn next_free(&mut self) -> &mut u32 {
-        &mut self.first
+        self.holders.spare_field()
     }
 }
 
 impl Node for Holder {
     fn next_free(&mut self) -> &mut u32 {
-        &mut self.after
+        &mut self.by_client.next
+    }
+}
+
+impl Linked<ByLock> for Holder {
+    fn links(&self) -> Links {
+        self.by_lock
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.by_lock
+    }
+}
+
+impl Linked<ByClient> for Holder {
+    fn links(&self) -> Links {
+        self.by_client
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.by_client
     }
 }
 
 impl Shared {
-    /// Gets a lock for a client, if fewer than `limit` hold it and `grant` gives it a stamp. How many hold it
-    /// now. One that holds it already goes on to.
+    /// Gets a lock for a client if fewer than `limit` clients hold it and `grant` returns a stamp. Returns the number of
+    /// holders. Succeeds without calling `grant` if the client already holds the lock.
     pub(super) fn get(
         &mut self,
-        hash: u64,
-        name: &[u8],
+        name: HashedName<'_>,
         client: ClientId,
         limit: u32,
-        rehash: impl Fn(&[u8]) -> u64,
+        hasher: &NameHasher,
         grant: impl FnOnce() -> Option<Stamp>,
     ) -> Result<u32, Denied> {
         let locks = &mut self.locks;
         let entry = self.index.entry(
-            hash,
-            |&lock| *locks[lock].name == *name,
-            |&lock| rehash(&locks[lock].name),
+            name.hash,
+            |&lock| *locks[lock].name == *name.bytes,
+            |&lock| hasher.hash(&locks[lock].name),
         );
         match entry {
             Entry::Occupied(entry) => {
                 let lock = *entry.get();
-                let holders = self.locks[lock].holders;
+                let holders = self.locks[lock].holders.len();
                 if self.find_holder(lock, client).is_some() {
                     return Ok(holders);
                 }
                 if holders >= limit {
                     return Err(Denied::Held);
                 }
-                let stamp = grant().ok_or(Denied::TooMany)?;
-                Ok(self.add(lock, client, stamp))
+                let stamp = grant().ok_or(Denied::OverLimit)?;
+                Ok(self.add_holder(lock, client, stamp))
             }
             Entry::Vacant(_) if limit == 0 => Err(Denied::Held),
             Entry::Vacant(vacant) => {
-                // Before there is a lock that nobody holds.
-                let stamp = grant().ok_or(Denied::TooMany)?;
+                // Asked first: a lock without holders must not be left behind.
+                let stamp = grant().ok_or(Denied::OverLimit)?;
                 let lock = self.locks.insert(Lock {
-                    name: ByteView::from(name),
-                    ..Lock::default()
+                    name: ByteView::from(name.bytes),
+                    holders: Fifo::default(),
                 });
                 vacant.insert(lock);
-                Ok(self.add(lock, client, stamp))
+                Ok(self.add_holder(lock, client, stamp))
             }
         }
     }
 
-    /// Adds a holder, who is none yet. How many there are now.
-    fn add(&mut self, lock: u32, client: ClientId, stamp: Stamp) -> u32 {
-        let head = self.heads.entry(client).or_insert(NONE);
-        let last = self.locks[lock].last;
+    /// Adds a client that does not yet hold the lock. Returns the number of holders.
+    fn add_holder(&mut self, lock: u32, client: ClientId, stamp: Stamp) -> u32 {
         let holder = self.holders.insert(Holder {
             stamp,
             lock,
             client: Some(client),
-            previous: last,
-            next: NONE,
-            before: NONE,
-            after: *head,
+            by_lock: Links::default(),
+            by_client: Links::default(),
         });
-        if *head != NONE {
-            self.holders[*head].before = holder;
-        }
-        *head = holder;
-        match last {
-            NONE => self.locks[lock].first = holder,
-            _ => self.holders[last].next = holder,
-        }
-        self.locks[lock].last = holder;
-        self.locks[lock].holders += 1;
+        self.by_client.push(&mut self.holders, holder, client);
+        self.locks[lock]
+            .holders
+            .push_back(&mut self.holders, holder);
         let (holders, hasher) = (&self.holders, &self.hasher);
-        let place = |lock, client| hasher.hash_one((lock, client));
-        self.held
-            .insert_unique(place(lock, Some(client)), holder, |&holder| {
-                place(holders[holder].lock, holders[holder].client)
+        let hash = |lock, client| hasher.hash_one((lock, client));
+        self.holder_index
+            .insert_unique(hash(lock, Some(client)), holder, |&holder| {
+                hash(holders[holder].lock, holders[holder].client)
             });
-        self.locks[lock].holders
+        self.locks[lock].holders.len()
     }
 
-    /// Takes a lock from a client, if it holds it. How many still do.
-    pub(super) fn release(&mut self, hash: u64, name: &[u8], client: ClientId) -> Option<u32> {
-        let lock = self.find(hash, name)?;
+    /// Releases a lock. Returns the number of holders left, or `None` if the client does not hold the lock.
+    pub(super) fn release(&mut self, name: HashedName<'_>, client: ClientId) -> Option<u32> {
+        let lock = self.find(name)?;
         let holder = self.find_holder(lock, client)?;
-        Some(self.remove(holder, client, hash))
-    }
-    pub(super) fn holders(&self, hash: u64, name: &[u8]) -> u32 {
-        self.find(hash, name)
-            .map_or(0, |lock| self.locks[lock].holders)
+        Some(self.remove_holder(holder, client, name.hash))
     }
 
-    pub(super) fn holds(&self, hash: u64, name: &[u8], client: ClientId) -> bool {
-        self.find(hash, name)
+    /// Returns the number of holders of a lock.
+    pub(super) fn holder_count(&self, name: HashedName<'_>) -> u32 {
+        self.find(name)
+            .map_or(0, |lock| self.locks[lock].holders.len())
+    }
+
+    /// Returns true if a client holds a lock.
+    pub(super) fn is_held_by(&self, name: HashedName<'_>, client: ClientId) -> bool {
+        self.find(name)
             .is_some_and(|lock| self.find_holder(lock, client).is_some())
     }
 
-    /// Since when a client holds a lock.
-    pub(super) fn held_since(&self, hash: u64, name: &[u8], client: ClientId) -> Option<Stamp> {
-        let holder = self.find_holder(self.find(hash, name)?, client)?;
+    /// Returns when a client was granted a lock that it holds.
+    pub(super) fn held_since(&self, name: HashedName<'_>, client: ClientId) -> Option<Stamp> {
+        let holder = self.find_holder(self.find(name)?, client)?;
         Some(self.holders[holder].stamp)
     }
 
-    /// Who holds a lock, and since when, in the order in which they came: all, or those behind `after`, if that one
-    /// still holds it.
-    pub(super) fn holdings(
+    /// Returns the holders of a lock in the order of their grants: those behind `after`, or all if there is no `after` or
+    /// that client no longer holds the lock by that grant.
+    pub(super) fn grants(
         &self,
-        hash: u64,
-        name: &[u8],
-        after: Option<(ClientId, Stamp)>,
-    ) -> impl Iterator<Item = (ClientId, Stamp)> {
-        let lock = self.find(hash, name);
-        let behind = lock.zip(after).and_then(|(lock, (client, stamp))| {
-            let holder = &self.holders[self.find_holder(lock, client)?];
-            (holder.stamp == stamp).then_some(holder.next)
+        name: HashedName<'_>,
+        after: Option<Grant>,
+    ) -> impl Iterator<Item = Grant> {
+        let lock = self.find(name);
+        let behind = lock.zip(after).and_then(|(lock, after)| {
+            let holder = &self.holders[self.find_holder(lock, after.client)?];
+            (holder.stamp == after.stamp).then_some(holder.by_lock.next)
         });
-        let first = || lock.map_or(NONE, |lock| self.locks[lock].first);
-        let mut next = behind.unwrap_or_else(first);
-        std::iter::from_fn(move || {
-            let holder = (next != NONE).then(|| &self.holders[next])?;
-            next = holder.next;
-            Some((holder.client?, holder.stamp))
+        let first = || lock.and_then(|lock| self.locks[lock].holders.first());
+        let start = behind.or_else(first).unwrap_or(NONE);
+        let holders = Arena::walk::<ByLock>(&self.holders, start);
+        holders.filter_map(|(_, holder)| {
+            Some(Grant {
+                client: holder.client?,
+                stamp: holder.stamp,
+            })
         })
     }
 
+    /// Returns the number of locks.
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
 
+    /// Visits the names in `count` slots from this one on. Returns the next slot, or `None` at the end.
     pub(super) fn scan(
         &self,
         slot: usize,
@@ -219,37 +228,37 @@ impl Shared {
         let found = slots.get(slot..end).unwrap_or_default();
         found
             .iter()
-            .filter(|lock| lock.holders > 0)
+            .filter(|lock| lock.holders.len() > 0)
             .for_each(|lock| visit(&lock.name));
         (end < slots.len()).then_some(end)
     }
 
-    /// Takes up to `budget` of what a client holds; less means that it holds no more. `released` is told of
-    /// each, by its hash and its name, and how many still hold it.
+    /// Releases at most `budget` locks of a client. Returns how many: fewer than `budget` only if the client holds no more.
+    /// Calls `released` with each lock and the number of its holders left.
     pub(super) fn release_some(
         &mut self,
         client: ClientId,
         budget: usize,
-        hash: impl Fn(&[u8]) -> u64,
-        mut released: impl FnMut(u64, &[u8], u32),
+        hasher: &NameHasher,
+        mut released: impl FnMut(HashedName<'_>, u32),
     ) -> usize {
-        let mut number = 0;
-        while number < budget
-            && let Some(&holder) = self.heads.get(&client)
+        let mut count = 0;
+        while count < budget
+            && let Some(holder) = self.by_client.first(client)
         {
-            // It may go with its last holder; its name is shared.
-            let name = self.locks[self.holders[holder].lock].name.clone();
-            let hash = hash(&name);
-            let holders = self.remove(holder, client, hash);
-            released(hash, &name, holders);
-            number += 1;
+            // A cheap clone, because the lock may be removed with its last holder.
+            let bytes = self.locks[self.holders[holder].lock].name.clone();
+            let name = hasher.hash_name(&bytes);
+            let holders = self.remove_holder(holder, client, name.hash);
+            released(name, holders);
+            count += 1;
         }
-        number
+        count
     }
 
-    fn find(&self, hash: u64, name: &[u8]) -> Option<u32> {
+    fn find(&self, name: HashedName<'_>) -> Option<u32> {
         self.index
-            .find(hash, |&lock| *self.locks[lock].name == *name)
+            .find(name.hash, |&lock| *self.locks[lock].name == *name.bytes)
             .copied()
     }
 
@@ -258,51 +267,29 @@ impl Shared {
         let is_it = |&holder: &u32| {
             self.holders[holder].lock == lock && self.holders[holder].client == Some(client)
         };
-        self.held.find(hash, is_it).copied()
+        self.holder_index.find(hash, is_it).copied()
     }
 
-    /// Removes a holder, and its lock if it was the last one. How many there are now.
-    fn remove(&mut self, holder: u32, client: ClientId, hash: u64) -> u32 {
+    /// Removes a holder, and the lock, which has this hash, if it was the last one. Returns the number of holders left.
+    fn remove_holder(&mut self, holder: u32, client: ClientId, hash: u64) -> u32 {
         let lock = self.holders[holder].lock;
-        let place = self.hasher.hash_one((lock, Some(client)));
-        if let Ok(entry) = self.held.find_entry(place, |&other| other == holder) {
+        let holder_hash = self.hasher.hash_one((lock, Some(client)));
+        if let Ok(entry) = self
+            .holder_index
+            .find_entry(holder_hash, |&other| other == holder)
+        {
             entry.remove();
         }
-        let Holder {
-            previous,
-            next,
-            before,
-            after,
-            ..
-        } = self.holders.remove(holder);
-        match previous {
-            NONE => self.locks[lock].first = next,
-            _ => self.holders[previous].next = next,
-        }
-        match next {
-            NONE => self.locks[lock].last = previous,
-            _ => self.holders[next].previous = previous,
-        }
-        if after != NONE {
-            self.holders[after].before = before;
-        }
-        match (before, after) {
-            (NONE, NONE) => {
-                self.heads.remove(&client);
-            }
-            (NONE, _) => {
-                self.heads.insert(client, after);
-            }
-            _ => self.holders[before].after = after,
-        }
-        self.locks[lock].holders -= 1;
-        let holders = self.locks[lock].holders;
+        self.locks[lock].holders.remove(&mut self.holders, holder);
+        self.by_client.remove(&mut self.holders, holder, client);
+        self.holders.remove(holder);
+        let holders = self.locks[lock].holders.len();
         if holders == 0 {
             self.remove_lock(lock, hash);
         }
-        if self.held.is_empty() && self.held.capacity() > KEEP {
-            self.held = HashTable::new();
-            self.heads = HashMap::default();
+        if self.holder_index.is_empty() && self.holder_index.capacity() > KEPT_CAPACITY {
+            self.holder_index = HashTable::new();
+            self.by_client.shrink();
         }
         holders
     }
@@ -312,7 +299,7 @@ impl Shared {
             entry.remove();
         }
         self.locks.remove(lock);
-        if self.index.is_empty() && self.index.capacity() > KEEP {
+        if self.index.is_empty() && self.index.capacity() > KEPT_CAPACITY {
             self.index = HashTable::new();
         }
     }

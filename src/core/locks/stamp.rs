@@ -1,51 +1,52 @@
-//! When a lock was granted, and in which order.
+//! Stamps of grants and waits, and the clock behind them.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A millisecond is so many stamps, as a power of two: more than a shard can grant in one.
+/// Number of stamps in a millisecond, as a power of two: more than a shard can give out in that time.
 const SHIFT: u32 = 12;
 
-/// The number of a grant. Each grant of a shard has a larger one than the last, and it says when it was: so a
-/// held lock needs no second number for its age.
+/// The number of a grant or a wait. It orders those of one shard and says when each began, so a held lock needs no second
+/// number for its age.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp(u64);
 
 impl Stamp {
-    /// The first that may be given so many milliseconds after the table was made.
-    pub(crate) fn at(age: u64) -> Stamp {
-        Stamp(age.saturating_mul(1 << SHIFT))
+    /// Returns the first stamp of a moment, given as the age of the table in milliseconds.
+    pub(crate) fn at(age_ms: u64) -> Stamp {
+        Stamp(age_ms.saturating_mul(1 << SHIFT))
     }
 
-    /// The next after this one, so many milliseconds after the table was made.
-    pub(super) fn next(self, age: u64) -> Stamp {
-        Stamp(self.0 + 1).max(Stamp::at(age))
+    /// Returns the stamp after this one, at this age of the table in milliseconds.
+    pub(super) fn next(self, age_ms: u64) -> Stamp {
+        Stamp(self.0 + 1).max(Stamp::at(age_ms))
     }
 
-    /// How long after the table was made this was, in milliseconds.
+    /// Returns the age of the table at the moment of the stamp, in milliseconds.
     pub fn ms(self) -> u64 {
         self.0 >> SHIFT
     }
 
-    /// This, as a number.
+    /// Returns the stamp as a number.
     pub fn number(self) -> u64 {
         self.0
     }
 }
 
-/// The age of the table, by the kernel's coarse clock: the time of its last tick, some milliseconds ago. A grant cannot
-/// afford the exact clock.
+/// The age of a table, by the kernel's coarse clock: as of its last tick, some milliseconds ago. Reading the exact clock would
+/// cost more than a grant can afford.
 #[derive(Debug)]
 pub(super) struct Clock {
     start_ms: u64,
 }
 
 impl Clock {
+    /// Makes a clock that starts now.
     pub(super) fn new() -> Clock {
         Clock { start_ms: now_ms() }
     }
 
-    /// Returns the age in milliseconds.
-    pub(super) fn age(&self) -> u64 {
+    /// Returns the time since the start, in milliseconds.
+    pub(super) fn age_ms(&self) -> u64 {
         now_ms().saturating_sub(self.start_ms)
     }
 }
