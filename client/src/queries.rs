@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use glockd_protocol::rows::{self, Listing};
-use glockd_protocol::{Command, LockKind, Reply, Verb, name_and_holder};
+use glockd_protocol::rows::{self, Listing, name_and_holder};
+use glockd_protocol::{Command, LockKind, Reply, Verb};
 
 use crate::client::Client;
 use crate::error::{Error, Lost};

@@ -305,7 +305,6 @@ const fn is_before(a: Verb, b: Verb) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse;
 
     #[test]
     fn verb_is_found_by_its_spelling() {
@@ -320,15 +319,6 @@ mod tests {
         let mut expected = Verb::ALL;
         expected.sort_by_key(|verb| verb.as_str());
         assert_eq!(Verb::SORTED, expected);
-    }
-
-    #[test]
-    fn command_that_waits_names_its_lock() {
-        for verb in Verb::ALL {
-            let line = format!("{} 1 2 x", verb.as_str());
-            let command = parse(line.as_bytes()).unwrap();
-            assert_eq!(command.waits_for().is_some(), verb.waits(), "{verb:?}");
-        }
     }
 
     /// One list a property: who changes the table sees here what changes for clients and operators.

@@ -51,17 +51,23 @@
 //! | `q_crash` | dies when one client loops `q` | not copied | obviously |
 
 mod command;
-mod decode;
+mod counter;
+mod features;
 mod http;
+mod line;
 mod parse;
 mod reply;
 pub mod rows;
 mod table;
+#[cfg(test)]
+mod testing;
+mod texts;
 mod white;
 
 pub use command::{Command, LockKind, PermissionClass, Verb};
-pub use decode::{features, name_and_holder};
+pub use counter::Counter;
+pub use features::features;
 pub use http::is_http;
 pub use parse::{ParseError, parse};
-pub use reply::{Counter, Refusal, Reply};
+pub use reply::{Refusal, Reply};
 pub use white::fold;

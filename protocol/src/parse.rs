@@ -155,8 +155,11 @@ fn number(input: &[u8]) -> Parsed<'_, u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::proptest;
+
     use super::*;
     use crate::LockKind;
+    use crate::testing::name;
 
     #[track_caller]
     fn check(frame: &[u8], expect: Result<Command<'_>, ParseError>) {
@@ -297,6 +300,33 @@ mod tests {
                 parse(line.as_bytes()).map(|command| command.verb()),
                 Ok(verb)
             );
+        }
+    }
+
+    #[test]
+    fn command_that_waits_names_its_lock() {
+        for verb in Verb::ALL {
+            let line = format!("{} 1 2 x", verb.as_str());
+            let command = parse(line.as_bytes()).unwrap();
+            assert_eq!(command.waits_for().is_some(), verb.waits(), "{verb:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn encoded_command_is_parsed(name in name(), a: u32, b: u32) {
+            let (a, b) = (format!("{a} "), format!("{b} "));
+            for verb in Verb::ALL {
+                for operands in [[" ", "", ""], [" ", &a, ""], [" ", &a, &b]] {
+                    let operands = operands.concat();
+                    let frame = [verb.as_str().as_bytes(), operands.as_bytes(), &name].concat();
+                    let Ok(command) = parse(&frame) else { continue };
+                    let mut line = Vec::new();
+                    command.encode(&mut line);
+                    assert_eq!(line.pop(), Some(b'\n'));
+                    assert_eq!(parse(&line), Ok(command));
+                }
+            }
         }
     }
 }

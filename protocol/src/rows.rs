@@ -1,26 +1,40 @@
-//! The text of `d`, `sd`, `who` and `dump`, piece by piece: a listing may be longer than memory, so it
-//! is never one [`Reply`](crate::Reply). And that of `own`, and of what makes a listing a counted one.
+//! The rows of listings: `d`, `sd`, `who` and `dump`, the counted `ld`, `lsd`, `ldl`, `lsdl`, `lwho` and `lq`, and `own`.
+//!
+//! A listing may be larger than memory, so it is never one [`Reply`](crate::Reply): a server appends it row by row. The
+//! readers for clients stand beside the writers.
+//!
+//! Turned down: one type for a row of any listing. A writer would copy the borrowed parts of each row into it and match
+//! on it again, for a million rows.
 
 use crate::LockKind;
-use crate::reply::number;
+use crate::line::{append_number, number, split_number};
+use crate::texts;
 
 /// Appends one line of `d`, `sd` (lock and holder) or `who` (address and registered name).
 pub fn line(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend_from_slice(key);
-    out.extend_from_slice(b": ");
+    out.extend_from_slice(texts::COLON.as_bytes());
     out.extend_from_slice(value);
     out.push(b'\n');
 }
 
-/// Appends one line of `ldl` or `lsdl`: the length of the lock's name in bytes, the name and its holder. Either may have
-/// a `: ` in it, so in [`line()`] a reader cannot tell where the name ends.
+/// Appends one line of `ldl` or `lsdl`: the length of the lock's name in bytes, the name and its holder. Either may
+/// contain a `: `, so in [`line()`] a reader cannot tell where the name ends.
 pub fn line_with_length(out: &mut Vec<u8>, name: &[u8], holder: &[u8]) {
-    number(out, name.len() as u64);
+    append_number(out, name.len() as u64);
     out.push(b' ');
     line(out, name, holder);
 }
 
-/// What a counted listing lists.
+/// Reads a line of `ldl` or `lsdl`. Returns the lock's name and its holder; `None` if it is not such a line.
+pub fn name_and_holder(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = split_number(line)?;
+    let rest = rest.strip_prefix(b" ")?;
+    let (name, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    Some((name, rest.strip_prefix(texts::COLON.as_bytes())?))
+}
+
+/// Contents of a counted listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// `ld`, `ldl`: exclusive locks.
@@ -33,84 +47,125 @@ pub enum Listing {
     Statistics,
 }
 
-/// Appends what stands before a block of so many lines of a counted listing, which was asked for with this
-/// argument; of none, what ends it.
+impl Listing {
+    /// Reads a header of this listing. Returns the number of lines that follow it; `None` if it is not such a header.
+    pub fn decode(self, line: &[u8]) -> Option<usize> {
+        decode_header(line, self.text())
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Listing::Locks => texts::LOCK_LIST,
+            Listing::SharedLocks => texts::SHARED_LOCK_LIST,
+            Listing::Clients => texts::CLIENT_LIST,
+            Listing::Statistics => texts::STATS_LIST,
+        }
+    }
+}
+
+/// Appends the header of a block of a counted listing: the number of lines in the block, and the argument of the
+/// command. A header of 0 lines ends the listing.
 pub fn header(out: &mut Vec<u8>, lines: usize, listing: Listing, argument: &[u8]) {
-    number(out, lines as u64);
-    out.extend_from_slice(match listing {
-        Listing::Locks => b" Lock List: ",
-        Listing::SharedLocks => b" Shared Lock List: ",
-        Listing::Clients => b" Client List: ",
-        Listing::Statistics => b" Stats List: ",
-    });
+    append_header(out, lines, listing.text(), argument);
+}
+
+/// Appends the header of `own`: the number of lines that follow, and the name of the lock.
+pub fn claims_header(out: &mut Vec<u8>, lines: usize, name: &[u8]) {
+    append_header(out, lines, texts::LOCK_OWNERS, name);
+}
+
+fn append_header(out: &mut Vec<u8>, lines: usize, text: &str, argument: &[u8]) {
+    append_number(out, lines as u64);
+    out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(argument);
     out.push(b'\n');
 }
 
-/// Appends what stands before the lines of `own`, of which there are so many.
-pub fn claims_header(out: &mut Vec<u8>, lines: usize, name: &[u8]) {
-    number(out, lines as u64);
-    out.extend_from_slice(b" Lock Owners: ");
-    out.extend_from_slice(name);
-    out.push(b'\n');
+fn decode_header(line: &[u8], text: &str) -> Option<usize> {
+    let (lines, rest) = split_number(line)?;
+    rest.strip_prefix(text.as_bytes())?;
+    usize::try_from(lines).ok()
 }
 
-/// A line of `own` in the place of an owner that was counted, and has gone before it could be shown. It has as many
-/// words as any other.
-const CLAIM_GONE: &[u8] = b"- - 0 0 -";
-
-/// Appends the line of `own` that stands for an owner which has gone since they were counted.
+/// Appends the line of `own` for a claim that ended after the claims were counted.
 pub fn claim_gone(out: &mut Vec<u8>) {
-    out.extend_from_slice(CLAIM_GONE);
+    out.extend_from_slice(texts::CLAIM_GONE.as_bytes());
     out.push(b'\n');
 }
 
-/// True if this line of `own` stands for an owner which has gone since they were counted.
+/// True if this line of `own` is for a claim that ended after the claims were counted.
 pub fn is_claim_gone(line: &[u8]) -> bool {
-    line == CLAIM_GONE
+    line == texts::CLAIM_GONE.as_bytes()
 }
 
-/// A line of `own`.
+/// A line of `own`: a holder of a lock, or a waiter for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim<'a> {
-    /// The kind of lock.
+    /// Kind of the lock.
     pub kind: LockKind,
-    /// Whether the lock is held or waited for.
+    /// True if the connection waits for the lock, false if it holds it.
     pub waits: bool,
-    /// Where the connection comes from.
+    /// Address of the connection.
     pub address: &'a [u8],
-    /// For how long it has held the lock or waited for it, in milliseconds.
+    /// Time for which the connection has held the lock or waited for it, in milliseconds.
     pub ms: u64,
-    /// The fencing token of the lock; 0 if there is none to show.
+    /// Fencing token of the lock; 0 if there is none to show.
     pub token: u64,
-    /// What the connection is shown as.
+    /// Name that the connection registered; its address if it registered none.
     pub name: &'a [u8],
 }
 
-impl Claim<'_> {
+impl<'a> Claim<'a> {
+    /// Reads the header of `own`. Returns the number of lines that follow it; `None` if it is not such a header.
+    pub fn decode_count(line: &[u8]) -> Option<usize> {
+        decode_header(line, texts::LOCK_OWNERS)
+    }
+
+    /// Reads a line of `own`. Returns `None` if it is not such a line.
+    pub fn decode(line: &'a [u8]) -> Option<Claim<'a>> {
+        let mut words = line.splitn(5, |&byte| byte == b' ');
+        let (kind, waits) = match str::from_utf8(words.next()?).ok()? {
+            texts::EXCLUSIVE_HOLDER => (LockKind::Exclusive, false),
+            texts::EXCLUSIVE_WAITER => (LockKind::Exclusive, true),
+            texts::SHARED_HOLDER => (LockKind::Shared, false),
+            texts::SHARED_WAITER => (LockKind::Shared, true),
+            _ => return None,
+        };
+        Some(Claim {
+            kind,
+            waits,
+            address: words.next()?,
+            ms: number(words.next()?)?,
+            token: number(words.next()?)?,
+            name: words.next()?,
+        })
+    }
+
     /// Appends the line.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(match (self.kind, self.waits) {
-            (LockKind::Exclusive, false) => b"x ",
-            (LockKind::Shared, false) => b"s ",
-            (LockKind::Exclusive, true) => b"xw ",
-            (LockKind::Shared, true) => b"sw ",
-        });
+        let role = match (self.kind, self.waits) {
+            (LockKind::Exclusive, false) => texts::EXCLUSIVE_HOLDER,
+            (LockKind::Exclusive, true) => texts::EXCLUSIVE_WAITER,
+            (LockKind::Shared, false) => texts::SHARED_HOLDER,
+            (LockKind::Shared, true) => texts::SHARED_WAITER,
+        };
+        out.extend_from_slice(role.as_bytes());
+        out.push(b' ');
         out.extend_from_slice(self.address);
         out.push(b' ');
-        number(out, self.ms);
+        append_number(out, self.ms);
         out.push(b' ');
-        number(out, self.token);
+        append_number(out, self.token);
         out.push(b' ');
         out.extend_from_slice(self.name);
         out.push(b'\n');
     }
 }
 
-/// The one line of `dump` and `dump shared`: `map[N:ADDR N2:ADDR2]`, `map[N:[ADDR ADDR2]]`, as Go
-/// prints a map of strings and one of lists.
+/// The one line of `dump` and `dump shared`: `map[N:ADDR N2:ADDR2]` and `map[N:[ADDR ADDR2]]`, as Go prints a map of
+/// strings and a map of lists.
 ///
-/// The pieces are to be appended in the order `open (entry | (list_open item+ list_close))* close`.
+/// The caller appends the pieces in the order `open (entry | (list_open item+ list_close))* close`.
 #[derive(Debug, Default)]
 pub struct Map {
     entries: bool,
@@ -118,7 +173,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// Appends what stands before the first entry.
+    /// Appends the text before the first entry.
     pub fn open(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"map[");
     }
@@ -150,7 +205,7 @@ impl Map {
         out.push(b']');
     }
 
-    /// Appends what stands after the last entry.
+    /// Appends the text after the last entry.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"]\n");
     }
@@ -167,7 +222,11 @@ impl Map {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{any, proptest};
+
     use super::*;
+    use crate::testing::name;
 
     #[test]
     fn lines() {
@@ -219,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_of_both_kinds() {
+    fn claims_on_both_kinds() {
         let mut out = Vec::new();
         claims_header(&mut out, 4, b"a b");
         for kind in [LockKind::Exclusive, LockKind::Shared] {
@@ -268,10 +327,83 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_map() {
+    fn empty_map() {
         let (mut out, mut map) = (Vec::new(), Map::default());
         map.open(&mut out);
         map.close(&mut out);
         assert_eq!(out, b"map[]\n");
+    }
+
+    proptest! {
+        #[test]
+        fn claim_is_decoded(name in name(), waits: bool, ms: u64, token: u64) {
+            for kind in [LockKind::Exclusive, LockKind::Shared] {
+                let owner = Claim { kind, waits, address: b"unix:1", ms, token, name: &name };
+                let mut line = Vec::new();
+                owner.encode(&mut line);
+                assert_eq!(Claim::decode(&line[..line.len() - 1]), Some(owner));
+            }
+        }
+
+        #[test]
+        fn line_with_length_is_decoded(name in name(), holder in name()) {
+            let mut line = Vec::new();
+            line_with_length(&mut line, &name, &holder);
+            assert_eq!(name_and_holder(&line[..line.len() - 1]), Some((&name[..], &holder[..])));
+        }
+
+        #[test]
+        fn arbitrary_bytes_do_not_panic(line in vec(any::<u8>(), 0..40)) {
+            let _ = (Claim::decode(&line), Claim::decode_count(&line), name_and_holder(&line));
+        }
+    }
+
+    #[test]
+    fn header_tells_the_number_of_lines() {
+        for listing in [
+            Listing::Locks,
+            Listing::SharedLocks,
+            Listing::Clients,
+            Listing::Statistics,
+        ] {
+            let mut line = Vec::new();
+            header(&mut line, 12, listing, b"a: b");
+            line.pop();
+            assert_eq!(listing.decode(&line), Some(12));
+            assert_eq!(Claim::decode_count(&line), None);
+        }
+        let mut line = Vec::new();
+        claims_header(&mut line, 3, b"a");
+        line.pop();
+        assert_eq!(Claim::decode_count(&line), Some(3));
+        assert_eq!(Listing::Locks.decode(&line), None);
+    }
+
+    #[test]
+    fn line_with_wrong_length_is_refused() {
+        for line in [
+            "",
+            "4",
+            "prod: alice",
+            "4: prod: alice",
+            "3 prod: alice",
+            "5 prod: alice",
+            "99 prod: alice",
+            "-4 prod: alice",
+            "18446744073709551616 prod: alice",
+            "4 prod:alice",
+        ] {
+            assert_eq!(name_and_holder(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn ended_claim_is_not_a_claim() {
+        let mut line = Vec::new();
+        claim_gone(&mut line);
+        assert_eq!(line.pop(), Some(b'\n'));
+        assert!(is_claim_gone(&line));
+        assert_eq!(Claim::decode(&line), None);
+        assert!(!is_claim_gone(b"xw - 0 0 -"));
     }
 }
