@@ -1,5 +1,8 @@
-//! A transport of one's own, with nothing but the public traits: each connection is a child process, and
-//! the locks it asks for on its standard output are its own until it ends.
+//! A listener of your own: each connection is a child process, and the locks that its standard output asks for are
+//! its own until it exits.
+//!
+//! The listener yields byte streams. Alone it is a transport of lines, the protocol that a shell script speaks best;
+//! `Framed::new(children, …)` would speak another framing. For a framing of your own see `custom_framing.rs`.
 //!
 //! ```text
 //! cargo run --example custom_transport
@@ -10,35 +13,35 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};
 
-use async_trait::async_trait;
-use glockd::transports::{Address, Limits, LineSession, Listener, Peer, Pending, Transport};
+use glockd::transports::{Accepted, Address, ByteStream, Limits, Listen, Listener, Peer};
 use glockd::{BindError, Memory, Server};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream, ReadBuf,
+};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::oneshot;
 
-/// Runs shell scripts, each of which is a connection: `child:1`, `child:2`, …
+/// Runs shell scripts. Each is a connection: `child:1`, `child:2`, …
 struct Children {
     scripts: Vec<&'static str>,
 }
 
-#[async_trait]
-impl Transport for Children {
-    fn name(&self) -> &str {
-        "children"
-    }
+impl Listen for Children {
+    const NAME: &'static str = "children";
 
-    async fn listen(self: Box<Self>, limits: Limits) -> Result<Listener, BindError> {
+    type Stream = Pipes;
+
+    async fn listen(self, _: Limits) -> Result<Listener<Accepted<Pipes>>, BindError> {
         let scripts = self.scripts.into_iter().enumerate();
-        let pending = scripts.map(move |(index, script)| {
-            // An error here is one connection that could not be made; the server logs it and goes on.
-            let pipes = Pipes::spawn(script)?;
+        let children = scripts.map(|(index, script)| {
+            // The server logs an error and continues with the next child.
+            let stream = Pipes::spawn(script)?;
             let peer = Peer::new(&format!("child:{}", index + 1));
-            Ok(Pending::ready(peer, LineSession::new(pipes, limits)))
+            Ok(Accepted { peer, stream })
         });
         Ok(Listener {
-            address: Address::Name("its own children".to_owned()),
-            incoming: Box::pin(tokio_stream::iter(pending)),
+            address: Address::Name("child processes".to_owned()),
+            incoming: Box::pin(tokio_stream::iter(children)),
         })
     }
 }
@@ -73,6 +76,8 @@ impl Pipes {
     }
 }
 
+impl ByteStream for Pipes {}
+
 impl AsyncRead for Pipes {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -106,9 +111,9 @@ impl AsyncWrite for Pipes {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let children = Children {
         scripts: vec![
-            // Takes a lock, notes what it was told, and keeps it as long as it lives.
+            // Takes a lock, registers the reply as its name, and keeps the lock while it lives.
             "echo 'g job 1'; read reply; echo \"iam told:$reply\"; read ok; read forever",
-            // Takes another, and is gone at once: so is its lock.
+            // Takes another lock and exits at once, which releases the lock.
             "echo 'g job 2'; read reply",
         ],
     };
@@ -123,7 +128,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut observer = BufReader::new(connector.connect()?);
     loop {
-        // Until the first child is named and the second has come and gone.
+        // Until the first child has a name, and the second has come and gone.
         observer.write_all(b"d job 1\nq\n").await?;
         let reply = read_to(&mut observer, "shared_orphans: ").await?;
         if reply.contains("told:") && reply.contains("\norphans: 1\n") {
@@ -138,11 +143,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Reads lines up to the one that starts so.
-async fn read_to(
-    client: &mut BufReader<tokio::io::DuplexStream>,
-    start: &str,
-) -> Result<String, io::Error> {
+/// Reads lines up to the first that starts with `start`, and returns them.
+async fn read_to(client: &mut BufReader<DuplexStream>, start: &str) -> io::Result<String> {
     let mut lines = String::new();
     loop {
         let mut line = String::new();

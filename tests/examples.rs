@@ -36,3 +36,18 @@ fn custom_transport() {
     let expect = "job 1: told:1 Lock Get Success: job 1\nstopped\n";
     assert_eq!(output("custom_transport"), expect);
 }
+
+#[test]
+fn custom_framing() {
+    let expect = "5 bytes: 1 Lock Get Success: foo\n\
+        1000 bytes: 0 Line Too Long: limit 100\n\
+        5 bytes: 1 Lock Release Success: foo\n\
+        stopped\n";
+    assert_eq!(output("custom_framing"), expect);
+}
+
+#[test]
+fn websocket_in_hyper() {
+    let expect = "/: a page\n/locks: 1 Lock Get Success: foo\nclosed with 1001\n";
+    assert_eq!(output("websocket_in_hyper"), expect);
+}
