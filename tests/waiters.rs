@@ -187,7 +187,7 @@ fn over_the_memory_transport() {
             "{waiters} waiting connections: {bytes} bytes each beyond those of one that is idle, and {queued} with a \
              command behind the wait; the first had the lock {granted:?} after it was released"
         );
-        assert!((400..=700).contains(&bytes), "{bytes} bytes a waiting connection");
+        assert!((250..=500).contains(&bytes), "{bytes} bytes a waiting connection");
         assert!((0..=100).contains(&queued), "{queued} bytes for a command behind the wait");
 
         // It is handed from each that goes to the next, up to the last.

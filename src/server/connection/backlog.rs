@@ -14,9 +14,9 @@ use std::ops::Range;
 use glockd_protocol::{Command, parse};
 use glockd_transports::InputFrame;
 
-use super::cost;
+use super::budget::line_cost;
 
-/// Bytes of a chunk, unless one frame alone is longer. A chunk is searched at a time, in 20 to 80 microseconds.
+/// Bytes of a chunk, unless one frame alone is longer. A search visits one chunk at a time, in 20 to 80 microseconds.
 const CHUNK: usize = 8 * 1024;
 
 /// The length that a header of one byte says if four bytes with the real length follow it.
@@ -79,20 +79,22 @@ impl Backlog {
         self.bytes
     }
 
-    /// True if there is no frame.
-    pub(super) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+    /// Appends a frame that is not a command that will wait for a lock.
+    pub(super) fn push(&mut self, frame: InputFrame<'_>) {
+        match frame {
+            InputFrame::Complete(bytes) | InputFrame::OversizedEnds(bytes) => {
+                self.push_kind(Kind::Plain, bytes)
+            }
+            InputFrame::Oversized => self.push_kind(Kind::Oversized, &[]),
+        }
     }
 
-    /// Appends a frame. `waits` says that it is a command that will wait for a lock.
-    pub(super) fn push(&mut self, frame: InputFrame<'_>, waits: bool) {
-        let (kind, content) = match frame {
-            InputFrame::Complete(bytes) | InputFrame::OversizedEnds(bytes) if waits => {
-                (Kind::Wait, bytes)
-            }
-            InputFrame::Complete(bytes) | InputFrame::OversizedEnds(bytes) => (Kind::Plain, bytes),
-            InputFrame::Oversized => (Kind::Oversized, &[][..]),
-        };
+    /// Appends a command that will wait for a lock.
+    pub(super) fn push_wait(&mut self, line: &[u8]) {
+        self.push_kind(Kind::Wait, line);
+    }
+
+    fn push_kind(&mut self, kind: Kind, content: &[u8]) {
         let length = (content.len() as u32).to_le_bytes();
         let (short, length) = match content.len() {
             short if short < LONG => (short, &[][..]),
@@ -103,7 +105,7 @@ impl Backlog {
         chunk.frames.extend_from_slice(length);
         chunk.frames.extend_from_slice(content);
         chunk.waits += u32::from(kind == Kind::Wait);
-        self.bytes += Backlog::cost(frame);
+        self.bytes += content.len() + 1;
     }
 
     /// Returns the first frame.
@@ -143,7 +145,7 @@ impl Backlog {
             if kind == Kind::Wait {
                 waits += 1;
                 let line = &searched.frames[content.clone()];
-                work += cost(line);
+                work += line_cost(line);
                 let command = parse(line).ok();
                 if command.as_ref().and_then(Command::waits_for) == Some(name) {
                     let line = line.to_vec();
@@ -250,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame, as a test says it: `None` is an oversized one.
+    /// The line of a frame; `None` is an oversized one.
     type Line = Option<Vec<u8>>;
 
     fn frame(line: &Line) -> InputFrame<'_> {
@@ -259,8 +261,10 @@ mod tests {
     }
 
     fn push(backlog: &mut Backlog, line: &Line) {
-        let waits = line.as_deref().is_some_and(|line| line.starts_with(b"gw "));
-        backlog.push(frame(line), waits);
+        match line.as_deref() {
+            Some(line) if line.starts_with(b"gw ") => backlog.push_wait(line),
+            _ => backlog.push(frame(line)),
+        }
     }
 
     fn backlog(lines: &[Line]) -> Backlog {
@@ -282,12 +286,12 @@ mod tests {
 
     fn pop_all(mut backlog: Backlog) -> Vec<Line> {
         let lines = from_fn(|| pop(&mut backlog)).collect();
-        assert!(backlog.is_empty());
+        assert!(backlog.front().is_none());
         assert_eq!(backlog.bytes(), 0);
         lines
     }
 
-    /// Searches all chunks.
+    /// Searches all chunks for a wait, and removes it.
     fn cancel(backlog: &mut Backlog, name: &[u8]) -> Option<Vec<u8>> {
         let mut chunk = 0;
         loop {
@@ -300,14 +304,14 @@ mod tests {
         }
     }
 
-    /// Bytes that the allocator was asked for.
-    fn memory(backlog: &Backlog) -> usize {
+    /// Returns the bytes that the backlog has allocated.
+    fn allocated(backlog: &Backlog) -> usize {
         let chunks = backlog.chunks.iter().map(|chunk| chunk.frames.capacity());
         chunks.sum::<usize>() + backlog.chunks.capacity() * size_of::<Chunk>()
     }
 
     #[test]
-    fn memory_is_that_of_the_bytes_that_are_counted() {
+    fn allocations_are_bounded_by_the_counted_bytes() {
         const BOUND: usize = 192 * 1024;
         for length in [
             0, 1, 6, 61, 62, 63, 64, 100, 1000, 4090, 5000, 8187, 8190, 20_000, 131_072,
@@ -317,8 +321,11 @@ mod tests {
                 let mut backlog = Backlog::default();
                 let mut most = 0;
                 while backlog.bytes() + length < BOUND {
-                    backlog.push(InputFrame::Complete(&line), waits);
-                    most = most.max(memory(&backlog));
+                    match waits {
+                        true => backlog.push_wait(&line),
+                        false => backlog.push(InputFrame::Complete(&line)),
+                    }
+                    most = most.max(allocated(&backlog));
                 }
                 let allowed = BOUND + BOUND / 8;
                 assert!(
@@ -329,23 +336,22 @@ mod tests {
         }
         let mut backlog = Backlog::default();
         for _ in 0..BOUND {
-            backlog.push(InputFrame::Oversized, false);
+            backlog.push(InputFrame::Oversized);
         }
         assert_eq!(backlog.bytes(), BOUND);
-        assert!(memory(&backlog) <= BOUND + BOUND / 8);
+        assert!(allocated(&backlog) <= BOUND + BOUND / 8);
     }
 
     #[test]
-    fn memory_is_given_back_as_frames_run() {
+    fn memory_is_freed_as_frames_run() {
         let mut backlog = backlog(&vec![Some(vec![b'x'; 100]); 1000]);
         for _ in 0..500 {
             pop(&mut backlog);
         }
         let left = backlog.bytes();
-        assert!(memory(&backlog) <= left + left / 4 + CHUNK);
+        assert!(allocated(&backlog) <= left + left / 4 + CHUNK);
     }
 
-    /// Whatever is left of what was queued and cancelled is counted.
     #[test]
     fn cancelled_frames_leave_no_memory_behind() {
         let mut backlog = Backlog::default();
@@ -357,20 +363,19 @@ mod tests {
             while cancel(&mut backlog, b"name").is_some() {}
         }
         assert_eq!(backlog.bytes(), 200);
-        assert!(memory(&backlog) <= 4 * CHUNK, "{}", memory(&backlog));
+        assert!(allocated(&backlog) <= 4 * CHUNK, "{}", allocated(&backlog));
         assert_eq!(pop_all(backlog), vec![Some(Vec::new()); 200]);
     }
 
-    /// The first of its name, wherever it stands.
     #[test]
-    fn the_first_wait_for_a_lock_is_found() {
+    fn cancel_removes_the_first_wait_for_its_lock() {
         let lines = [&b"gw 1 a"[..], b"i b", b"gw 2 b", b"gw 3 b", b"gw 4 c"];
         let lines: Vec<Line> = lines.map(|line| Some(line.to_vec())).into();
         let mut backlog = backlog(&lines);
         assert_eq!(cancel(&mut backlog, b"x"), None);
         assert_eq!(cancel(&mut backlog, b"b").unwrap(), b"gw 2 b");
         assert_eq!(pop(&mut backlog).unwrap(), lines[0]);
-        assert_eq!(cancel(&mut backlog, b"a"), None, "it has run");
+        assert_eq!(cancel(&mut backlog, b"a"), None, "that frame was popped");
         assert_eq!(cancel(&mut backlog, b"b").unwrap(), b"gw 3 b");
         assert_eq!(cancel(&mut backlog, b"b"), None);
         assert_eq!(pop_all(backlog), [lines[1].clone(), lines[4].clone()]);
@@ -389,7 +394,7 @@ mod tests {
             4 => (b'a'..=b'c', length).prop_map(|(name, length)| {
                 let mut line = b"gw 1 ".to_vec();
                 line.push(name);
-                // White space behind a name is none of it.
+                // White space behind a name does not belong to it.
                 line.resize(line.len() + length, b' ');
                 Step::Push(Some(line))
             }),
@@ -404,7 +409,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn it_is_a_queue_from_which_waits_are_cancelled(steps in steps()) {
+        fn backlog_is_a_queue_with_removal_of_waits(steps in steps()) {
             let (mut backlog, mut model) = (Backlog::default(), VecDeque::<Line>::new());
             for step in steps {
                 match step {
@@ -424,7 +429,7 @@ mod tests {
                 prop_assert_eq!(backlog.bytes(), bytes);
                 let pairs = backlog.chunks.iter().zip(backlog.chunks.iter().skip(1));
                 for (one, next) in pairs {
-                    prop_assert!(one.frames.len() + next.frames.len() > CHUNK, "these belong together");
+                    prop_assert!(one.frames.len() + next.frames.len() > CHUNK, "neighbours that fit into one chunk were not merged");
                 }
             }
             prop_assert_eq!(pop_all(backlog), Vec::from(model));

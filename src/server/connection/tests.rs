@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use glockd_protocol::LockKind;
-use glockd_transports::Limits;
+use glockd_transports::{Input, Limits, Output};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::budget::{BYTES_PER_UNIT, LIMIT as BUDGET};
+use super::responder::CHUNK;
 use super::*;
+use crate::core::dispatcher::Dispatcher;
 use crate::server::admission::Capacity;
 use crate::server::reaper;
 
 /// How long a test may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a session saw, and what it is to do.
 #[derive(Default)]
@@ -76,7 +79,7 @@ async fn serve(script: &Arc<Script>, mut look: impl FnMut(&Dispatcher)) {
             yield_now().await;
         }
     };
-    timeout(LIMIT, serving).await.expect("the test hangs");
+    timeout(PATIENCE, serving).await.expect("the test hangs");
     reaper.await.unwrap();
     look(&dispatcher);
 }
@@ -115,7 +118,7 @@ async fn a_flood_passes_its_turn_on() {
 #[tokio::test]
 async fn long_replies_pass_the_turn_on() {
     const COMMANDS: usize = 10;
-    let name = "x".repeat(BYTES * TURN as usize);
+    let name = "x".repeat(BYTES_PER_UNIT * BUDGET as usize);
     // A turn each, and not many more: before the batch, after it, and for what a listing takes.
     let check = async |before: &str, command: &str| {
         let commands = vec![command.to_owned(); COMMANDS].join("\n");
