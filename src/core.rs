@@ -8,5 +8,6 @@ pub(crate) mod policy;
 pub mod registry;
 pub(crate) mod slots;
 pub mod state;
+pub mod statistics;
 pub mod stats;
 pub mod ticket;

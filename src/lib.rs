@@ -50,12 +50,14 @@ mod testing;
 
 pub use core::locks::LockLimits;
 pub use core::policy::{Permission, Policy};
+pub use core::registry::ConnectionId;
+pub use core::statistics::Statistics;
 pub use glockd_protocol as protocol;
 pub use glockd_transports as transports;
 pub use glockd_transports::{
     Address, BindError, Connector, Limits, LineSession, Memory, Tcp, Transport, Unix, WebSocket,
 };
-pub use server::{Builder, FenceError, FenceFile, Handle, Server, StopReason};
+pub use server::{Builder, ConnectionInfo, FenceError, FenceFile, Handle, Server, StopReason};
 
 /// The Rust of the pages in `docs/` is compiled with the tests.
 #[cfg(doctest)]

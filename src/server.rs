@@ -4,6 +4,7 @@ mod accept;
 mod admission;
 mod connection;
 mod context;
+mod drain;
 mod ended_connection;
 mod fence_file;
 mod handle;
@@ -31,7 +32,7 @@ use crate::server::ended_connection::EndedConnection;
 use crate::server::lifecycle::{Lifecycle, Phase};
 
 pub use fence_file::{FenceError, FenceFile};
-pub use handle::Handle;
+pub use handle::{ConnectionInfo, Handle};
 pub use lifecycle::StopReason;
 
 /// A server that listens, and serves its clients once it [runs](Server::run).
@@ -167,7 +168,11 @@ impl Server {
 
     /// Returns a handle, which outlives the call of [`run`](Server::run).
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.lifecycle))
+        Handle::new(
+            Arc::clone(&self.dispatcher),
+            Arc::clone(self.end.context.tasks()),
+            Arc::clone(&self.lifecycle),
+        )
     }
 
     /// Runs the server until `shutdown` completes or a [`Handle`] ends the server. Then the server accepts no more

@@ -5,7 +5,7 @@ use std::hint::cold_path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use glockd_protocol::{Command, Counter, LockKind, ParseError, Refusal, Reply, Verb, parse};
+use glockd_protocol::{Command, LockKind, ParseError, Refusal, Reply, Verb, parse};
 
 use crate::core::cursor::Cursor;
 use crate::core::fence::Fence;
@@ -13,6 +13,7 @@ use crate::core::locks::{Attempt, Disconnection, IfBusy, LockTable};
 use crate::core::policy::{Permission, Permissions, Policy};
 use crate::core::registry::{ClientId, Registry};
 use crate::core::state::State;
+use crate::core::statistics::Statistics;
 use crate::core::stats::Stats;
 use crate::core::ticket::{Purpose, Ticket};
 
@@ -180,7 +181,7 @@ impl Dispatcher {
                 registry.rename(client, name.as_deref());
                 Reply::Ok
             }
-            Command::Statistics => Reply::Statistics(self.statistics()),
+            Command::Statistics => Reply::Statistics(self.statistics().counters()),
             Command::List(name) => {
                 return list(Cursor::lines(LockKind::Exclusive, name.as_deref()));
             }
@@ -236,7 +237,7 @@ impl Dispatcher {
                 return list(Cursor::lines_with_lengths(kind, name.as_deref()));
             }
             Command::CountedWho(name) => return list(Cursor::counted_who(name.as_deref())),
-            Command::CountedStatistics => Reply::CountedStatistics(self.statistics()),
+            Command::CountedStatistics => Reply::CountedStatistics(self.statistics().counters()),
         })
     }
 
@@ -333,6 +334,11 @@ impl Dispatcher {
         &self.state.registry
     }
 
+    /// Reads all counters.
+    pub fn statistics(&self) -> Statistics {
+        Statistics::of(&self.state)
+    }
+
     fn answer_fence<'a>(&self, client: ClientId, kind: LockKind, name: &'a [u8]) -> Reply<'a> {
         let State { locks, fence, .. } = &self.state;
         let stamp = locks.held_since(client, kind, name);
@@ -351,40 +357,6 @@ impl Dispatcher {
             address: Cow::Owned(address),
             name: Cow::Owned(name),
         }
-    }
-
-    /// Returns all counters, in the order of their keys. A counter that the original does not have is left out while
-    /// it is 0.
-    fn statistics(&self) -> Vec<(Counter, u64)> {
-        let State {
-            locks,
-            registry,
-            stats,
-            ..
-        } = &self.state;
-        // A disconnection releases locks, counts them as orphans and removes the connection, in that order. This
-        // reads in the opposite order. Otherwise a reader could see the connection gone and its orphans missing.
-        let connections = registry.connections() as u64;
-        let orphans = stats.exclusive_orphans();
-        let shared_orphans = stats.shared_orphans();
-        let commands = Verb::SORTED
-            .into_iter()
-            .map(|verb| (Counter::Command(verb), stats.commands(verb)));
-        let others = [
-            (Counter::Connections, connections),
-            (Counter::InvalidCommands, stats.invalid_commands()),
-            (Counter::Locks, locks.count(LockKind::Exclusive) as u64),
-            (Counter::Orphans, orphans),
-            (Counter::RefusedConnections, stats.refused_connections()),
-            (Counter::RefusedHttp, stats.refused_http()),
-            (Counter::RefusedLocks, locks.refused_by_limits()),
-            (Counter::SharedLocks, locks.count(LockKind::Shared) as u64),
-            (Counter::SharedOrphans, shared_orphans),
-        ];
-        commands
-            .chain(others)
-            .filter(|&(counter, count)| count > 0 || counter.is_always_shown())
-            .collect()
     }
 }
 

@@ -6,8 +6,8 @@
 //! the client that releases it.
 //!
 //! ```text
-//!  acquire  wait  inspect  disconnect     what callers do: methods of LockTable
-//!        \    \    /      /
+//!  acquire  wait  inspect  disconnect  idle   what callers do: methods of LockTable
+//!        \    \    /      /      /
 //!              table                      the shards, and the way to them
 //!                |
 //!   shard    due    quota                 one mutex; shards to be served; counts against the limits
@@ -30,6 +30,7 @@ mod disconnect;
 mod due;
 mod exclusive;
 mod grant;
+mod idle;
 mod inspect;
 mod key;
 mod limits;

@@ -3,7 +3,9 @@
 //! All other modules know a connection by its [`ClientId`] alone. Addresses and names are shown and never
 //! compared, so two connections may share either.
 
+use std::fmt::{self, Display};
 use std::num::{NonZeroU32, NonZeroU64};
+use std::time::{Duration, Instant};
 
 use byteview::ByteView;
 use parking_lot::Mutex;
@@ -29,17 +31,66 @@ impl ClientId {
     }
 }
 
+/// How many arrivals a millisecond has room for, as a power of two.
+const ARRIVALS_SHIFT: u32 = 12;
+
+/// The number of a connection, which is never reused: each connection of a server has a larger one than those before.
+///
+/// It fits into 53 bits for 69 years, so that JSON and JavaScript keep it exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(NonZeroU64);
+
+impl ConnectionId {
+    /// Returns the id with this number, which may be no connection's.
+    pub fn from_number(number: u64) -> Option<ConnectionId> {
+        NonZeroU64::new(number).map(ConnectionId)
+    }
+
+    /// Returns the number.
+    pub fn number(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The smallest id of a connection that comes so long after the registry was made.
+    fn at(age: Duration) -> u64 {
+        u64::try_from(age.as_millis()).unwrap_or(u64::MAX) << ARRIVALS_SHIFT
+    }
+
+    /// When the connection came, counted from when the registry was made. Exact to the millisecond, unless thousands
+    /// of connections come in one.
+    fn came_at(self) -> Duration {
+        Duration::from_millis(self.number() >> ARRIVALS_SHIFT)
+    }
+}
+
+impl Display for ConnectionId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 /// The live connections of a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
     clients: Mutex<Clients>,
+    /// When the registry was made.
+    start: Instant,
+}
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry {
+            clients: Mutex::default(),
+            start: Instant::now(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Clients {
     slots: Slab<Client>,
-    /// Arrival number of the latest connection.
-    last_arrival: Option<NonZeroU64>,
+    /// Id of the latest connection, or 0.
+    latest: u64,
 }
 
 /// One connection.
@@ -50,7 +101,7 @@ pub struct Client {
     // Boxed, because most connections register no name.
     name: Option<Box<ByteView>>,
     // Never 0, so that a free slot of the slab takes no more room than a client.
-    arrival: NonZeroU64,
+    id: ConnectionId,
 }
 
 /// A connection that registered a name. The order is that of `who`.
@@ -58,8 +109,8 @@ pub struct Client {
 pub struct Registration {
     /// Address of the connection.
     pub address: ByteView,
-    /// Number that grows from connection to connection.
-    pub arrival: u64,
+    /// Number of the connection.
+    pub id: ConnectionId,
     /// Identity of the connection.
     pub client: ClientId,
 }
@@ -80,11 +131,16 @@ impl Client {
         self.name.as_deref()
     }
 
+    /// Returns the number of the connection.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
     /// Returns the key by which `who` sorts this connection.
     pub fn registration(&self, client: ClientId) -> Registration {
         Registration {
             address: self.address.clone(),
-            arrival: self.arrival.get(),
+            id: self.id,
             client,
         }
     }
@@ -94,15 +150,12 @@ impl Registry {
     /// Adds a connection from this address.
     pub fn add(&self, address: &[u8]) -> ClientId {
         let mut clients = self.clients.lock();
-        let arrival = match clients.last_arrival {
-            Some(last) => last.saturating_add(1),
-            None => NonZeroU64::MIN,
-        };
-        clients.last_arrival = Some(arrival);
+        let number = ConnectionId::at(self.start.elapsed()).max(clients.latest + 1);
+        clients.latest = number;
         let client = Client {
             address: address.into(),
             name: None,
-            arrival,
+            id: ConnectionId(NonZeroU64::MIN.saturating_add(number - 1)),
         };
         ClientId::new(clients.slots.insert(client))
     }
@@ -115,6 +168,11 @@ impl Registry {
     /// Returns the number of connections.
     pub fn connections(&self) -> usize {
         self.clients.lock().slots.len()
+    }
+
+    /// Returns how long ago the connection of an id came.
+    pub fn age(&self, id: ConnectionId) -> Duration {
+        self.start.elapsed().saturating_sub(id.came_at())
     }
 
     /// Sets or removes the name of a connection.
@@ -139,7 +197,7 @@ impl Registry {
     ) -> Option<T> {
         let clients = self.clients.lock();
         let client = clients.slots.get(registration.client.index())?;
-        let is_same = client.arrival.get() == registration.arrival;
+        let is_same = client.id == registration.id;
         client.name().filter(|_| is_same).map(|name| read(name))
     }
 

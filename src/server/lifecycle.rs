@@ -61,7 +61,6 @@ impl Lifecycle {
         });
     }
 
-    #[cfg_attr(not(test), expect(dead_code))]
     /// Begins to drain. A server that does not run yet has no connections, so it is drained at once.
     pub(super) fn begin_drain(&self) {
         self.0.send_if_modified(|phase| {

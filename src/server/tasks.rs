@@ -124,13 +124,6 @@ impl Tasks {
     /// Prepares to abort the task of a client. Returns `None` if it has none, or if its task has ended.
     ///
     /// To be sure that the id has not been reused meanwhile, call this while the registry is locked.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "for the handle of a server, which disconnects clients"
-        )
-    )]
     pub(crate) fn prepare_abort(&self, client: ClientId) -> Option<PreparedAbort> {
         let mut table = self.table.lock();
         let task = table.as_mut()?.get_mut(client.index())?;

@@ -49,6 +49,16 @@ impl<L> ClientLists<L> {
         self.lists.get(&client)?.first()
     }
 
+    /// Returns the clients that have a node, each once.
+    pub(super) fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.lists.keys().copied()
+    }
+
+    /// Returns whether a client has a node.
+    pub(super) fn contains(&self, client: ClientId) -> bool {
+        self.lists.contains_key(&client)
+    }
+
     /// Gives the memory of the map back, which must be empty.
     pub(super) fn shrink(&mut self) {
         self.lists = HashMap::default();

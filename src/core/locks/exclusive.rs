@@ -132,6 +132,16 @@ impl Exclusive {
         })
     }
 
+    /// Returns the clients that hold a lock here, each once.
+    pub(super) fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.by_holder.clients()
+    }
+
+    /// Returns whether a client holds a lock here.
+    pub(super) fn has_client(&self, client: ClientId) -> bool {
+        self.by_holder.contains(client)
+    }
+
     /// Returns the number of locks.
     pub(super) fn len(&self) -> usize {
         self.index.len()

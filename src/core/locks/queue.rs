@@ -291,6 +291,12 @@ impl WaitQueues {
             && matches!(waiter.state, WaiterState::InLine(queue) if self.find(key) == Some(queue))
     }
 
+    /// Returns the clients that wait, and those whose connection has not learned yet how its wait ended.
+    pub(super) fn clients(&self) -> impl Iterator<Item = ClientId> {
+        let waiters = self.waiters.slots().iter();
+        waiters.filter_map(|waiter| waiter.client)
+    }
+
     fn find(&self, key: Key<'_>) -> Option<u32> {
         let is_it = |&queue: &u32| {
             let queue = &self.queues[queue];

@@ -26,7 +26,8 @@ pub(super) struct ShardState {
 }
 
 impl Shard {
-    /// Locks the mutex of the shard. Nobody may lock two shards at a time.
+    /// Locks the mutex of the shard. A caller must not have another shard locked, except for
+    /// [`visit_idle`](super::LockTable::visit_idle), which locks all of them in their order.
     #[inline(always)]
     pub(super) fn lock(&self) -> MutexGuard<'_, ShardState> {
         self.0.lock()

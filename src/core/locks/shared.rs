@@ -211,6 +211,16 @@ impl Shared {
         })
     }
 
+    /// Returns the clients that hold a lock here, each once.
+    pub(super) fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.by_client.clients()
+    }
+
+    /// Returns whether a client holds a lock here.
+    pub(super) fn has_client(&self, client: ClientId) -> bool {
+        self.by_client.contains(client)
+    }
+
     /// Returns the number of locks.
     pub(super) fn len(&self) -> usize {
         self.index.len()
