@@ -1,17 +1,19 @@
-//! Lines that web pages can make a browser send to a port that is meant for commands.
+//! Recognizes lines of HTTP, which a web page can make a browser send to a command port.
 //!
-//! A page may let its browser `POST` a body of its choice to any port that the browser reaches, and a line
-//! `g prod-deploy` in that body would be a command like any other. But no page can leave out what stands before
-//! the body: a request line (RFC 9112, section 3) and a `Host` field (section 3.2). An HTTPS request, in which
-//! pages can place bytes of theirs as well (a session ticket), starts with a TLS handshake record (RFC 8446,
-//! section 5.1).
+//! A page can make its browser `POST` a body of the page's choice to any port that the browser reaches. A line
+//! `g prod-deploy` in that body would be a command like any other. But the page cannot leave out what comes before the
+//! body: a request line (RFC 9112, section 3) and a `Host` field (section 3.2). An HTTPS request starts with a TLS
+//! handshake record (RFC 8446, section 5.1), in which a page can also place bytes (a session ticket).
+//!
+//! Only lines that are not commands are looked at, so no command is ever taken for HTTP. Turned down: a list of HTTP
+//! methods. The browser lets a page choose the method.
 
 use crate::white;
 
-/// Whether a line that is no command belongs to an HTTP or HTTPS request.
+/// Returns true if a line that is not a command is part of an HTTP or HTTPS request.
 ///
-/// Ask this of no command: a lock may be called `Host: a`, or end in `HTTP/1.1`. White space around the line does
-/// not matter, as for commands.
+/// The caller makes sure that the line is not a command, because the name of a lock may contain `Host: a` or end in
+/// `HTTP/1.1`. White space around the line is ignored, as for commands.
 pub fn is_http(line: &[u8]) -> bool {
     let line = white::trim(line);
     is_request_line(line) || is_host_field(line) || is_client_hello(line)
@@ -20,7 +22,7 @@ pub fn is_http(line: &[u8]) -> bool {
 /// `request-line = method SP request-target SP HTTP-version`, where
 /// `HTTP-version = "HTTP/" DIGIT "." DIGIT`
 ///
-/// The end is enough. Methods are without number, and a target may have been sent with spaces in it.
+/// Only the end is checked, because there is no limit to methods, and a target may contain spaces.
 fn is_request_line(line: &[u8]) -> bool {
     matches!(
         line,
@@ -40,13 +42,13 @@ fn is_request_line(line: &[u8]) -> bool {
     )
 }
 
-/// `field-line = "Host" ":" OWS field-value OWS`, its name in any case. No server takes white space before the colon.
+/// `field-line = "Host" ":" OWS field-value OWS`, with the name in upper or lower case. No server accepts white space before the colon.
 fn is_host_field(line: &[u8]) -> bool {
     let name = line.first_chunk::<5>();
     name.is_some_and(|name| name.eq_ignore_ascii_case(b"Host:"))
 }
 
-/// The start of a TLS record: a handshake, of version 3.x.
+/// The start of a TLS record of type handshake, version 3.x.
 fn is_client_hello(line: &[u8]) -> bool {
     line.starts_with(b"\x16\x03")
 }
@@ -136,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_request_is_http_and_no_command(
+        fn every_request_is_http_and_not_a_command(
             method in "[A-Za-z!#$%&'*+.^_`|~0-9-]{1,20}",
             target in "[!-~]{1,40}",
             version in "HTTP/[0-9]\\.[0-9]",

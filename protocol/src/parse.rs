@@ -5,10 +5,15 @@
 //! command = verb [ SP argument ]
 //! ```
 //!
-//! A verb decides what its argument is: the name of a lock or of a connection, with numbers before it where
-//! there are any, or nothing to look at. The seed gives its commands by example ("Exclusive Locks API",
-//! "Shared Locks API", "Registry API", "Stats API"), the README ours ("Beyond the original"). Input is
-//! complete when it gets here, so nothing in this file ever waits.
+//! The verb decides what the argument is: the name of a lock or of a connection, numbers with a name behind them, or
+//! nothing, so that the argument is ignored. The original's documentation gives its commands by example ("Exclusive
+//! Locks API", "Shared Locks API", "Registry API", "Stats API"). The [table](crate::table) has all of them.
+//!
+//! The parser never asks for more input, because a transport has found the end of the frame before. It copies a name
+//! only if white space inside the name must be folded.
+//!
+//! Turned down: a nom rule for each command. `alt` over thirty rules would try them one after the other, where a
+//! `match` on the verb decides at once.
 
 use std::borrow::Cow;
 use std::hint::cold_path;
@@ -24,11 +29,11 @@ use crate::command::{Argument, Command, Verb};
 use crate::table::with_commands;
 use crate::white::{self, fold};
 
-/// Why a frame is no command.
+/// Reason why a frame is not a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// The line is empty, or what stands before its first space is no verb.
+    /// The line is empty, or its first word is not a verb.
     #[error("unknown command")]
     UnknownCommand,
     /// A number that this verb needs is missing, is not decimal, or does not fit 32 bits.
@@ -40,21 +45,22 @@ pub enum ParseError {
 ///
 /// # Errors
 ///
-/// [`ParseError::UnknownCommand`] if the frame starts with no verb, [`ParseError::BadArgument`] if it starts
-/// with one that needs numbers, and they are not there. Every name is acceptable.
+/// [`ParseError::UnknownCommand`] if the frame does not start with a verb. [`ParseError::BadArgument`] if the verb needs
+/// numbers and they are missing or wrong. Every name is accepted.
 #[inline(always)]
 pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
     let Ok((_, (verb, octets))) = command(white::trim(frame)) else {
         return Err(ParseError::UnknownCommand);
     };
-    // Its numbers stand where they stand: to fold what is behind them is enough.
+    // The numbers need no folding, only the name behind them does.
     if verb == b"gw" {
         let ([ms], name) = numbers(octets).ok_or(ParseError::BadArgument(Verb::Gw))?;
         return Ok(Command::GetWait { ms, name });
     }
     let name = fold(octets);
     Ok(match verb {
-        // Most commands, and few enough for a compiler to take none for a rarity.
+        // The most frequent commands, apart from the table. They are few enough that the compiler treats none of them as
+        // rare.
         b"g" => Command::Get(name),
         b"r" => Command::Release(name),
         b"i" => Command::Inspect(name),
@@ -72,7 +78,7 @@ type Parsed<'a, T> = IResult<&'a [u8], T, ()>;
 
 /// `command = verb [ SP *OCTET ]`
 //
-// Rule by rule: a tuple of parsers would be called, not inlined.
+// One rule after the other: the compiler would not inline a tuple of parsers.
 #[inline(always)]
 fn command(input: &[u8]) -> Parsed<'_, (&[u8], &[u8])> {
     let (input, verb) = verb(input)?;
@@ -80,19 +86,19 @@ fn command(input: &[u8]) -> Parsed<'_, (&[u8], &[u8])> {
     Ok((input, (verb, octets)))
 }
 
-/// `verb`, which reaches up to the first SP (0x20) or the end: a tab does not end it.
+/// `verb`: everything up to the first SP (0x20) or the end. A tab does not end it.
 #[inline(always)]
 fn verb(input: &[u8]) -> Parsed<'_, &[u8]> {
     take_till(|byte| byte == b' ').parse_complete(input)
 }
 
-/// `[ SP *OCTET ]`: what an argument is made of.
+/// `[ SP *OCTET ]`: the bytes of the argument.
 #[inline(always)]
 fn octets(input: &[u8]) -> Parsed<'_, &[u8]> {
     map(opt(preceded(tag(" "), rest)), Option::unwrap_or_default).parse_complete(input)
 }
 
-/// Makes `other`, which parses every command of the table: the rare ones, and once more the frequent ones.
+/// Defines `other`, which parses every command of the table, the frequent ones included.
 macro_rules! define_parser {
     ($(
         $(#[doc = $doc:literal])+
@@ -100,7 +106,7 @@ macro_rules! define_parser {
         $command:ident $(($argument:ident))? $({ $($number:ident),+; name })?
         $class:ident [$($property:ident)*]
     )*) => {
-        /// Parses the command of any verb. `name` is what follows it, folded.
+        /// Parses a command with any verb. `octets` is the argument, `name` the same bytes folded.
         #[inline(always)]
         fn other<'a>(
             verb: &[u8],
@@ -124,10 +130,10 @@ macro_rules! define_parser {
 
 with_commands!(define_parser);
 
-/// `numbers = N*N number`, and behind them a name.
+/// `numbers = N*N number`, and a name behind them.
 #[inline(always)]
 fn numbers<const N: usize>(octets: &[u8]) -> Option<([u32; N], Cow<'_, [u8]>)> {
-    // With single spaces between them, as mostly, they need not be folded.
+    // Usually there are single spaces between the numbers, which need no folding.
     if let Ok((behind, numbers)) = number_each(octets) {
         return Some((numbers, fold(behind)));
     }
@@ -171,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn names_are_parsed() {
         check(b"g foo", Ok(Command::Get(owned(b"foo"))));
         check(b" g foo\r\n", Ok(Command::Get(owned(b"foo"))));
         check(b"g  a   b ", Ok(Command::Get(owned(b"a b"))));
@@ -187,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_and_kinds() {
+    fn optional_names_and_kinds_are_parsed() {
         check(b"d", Ok(Command::List(None)));
         check(b"d  ", Ok(Command::List(None)));
         check(b"sd x", Ok(Command::SharedList(Some(owned(b"x")))));
@@ -201,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stand_before_names() {
+    fn numbers_are_parsed_before_names() {
         let name = owned;
         check(
             b"gw 0 x",
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_arguments() {
+    fn wrong_numbers_are_bad_arguments() {
         for (frame, verb) in [
             (&b"gw"[..], Verb::Gw),
             (b"gw x", Verb::Gw),
@@ -274,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_commands() {
+    fn other_lines_are_unknown_commands() {
         for frame in [
             &b""[..],
             b"   ",
@@ -293,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grammar_knows_every_verb() {
+    fn every_verb_is_parsed() {
         for verb in Verb::ALL {
             let line = format!("{} 1 2 x", verb.as_str());
             assert_eq!(

@@ -12,119 +12,119 @@ use std::time::Duration;
 use crate::texts::with_replies;
 use crate::{Counter, Verb};
 
-/// One answer, short of a listing (see [`rows`](crate::rows)).
+/// One reply that is not a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// To `g`: is the lock now held by this connection?
+    /// To `g`.
     Get {
-        /// Whether this connection holds the lock now.
+        /// True if this connection holds the lock now.
         granted: bool,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
-    /// To `r`: did this connection hold the lock?
+    /// To `r`.
     Release {
-        /// Whether this connection held the lock, which is free now.
+        /// True if this connection held the lock, which is free now.
         released: bool,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To `i`.
     Inspect {
-        /// Whether anyone holds the lock.
+        /// True if a connection holds the lock.
         locked: bool,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To `sg`.
     SharedGet {
-        /// How many hold the lock now, this connection included; 0 if it may hold no more locks.
+        /// Number of holders, this connection included; 0 if this connection may hold no more locks.
         holders: u32,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To `sr`.
     SharedRelease {
-        /// Whether this connection held the lock.
+        /// True if this connection held the lock.
         released: bool,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To `si`.
     SharedInspect {
-        /// How many hold the lock; 0 when it is free.
+        /// Number of holders; 0 when the lock is free.
         holders: u32,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To `me`.
     Me {
-        /// Where the connection comes from.
+        /// Address of the connection.
         address: Cow<'a, [u8]>,
-        /// The name it registered, or its address.
+        /// Name that the connection registered; its address if it registered none.
         name: Cow<'a, [u8]>,
     },
     /// To `iam`.
     Ok,
-    /// To whatever the server's policy does not allow.
+    /// To a command that the server's policy does not allow.
     Disabled,
     /// To a line longer than the limit.
     LineTooLong {
-        /// The limit, in bytes.
+        /// Maximum length of a line, in bytes.
         limit: usize,
     },
-    /// No bytes: what an unknown command gets.
+    /// No bytes at all, to an unknown command.
     Nothing,
-    /// To `q`: counters, in the order in which they are to be shown.
+    /// To `q`: counters in the order in which they are shown.
     Statistics(Vec<(Counter, u64)>),
-    /// To `lq`: the same, counted.
+    /// To `lq`: the same, with the number of lines before and a header of 0 lines behind them.
     CountedStatistics(Vec<(Counter, u64)>),
     /// To `hello`.
     Hello {
-        /// Shortest time after which the server gives up a client over TCP or WebSocket that it hears nothing of;
-        /// `None` if it never does.
+        /// Shortest time after which the server disconnects a client over TCP or WebSocket that stays silent; `None` if
+        /// it never does.
         peer_timeout: Option<Duration>,
     },
     /// To `ping`.
     Pong(&'a [u8]),
-    /// To `gw` that does not get the lock. One that does is answered as `g`.
+    /// To a `gw` that does not get the lock. If it does, the reply is [`Get`](Reply::Get).
     GetRefused {
-        /// Why.
+        /// Reason for the refusal.
         refusal: Refusal,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
-    /// To `sgw` that does not get the lock. One that does is answered as `sg`.
+    /// To an `sgw` that does not get the lock. If it does, the reply is [`SharedGet`](Reply::SharedGet).
     SharedGetRefused {
-        /// Why.
+        /// Reason for the refusal.
         refusal: Refusal,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
-    /// To `sgl` that does not get the lock. One that does is answered as `sg`.
+    /// To an `sgl` that does not get the lock. If it does, the reply is [`SharedGet`](Reply::SharedGet).
     SharedGetFull {
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To `cancel`.
     Cancel {
-        /// Whether this connection waited for the lock, or was about to.
+        /// True if this connection waited for the lock, or was about to wait.
         cancelled: bool,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To `iw` and `siw`.
     InspectWait {
-        /// Whether the lock was seen to be free, or to be held by fewer.
+        /// True if the lock was free, or had few enough holders, within the time.
         free: bool,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To `f` and `sf`.
     Fence {
-        /// The token of the lock, if this connection holds it.
+        /// Fencing token of the lock; `None` if this connection does not hold the lock.
         token: Option<u64>,
-        /// The lock.
+        /// Name of the lock.
         name: &'a [u8],
     },
     /// To a command whose numbers are missing or wrong.

@@ -1,23 +1,25 @@
-//! White space as Go's `strings.Fields` and `strings.TrimSpace` take it: `unicode.IsSpace` on valid
-//! UTF-8, everything else left alone.
+//! White space as Go's `strings.Fields` and `strings.TrimSpace` define it: `unicode.IsSpace` on valid UTF-8. All other
+//! bytes are left alone, valid UTF-8 or not.
 //!
-//! It is found by byte patterns, without decoding. That is exact: every pattern starts with an ASCII
-//! byte or a lead byte, neither of which can stand inside another valid sequence, and Go steps over
-//! invalid bytes one at a time.
+//! Byte patterns find it, without decoding. That is exact: every pattern starts with an ASCII byte or a lead byte, which
+//! never occur inside another valid sequence, and Go steps over invalid bytes one at a time.
+//!
+//! Turned down: decoding with `char::is_whitespace`, which finds the same. It would decode
+//! every command, to find nothing in most of them.
 
 use std::borrow::Cow;
 
-/// Whether white space may start with this byte.
+/// Returns true if white space can start with this byte.
 fn may_start(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xC2 | 0xE1..=0xE3)
 }
 
-/// Whether white space may end with this byte.
+/// Returns true if white space can end with this byte.
 fn may_end(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0x80..=0xAF)
 }
 
-/// Whether all bytes are in `0x21..=0x7F`: no white space then, without looking at each.
+/// Returns true if all bytes are in `0x21..=0x7F`, so that none is white space. Checks eight bytes at a time.
 fn is_plain(bytes: &[u8]) -> bool {
     const FIRST: u64 = u64::from_ne_bytes([0x21; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
@@ -27,7 +29,7 @@ fn is_plain(bytes: &[u8]) -> bool {
         (word.wrapping_sub(FIRST) | word) & HIGH
     };
     match bytes.last_chunk() {
-        // What is left over is looked at together with what stands before it.
+        // The last word overlaps with the one before it if the length is not a multiple of eight.
         Some(last) => {
             let (words, _) = bytes.as_chunks();
             words.iter().fold(odd(last), |sum, word| sum | odd(word)) == 0
@@ -36,7 +38,7 @@ fn is_plain(bytes: &[u8]) -> bool {
     }
 }
 
-/// The length in bytes of the white space character at the start of `bytes`; 0 if there is none.
+/// Returns the length in bytes of the white space character at the start of `bytes`; 0 if there is none.
 fn at_start(bytes: &[u8]) -> usize {
     match bytes {
         [b' ' | b'\t' | b'\n' | 0x0B | 0x0C | b'\r', ..] => 1,
@@ -54,14 +56,14 @@ fn at_start(bytes: &[u8]) -> usize {
     }
 }
 
-/// The length in bytes of the white space character at the end of `bytes`; 0 if there is none.
+/// Returns the length in bytes of the white space character at the end of `bytes`; 0 if there is none.
 fn at_end(bytes: &[u8]) -> usize {
     (1..=3.min(bytes.len()))
         .find(|&length| at_start(&bytes[bytes.len() - length..]) == length)
         .unwrap_or(0)
 }
 
-/// `bytes` without the white space at both ends.
+/// Returns `bytes` without the white space at both ends.
 #[inline]
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     match bytes {
@@ -87,10 +89,10 @@ fn trim_ends(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// `bytes` with each run of white space as one space, and none at the ends.
+/// Returns `bytes` with a single space for each run of white space, and none at the ends.
 ///
-/// Borrows unless something has to be folded.
-#[inline(always)] // So that where a name is borrowed, its place and its length stay in registers.
+/// Borrows unless a run has to be replaced.
+#[inline(always)] // Keeps the pointer and the length of a borrowed name in registers.
 pub fn fold(bytes: &[u8]) -> Cow<'_, [u8]> {
     // Most names.
     if is_plain(bytes) {
@@ -102,7 +104,7 @@ pub fn fold(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// The bytes without white space at their ends; and folded, if they have to be.
+/// Returns the bytes without white space at the ends; and a folded copy, if a run has to be replaced.
 #[inline(never)]
 fn fold_words(bytes: &[u8]) -> (&[u8], Option<Vec<u8>>) {
     let bytes = trim(bytes);
@@ -110,15 +112,15 @@ fn fold_words(bytes: &[u8]) -> (&[u8], Option<Vec<u8>>) {
     (bytes, folded)
 }
 
-/// Whether all bytes are in `0x20..=0x7F`, and no two spaces stand together.
+/// Returns true if all bytes are in `0x20..=0x7F`, and no two spaces are adjacent.
 fn is_plain_words(bytes: &[u8]) -> bool {
-    // Without a way out, so that many bytes are looked at together.
+    // Does not return early, so that the compiler can check many bytes at a time.
     let plain = |plain, byte: &u8| plain & matches!(byte, 0x20..=0x7F);
     let double = |double, pair: &[u8]| double | (pair == b"  ");
     bytes.iter().fold(true, plain) && !bytes.windows(2).fold(false, double)
 }
 
-/// Where the first white space stands that is not a single space between words.
+/// Returns the position of the first white space that is not a single space between words.
 fn first_to_fold(bytes: &[u8]) -> Option<usize> {
     // Most names of several words.
     if is_plain_words(bytes) {
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_white_space_stays() {
+    fn other_characters_are_kept() {
         for other in [
             "\u{200B}", "\u{FEFF}", "\u{180E}", "\0", "\u{1F}", "\u{7F}", "\u{84}", "\u{A1}", "é",
         ] {
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_fold_is_borrowed() {
+    fn name_without_runs_is_borrowed() {
         for name in [
             &b""[..],
             b"foo",

@@ -1,10 +1,11 @@
-//! The parser's rules read plainly, without nom and without byte patterns: the white space here is that of
-//! Rust's `char`, which is Unicode's, as is Go's. Stands apart from the properties, because it is what the
-//! fuzzing compares with, too.
+//! The rules of the parser in plain code, without nom and without byte patterns. White space is that of Rust's `char`,
+//! which is Unicode's, as is Go's. In a file of its own because fuzzing compares with it, too.
+//!
+//! It does not use the table of commands, so that a wrong row makes a test fail.
 
 use glockd_protocol::{Command, LockKind, ParseError, Verb};
 
-/// A character of valid UTF-8, or a byte that belongs to none.
+/// A character of valid UTF-8, or a byte that is not part of one.
 #[derive(Clone, Copy)]
 struct Unit<'a> {
     bytes: &'a [u8],
@@ -47,7 +48,7 @@ fn trimmed<'a, 'b>(mut units: &'b [Unit<'a>]) -> &'b [Unit<'a>] {
     units
 }
 
-/// The argument's words with one space between them.
+/// Returns the words of the argument with one space between them.
 fn folded(units: &[Unit<'_>]) -> Vec<u8> {
     let words = units
         .split(|unit| unit.white)
@@ -58,7 +59,7 @@ fn folded(units: &[Unit<'_>]) -> Vec<u8> {
     words.join(&b' ')
 }
 
-/// What [`glockd_protocol::parse`] is to make of a frame.
+/// Returns what [`glockd_protocol::parse`] must return for a frame.
 pub(crate) fn parse(frame: &[u8]) -> Result<Command<'static>, ParseError> {
     let units = units(frame);
     let line = trimmed(&units);
@@ -84,7 +85,7 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Command<'static>, ParseError> {
         let verb = Verb::from_bytes(verb.as_deref().unwrap_or_default().as_bytes());
         let error = ParseError::BadArgument(verb.unwrap_or(Verb::Q));
         let word = words.get(index).copied().unwrap_or_default();
-        // `parse` takes a sign, too.
+        // `parse` accepts a sign, too.
         let digits = word.iter().all(u8::is_ascii_digit);
         let number = str::from_utf8(word).ok().and_then(|word| word.parse().ok());
         number.filter(|_| digits).ok_or(error)
