@@ -109,6 +109,18 @@ fn files_of_a_crate_form_no_circles() {
     assert!(circles.is_empty(), "{circles:#?}");
 }
 
+/// The compiler denies it elsewhere, unless an attribute allows it.
+#[test]
+fn only_one_file_has_unsafe_code() {
+    let found: Vec<String> = crates()
+        .iter()
+        .flat_map(|source| &source.files)
+        .filter(|file| file.has_unsafe)
+        .map(|file| file.name.clone())
+        .collect();
+    assert_eq!(found, ["src/bin/glock/start.rs"]);
+}
+
 #[test]
 fn functions_have_at_most_six_parameters() {
     let long: Vec<String> = crates()

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, ItemUse, Signature, UseTree, Visibility};
+use syn::{Attribute, ExprUnsafe, Item, ItemUse, Signature, UseTree, Visibility};
 
 use crate::circles::Imports;
 
@@ -25,6 +25,8 @@ pub(crate) struct File {
     /// What the file passes on under a name of its own: `pub use`.
     exports: BTreeMap<String, Vec<String>>,
     pub(crate) functions: Vec<Function>,
+    /// Whether there is an `unsafe` block.
+    pub(crate) has_unsafe: bool,
 }
 
 pub(crate) struct Function {
@@ -68,6 +70,7 @@ impl Crate {
                 paths: BTreeSet::new(),
                 exports: BTreeMap::new(),
                 functions: Vec::new(),
+                has_unsafe: false,
             },
             children: &mut children,
         };
@@ -245,6 +248,11 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             self.add_path(names);
         }
         visit::visit_path(self, path);
+    }
+
+    fn visit_expr_unsafe(&mut self, block: &'ast ExprUnsafe) {
+        self.file.has_unsafe = true;
+        visit::visit_expr_unsafe(self, block);
     }
 
     fn visit_signature(&mut self, signature: &'ast Signature) {

@@ -26,7 +26,11 @@ fn serve(limits: Limits) -> (Runtime, [String; 3]) {
         drop(dir);
     });
     let urls = [
-        format!("tcp://{}", addresses[0]),
+        // By name: a thread looks it up, and is still there when the command is forked.
+        format!(
+            "tcp://{}",
+            addresses[0].to_string().replace("127.0.0.1", "localhost")
+        ),
         format!("ws://{}/", addresses[1]),
         format!("unix:{}", path.display()),
     ];

@@ -15,7 +15,8 @@ pub(crate) struct LockFlags {
     /// Get the shared lock of this name; without --limit, the number of holders is unlimited
     #[arg(short, long)]
     pub(crate) shared: bool,
-    /// Maximum number of holders of the shared lock, this one included; all its users should give the same
+    /// Maximum number of holders of the shared lock, this one included; implies --shared; all users of the lock should
+    /// give the same number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
     /// Fail if the lock is not free, instead of waiting for it
@@ -24,7 +25,7 @@ pub(crate) struct LockFlags {
     /// Maximum time to wait for the lock, in seconds; 0 is --nonblock [default: unlimited]
     #[arg(short, long, visible_alias = "timeout", value_name = "SECS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) wait: Option<Duration>,
-    /// Exit code if others hold the lock, and the wait for it is over
+    /// Exit code if the lock is refused: others hold it, or a limit of the server is reached
     #[arg(short = 'E', long, value_name = "N", default_value_t = CONFLICT)]
     pub(crate) conflict_exit_code: u8,
     /// Name that others see for the holder of the lock [default: address of the connection]

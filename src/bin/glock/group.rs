@@ -94,7 +94,7 @@ impl Group {
             terminal: terminal.as_ref().filter(|_| has_foreground),
             inherited,
         };
-        let leader = start.start().map_err(Failure::of_system)?;
+        let leader = start.spawn().map_err(Failure::of_system)?;
         Ok(Group {
             leader,
             ended: None,

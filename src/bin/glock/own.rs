@@ -17,7 +17,7 @@ tokens.
 
 Examples:
   glock own backup
-      Holders first, then waiters in the order of the queue
+      For each of the two locks: holders, then waiters in the order of the queue
   glock own backup --json | jq -r '.[] | select(.waits) | .address'
       For programs: the addresses of the waiters")]
 pub(crate) struct Own {

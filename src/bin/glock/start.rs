@@ -52,7 +52,7 @@ use crate::show::{complain, text};
 use crate::signals::{Inherited, is_from_key};
 use crate::terminal::Terminal;
 
-/// A command to be started.
+/// How to start a command.
 pub(crate) struct Start<'a> {
     /// The program and its arguments.
     pub(crate) command: &'a [OsString],
@@ -73,7 +73,7 @@ impl Start<'_> {
         unsafe_code,
         reason = "fork(2) is unsafe where there are other threads"
     )]
-    pub(crate) fn start(&self) -> io::Result<Pid> {
+    pub(crate) fn spawn(&self) -> io::Result<Pid> {
         let glock = getpid();
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         // SAFETY: The child has only this thread, so a lock that another thread held stays locked. There may be threads
@@ -109,13 +109,11 @@ impl Start<'_> {
             terminal.give(getpgrp());
         }
         for signal in Signal::iterator() {
-            set_action(
-                signal,
-                match self.inherited.is_ignored(signal) {
-                    true => SigHandler::SigIgn,
-                    false => SigHandler::SigDfl,
-                },
-            );
+            let action = match self.inherited.is_ignored(signal) {
+                true => Action::Ignore,
+                false => Action::Default,
+            };
+            set_action(signal, action);
         }
         let _ = self.inherited.mask().thread_set_mask();
         let [program, arguments @ ..] = self.command else {
@@ -151,7 +149,7 @@ pub(crate) enum Target {
 /// Ends this process by a signal that it catches, for its shell to see: a key that ended the command was meant for a
 /// loop around it as well. If only the command got the key, the rest of the job is told. Returns if that fails.
 pub(crate) fn end_by(signal: Signal, target: Target) {
-    set_action(signal, SigHandler::SigDfl);
+    set_action(signal, Action::Default);
     let _ = match target {
         Target::This => kill(getpid(), signal),
         Target::Job => killpg(getpgrp(), signal),
@@ -167,12 +165,18 @@ pub(crate) fn end_as_asked(signal: Signal) -> u8 {
     exit_code::of_signal(signal as i32)
 }
 
-/// Sets what a signal does, to its default action or to nothing. Of SIGKILL and SIGSTOP it cannot be set.
+/// What a signal does, except for running a function.
+enum Action {
+    Default,
+    Ignore,
+}
+
+/// Sets what a signal does. For SIGKILL and SIGSTOP, it cannot be set.
 #[expect(unsafe_code, reason = "sigaction(2) can install a function")]
-fn set_action(signal: Signal, handler: SigHandler) {
-    let handler = match handler {
-        SigHandler::SigIgn => SigHandler::SigIgn,
-        _ => SigHandler::SigDfl,
+fn set_action(signal: Signal, action: Action) {
+    let handler = match action {
+        Action::Default => SigHandler::SigDfl,
+        Action::Ignore => SigHandler::SigIgn,
     };
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: No function is installed, so none is called that could do what a signal handler must not.
