@@ -158,23 +158,26 @@ impl Group {
                 if stops == Stops::Followed {
                     self.command_stopped(signal);
                 }
-            } else if let Some(signal) = status.terminating_signal() {
-                let by_key = Signal::try_from(signal).ok();
-                let by_key = by_key.filter(|signal| is_from_key(*signal));
-                self.command_ended(exit_code::of_signal(signal), by_key);
-            } else if let Some(code) = status.exit_status() {
-                self.command_ended(code.to_le_bytes()[0], None);
+                continue;
             }
+            let (code, by_key) = if let Some(signal) = status.terminating_signal() {
+                let by_key = Signal::try_from(signal).ok();
+                (
+                    exit_code::of_signal(signal),
+                    by_key.filter(|signal| is_from_key(*signal)),
+                )
+            } else if let Some(code) = status.exit_status() {
+                (code.to_le_bytes()[0], None)
+            } else {
+                continue;
+            };
+            let terminal = self.terminal.as_ref();
+            self.ended = Some(End {
+                code,
+                by_key,
+                had_terminal: terminal.is_some_and(|terminal| terminal.has_foreground(self.leader)),
+            });
         }
-    }
-
-    fn command_ended(&mut self, code: u8, by_key: Option<Signal>) {
-        let terminal = self.terminal.as_ref();
-        self.ended = Some(End {
-            code,
-            by_key,
-            had_terminal: terminal.is_some_and(|terminal| terminal.has_foreground(self.leader)),
-        });
     }
 
     /// Follows the command, which was stopped: by Ctrl-Z, or because it uses the terminal and is not in the foreground.
