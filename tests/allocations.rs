@@ -6,7 +6,6 @@
 #![cfg(test)]
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
 use glockd::core::dispatcher::{Dispatcher, Outcome};
@@ -14,18 +13,15 @@ use glockd::core::locks::Disconnection;
 use glockd::core::registry::ClientId;
 use glockd::protocol::{LockKind, parse};
 use glockd::{Connector, Memory, Server, StopReason};
+use glockd_test_support::{wait_until, within};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 /// What a batch allocates: the boxed futures of `Session::recv` and `Session::send`.
 const PER_BATCH: u64 = 2;
-
-/// Longer than anything takes on the slowest of machines: to reach it is to fail.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn allocations_are_counted() {
@@ -164,14 +160,8 @@ impl Running {
 
     fn stop(self) {
         drop(self.stop);
-        wait(&self.runtime, self.server).unwrap();
+        self.runtime.block_on(within(self.server)).unwrap();
     }
-}
-
-/// Waits for something, but not for ever.
-fn wait<T>(runtime: &Runtime, event: impl Future<Output = T>) -> T {
-    let bounded = async { timeout(PATIENCE, event).await };
-    runtime.block_on(bounded).expect("the test hangs")
 }
 
 struct Client<'a> {
@@ -189,12 +179,12 @@ impl Client<'_> {
             replies,
         } = self;
         replies.clear();
-        wait(&server.runtime, async {
+        server.runtime.block_on(within(async {
             stream.write_all(batch.as_bytes()).await.unwrap();
             while lines(replies) < lines(batch.as_bytes()) {
                 assert_ne!(stream.read_buf(replies).await.unwrap(), 0);
             }
-        });
+        }));
         replies
     }
 }
@@ -244,10 +234,9 @@ fn a_connection_leaves_nothing() {
         assert!(replies.ends_with(b"1 Shared Lock Get Success: the guest's lock\n"));
         assert!(host.ask("i the guest's lock\n").starts_with(b"1"));
         drop(guest);
-        let deadline = Instant::now() + PATIENCE;
-        while host.ask("i the guest's lock\n").starts_with(b"1") {
-            assert!(Instant::now() < deadline, "the lock is kept");
-        }
+        wait_until("the lock is kept", || {
+            host.ask("i the guest's lock\n").starts_with(b"0")
+        });
     };
     visit();
     let info = measure(visit);

@@ -4,16 +4,12 @@
 #![cfg(test)]
 
 use std::future::{pending, ready};
-use std::time::Duration;
 
 use glockd::protocol::Verb;
 use glockd::{ConnectionId, Connector, Handle, Memory, Server, StopReason};
+use glockd_test_support::{PATIENCE, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
-
-/// Longer than anything takes on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that runs in a task of its own.
 struct Running {
@@ -37,7 +33,7 @@ impl Running {
     }
 
     async fn ended(self) -> StopReason {
-        timeout(PATIENCE, self.run).await.unwrap().unwrap()
+        within(self.run).await.unwrap()
     }
 }
 
@@ -57,9 +53,7 @@ impl Client {
 
     async fn receive(&mut self) -> String {
         let mut line = String::new();
-        let read = timeout(PATIENCE, self.0.read_line(&mut line))
-            .await
-            .unwrap();
+        let read = within(self.0.read_line(&mut line)).await;
         assert!(read.unwrap() > 0, "the connection has ended");
         line.trim_end().to_owned()
     }
@@ -72,9 +66,7 @@ impl Client {
     /// Waits until the server closes the connection, and asserts that it sent nothing more.
     async fn expect_close(mut self) {
         let mut rest = Vec::new();
-        let read = timeout(PATIENCE, self.0.read_to_end(&mut rest))
-            .await
-            .unwrap();
+        let read = within(self.0.read_to_end(&mut rest)).await;
         read.unwrap();
         assert_eq!(rest.escape_ascii().to_string(), "");
     }
@@ -90,7 +82,7 @@ fn handle_is_clone_send_and_sync() {
 async fn completed_future_is_the_reason() {
     let (server, _connector) = bind().await;
     let run = server.run(ready(()));
-    assert_eq!(timeout(PATIENCE, run).await.unwrap(), StopReason::Shutdown);
+    assert_eq!(within(run).await, StopReason::Shutdown);
 }
 
 #[tokio::test]
@@ -109,7 +101,7 @@ async fn shutdown_before_run_ends_the_run_at_once() {
     server.handle().shutdown();
     let client = Client(BufReader::new(connector.connect().unwrap()));
     let run = server.run(pending());
-    assert_eq!(timeout(PATIENCE, run).await.unwrap(), StopReason::Handle);
+    assert_eq!(within(run).await, StopReason::Handle);
     client.expect_close().await;
 }
 
@@ -158,7 +150,7 @@ async fn handle_answers_before_and_after_the_run() {
     running.ended().await;
     assert_eq!(handle.connections(), []);
     assert!(!handle.disconnect(id));
-    timeout(PATIENCE, handle.drain()).await.unwrap();
+    within(handle.drain()).await;
     let statistics = handle.statistics();
     assert_eq!((statistics.connections, statistics.locks), (0, 0));
     assert_eq!(statistics.orphans, 1);
@@ -225,7 +217,7 @@ async fn drain_of_an_idle_server_ends_the_run() {
     let mut client = running.connect();
     client.ask("g foo").await;
     client.ask("r foo").await;
-    timeout(PATIENCE, running.handle.drain()).await.unwrap();
+    within(running.handle.drain()).await;
     client.expect_close().await;
     assert_eq!(running.ended().await, StopReason::Drained);
 }
@@ -233,9 +225,9 @@ async fn drain_of_an_idle_server_ends_the_run() {
 #[tokio::test]
 async fn drain_before_run_ends_the_run_at_once() {
     let (server, _connector) = bind().await;
-    timeout(PATIENCE, server.handle().drain()).await.unwrap();
+    within(server.handle().drain()).await;
     let run = server.run(pending());
-    assert_eq!(timeout(PATIENCE, run).await.unwrap(), StopReason::Drained);
+    assert_eq!(within(run).await, StopReason::Drained);
 }
 
 #[tokio::test]
@@ -270,9 +262,7 @@ async fn drain_serves_holders_until_they_hold_nothing() {
         assert_eq!(holder.receive().await, "1 Shared Lock Release Success: 999");
         holder.expect_close().await;
     };
-    let (_, ()) = timeout(PATIENCE, async { tokio::join!(drain, work) })
-        .await
-        .unwrap();
+    let (_, ()) = within(async { tokio::join!(drain, work) }).await;
     assert_eq!(running.ended().await, StopReason::Drained);
 }
 
@@ -297,7 +287,7 @@ async fn drain_lets_waits_end() {
     waiter.send("r foo").await;
     assert_eq!(waiter.receive().await, "1 Lock Release Success: foo");
     waiter.expect_close().await;
-    timeout(PATIENCE, drain).await.unwrap().unwrap();
+    within(drain).await.unwrap();
     assert_eq!(running.ended().await, StopReason::Drained);
 }
 
@@ -308,7 +298,7 @@ async fn shutdown_ends_a_drain() {
     holder.ask("g foo").await;
     let drain = tokio::spawn(running.handle.drain());
     running.handle.shutdown();
-    timeout(PATIENCE, drain).await.unwrap().unwrap();
+    within(drain).await.unwrap();
     holder.expect_close().await;
     assert_eq!(running.handle.statistics().connections, 0);
     assert_eq!(running.ended().await, StopReason::Handle);
@@ -334,6 +324,6 @@ async fn dropped_drain_ends_no_more_connections() {
     tokio::time::sleep(PATIENCE).await;
     assert_eq!(holder.ask("g foo").await, "1 Lock Get Success: foo");
     holder.ask("r foo").await;
-    timeout(PATIENCE, running.handle.drain()).await.unwrap();
+    within(running.handle.drain()).await;
     assert_eq!(running.ended().await, StopReason::Drained);
 }

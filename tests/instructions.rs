@@ -1,19 +1,19 @@
-//! What commands cost the built daemon, in instructions: a measure that is the same on a busy machine.
+//! The cost of commands in the built daemon, in instructions: a measure that does not depend on the load of the
+//! machine.
 //!
-//! The daemon runs under callgrind, with one worker, and has connections on its Unix socket. In each round
-//! it is stopped, a batch is written to every connection, and it goes on: so all are ready at once, and
-//! who was faster hardly matters. A run of twice the rounds has the same start and end, so what it costs
-//! more is what those rounds cost.
+//! The daemon runs under callgrind, with one worker, and has connections on its Unix socket. In each round it is
+//! stopped, a batch is written to each connection, and it continues: so all connections are ready at once, and the
+//! order of arrival hardly matters. A run of twice the rounds has the same start and end, so the difference is the
+//! cost of the rounds.
 //!
-//! It takes valgrind and an optimised build of the daemon, so the test is ignored unless asked for, and then fails
-//! where one of the two is missing:
+//! The test needs valgrind and an optimised build of the daemon. So it is ignored by default, and fails if one of the
+//! two is missing:
 //!
 //! ```text
 //! cargo test --release --test instructions -- --ignored --nocapture
 //! ```
 //!
-//! Another build of the daemon is measured if `GLOCKD_BINARY` is its path; then the test itself need not
-//! be optimised.
+//! If `GLOCKD_BINARY` is the path of another build of the daemon, that is measured, and the test need not be optimised.
 
 // Always so here; it tells clippy that not only the functions marked as tests may unwrap.
 #![cfg(test)]
@@ -22,35 +22,29 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use glockd_test_support::{SocketDaemon, binary};
+use rustix::process::{Signal, WaitOptions, waitpid};
 use tempfile::tempdir;
 
-/// Commands a batch, and the most instructions that a command may then cost: about 5 % above what it did
-/// when this was last recorded. That depends a little on the compiler and on the processor's vector
-/// instructions; and on one processor, where the daemon has one thread, it is less.
+/// Commands in a batch, and the maximum number of instructions per command: about 5 % above the cost when this was last
+/// recorded. The cost depends a little on the compiler and on the processor's vector instructions. It is lower on one
+/// processor, where the daemon has one thread.
 ///
 /// To renew it, run the test as above on several processors, and add 5 % to what it prints.
 const CEILINGS: [(usize, u64); 3] = [(1, 3270), (16, 1065), (64, 955)];
 
 const CONNECTIONS: usize = 40;
 
-/// Commands of a connection in the shorter run, whatever the depth.
+/// Commands per connection in the shorter run, for each depth.
 const COMMANDS: usize = 256;
-
-/// Longer than anything takes on the slowest of machines: to reach it is to fail.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 #[ignore = "needs valgrind and an optimised daemon: run by .ci/run"]
-fn commands_cost_no_more_than_they_did() {
+fn commands_cost_no_more_than_recorded() {
     assert!(
         !cfg!(debug_assertions) || other_binary().is_some(),
         "this build is not optimised: use `cargo test --release`, or set GLOCKD_BINARY"
@@ -62,7 +56,10 @@ fn commands_cost_no_more_than_they_did() {
         let cost = difference / (rounds * CONNECTIONS * depth) as u64;
         let found = format!("depth {depth}: {cost} instructions a command, ceiling {ceiling}");
         println!("{found}");
-        assert!(cost > ceiling / 2, "renew it, or nothing was run: {found}");
+        assert!(
+            cost > ceiling / 2,
+            "renew the ceiling, or nothing was run: {found}"
+        );
         if cost > ceiling {
             exceeded.push(found);
         }
@@ -70,25 +67,25 @@ fn commands_cost_no_more_than_they_did() {
     assert!(exceeded.is_empty(), "commands cost too much: {exceeded:#?}");
 }
 
-/// The daemon to measure, if it is not the one that was built with this test.
+/// Returns the daemon to measure, if it is not the one that was built with this test.
 fn other_binary() -> Option<OsString> {
     env::var_os("GLOCKD_BINARY")
 }
 
-/// What a daemon executes from its start to its end, with these rounds between them.
+/// Runs a daemon for this number of rounds. Returns the instructions that it executed from its start to its end.
 fn instructions(depth: usize, rounds: usize) -> u64 {
     let dir = tempdir().unwrap();
-    let mut daemon = Daemon::start(dir.path());
+    let daemon = start(dir.path());
     let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| daemon.connect()).collect();
     for round in 0..rounds {
-        daemon.pause();
+        pause(&daemon);
         let batches: Vec<_> = (0..CONNECTIONS)
             .map(|connection| Batch::new(connection, depth, round))
             .collect();
         for (connection, batch) in connections.iter_mut().zip(&batches) {
             connection.write_all(batch.commands.as_bytes()).unwrap();
         }
-        daemon.signal(Signal::CONT);
+        daemon.process().signal(Signal::CONT);
         for (connection, batch) in connections.iter_mut().zip(&batches) {
             let mut replies = vec![0; batch.replies.len()];
             connection.read_exact(&mut replies).unwrap();
@@ -105,14 +102,14 @@ fn instructions(depth: usize, rounds: usize) -> u64 {
         .unwrap()
 }
 
-/// Locks of a connection's own, each got and released.
+/// A batch: gets and releases locks that only one connection uses.
 struct Batch {
     commands: String,
     replies: String,
 }
 
 impl Batch {
-    /// The next `depth` commands of a connection.
+    /// Returns the next `depth` commands of a connection.
     fn new(connection: usize, depth: usize, round: usize) -> Batch {
         let (mut commands, mut replies) = (String::new(), String::new());
         for command in round * depth..(round + 1) * depth {
@@ -132,85 +129,23 @@ impl Batch {
     }
 }
 
-/// A daemon under callgrind. Killed when dropped.
-struct Daemon<'a> {
-    dir: &'a Path,
-    child: Child,
+/// Starts a daemon under callgrind.
+fn start(dir: &Path) -> SocketDaemon {
+    let mut command = Command::new("valgrind");
+    command
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(other_binary().unwrap_or_else(|| binary("glockd").into()))
+        .args(["-port", "0", "-ws", "0"])
+        .env("TOKIO_WORKER_THREADS", "1");
+    SocketDaemon::start(command, dir)
 }
 
-impl Daemon<'_> {
-    fn start(dir: &Path) -> Daemon<'_> {
-        let log = File::create(dir.join("log")).unwrap();
-        let child = Command::new("valgrind")
-            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-            .arg(other_binary().unwrap_or_else(|| env!("CARGO_BIN_EXE_glockd").into()))
-            .args(["-port", "0", "-ws", "0", "-unix"])
-            .arg(dir.join("sock"))
-            .env("TOKIO_WORKER_THREADS", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("valgrind can be run");
-        Daemon { dir, child }
-    }
-
-    /// A new connection, as soon as the daemon listens.
-    fn connect(&mut self) -> UnixStream {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match UnixStream::connect(self.dir.join("sock")) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-                    return stream;
-                }
-                Err(error) => {
-                    let runs = self.child.try_wait().unwrap().is_none();
-                    let waits = runs && Instant::now() < deadline;
-                    assert!(waits, "{error}: {}", self.log());
-                }
-            }
-            thread::yield_now();
-        }
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    /// Stops all of its threads, and waits until they are.
-    fn pause(&self) {
-        self.signal(Signal::STOP);
-        let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED)
-            .unwrap()
-            .unwrap();
-        assert!(status.stopped(), "it has ended: {}", self.log());
-    }
-
-    /// Ends it, and gives back what it and callgrind have said.
-    fn stop(mut self) -> String {
-        self.signal(Signal::TERM);
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "it does not end: {}", self.log());
-            thread::yield_now();
-        }
-        self.log()
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap()
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Stops all threads of a daemon, and waits until they are stopped.
+fn pause(daemon: &SocketDaemon) {
+    let process = daemon.process();
+    process.signal(Signal::STOP);
+    let (_, status) = waitpid(Some(process.pid()), WaitOptions::UNTRACED)
+        .unwrap()
+        .unwrap();
+    assert!(status.stopped(), "the daemon has ended: {}", daemon.log());
 }

@@ -6,10 +6,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use assert_cmd::Command;
 use glockd::{Server, Tcp, WebSocket};
+use glockd_test_support::PATIENCE;
 use tempfile::tempdir;
 use tokio::runtime::Runtime;
 
@@ -19,9 +19,6 @@ const RUST_CLIENT: &str = include_str!("../docs/rust-client.md");
 /// How often a program gets and releases its lock, each time on a new connection: were it free only a moment after the
 /// program has closed, some of these would be refused.
 const ROUNDS: usize = 100;
-
-/// Longer than anything takes on the slowest of machines: to reach it is to fail.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the first code block of a page in this language that contains `word`.
 fn block(page: &'static str, language: &str, word: &str) -> &'static str {

@@ -1,55 +1,50 @@
-//! Networks that fail without a word: a host goes down, somebody pulls the cable, a firewall forgets a connection.
+//! Networks that fail silently: a host goes down, a cable is pulled, a firewall forgets a connection.
 //!
-//! The daemon runs in one network namespace, its clients are in another, and pairs of virtual interfaces join
-//! the two. What a client held must be another's within the time that the flags allow; unless it was back in time, or
-//! merely idle. And a command that glock runs under a lock must be dead before the lock is another's, whichever
+//! The daemon runs in one network namespace, its clients in another, and pairs of virtual interfaces join the two. The
+//! locks of a client must be free within the time that the flags allow, unless the client was back in time or merely
+//! idle. And a command that glock runs under a lock must be dead before another client gets the lock, whichever
 //! direction fails, and whenever.
 //!
-//! It takes `ip` (Debian's iproute2) and the right to make namespaces.
+//! The tests need `ip` (Debian's iproute2) and the right to create namespaces.
 
 // Always so here; it tells clippy that not only the functions marked as tests may unwrap.
 #![cfg(test)]
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-#[cfg(feature = "glock")]
-use std::process::ChildStdout;
-use std::process::{self, Child, Command, Stdio};
+use std::process::{self, ChildStdout, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "glock")]
-use rustix::process::{Pid, Signal, kill_process};
+use glockd_test_support::{Client, PATIENCE, Process, SocketDaemon, binary};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::tempdir;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-/// They have a network to themselves.
+/// Ports of the daemon, which has a network of its own.
 const PORT: u16 = 9999;
 const WS: u16 = 9998;
 
-/// A client that is silent for a second is asked whether it is there, three times within 15 seconds.
+/// A client that is silent for a second is probed, three times within 15 seconds.
 const FLAGS: &str = "-keepalive 1s -write-timeout 2s";
 const KEEPALIVE: Duration = Duration::from_secs(1 + 15);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When the mended link is mended: two of the three questions have been lost by then.
+/// Time after which the mended link works again. Two of the three probes are lost by then.
 const MENDED: Duration = Duration::from_secs(7);
 
-/// For the kernel's timers and a busy machine.
+/// Tolerance for the kernel's timers and a busy machine.
 const MARGIN: Duration = Duration::from_secs(4);
 
-/// How long a busy client waits for the daemon before it takes the link for cut.
+/// Silence after which a busy client takes the link for cut.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Longer than anything takes on the slowest of machines: to reach it is to fail.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A pair of interfaces of that name, with these addresses.
+/// A pair of interfaces of one name, and their addresses.
 #[derive(Clone)]
 struct Link {
     name: String,
@@ -58,7 +53,7 @@ struct Link {
 }
 
 impl Link {
-    /// The link of this number: each has a small network of its own, from those that are for documentation.
+    /// Returns the link of this number. Each has a small network of its own, from the range for documentation.
     fn new(number: u8, name: String) -> Link {
         let [daemon, clients] = [1, 2].map(|host| Ipv4Addr::new(192, 0, 2, 4 * number + host));
         Link {
@@ -69,37 +64,36 @@ impl Link {
     }
 }
 
-/// What of a link fails.
-#[cfg(feature = "glock")]
+/// The part of a link that fails.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
     /// The interface of the clients goes down.
     Both,
-    /// What clients send is lost.
+    /// Packets from the clients are lost.
     ToDaemon,
-    /// What the daemon sends is lost.
+    /// Packets from the daemon are lost.
     ToClients,
 }
 
 #[test]
 #[ignore = "needs network namespaces: run by .ci/run"]
-fn client_that_vanishes_holds_nothing_for_long() {
+fn vanished_client_loses_its_locks_in_time() {
     let mut numbers = 0..;
     let links =
         ["cut", "mended", "whole"].map(|name| Link::new(numbers.next().unwrap(), name.to_owned()));
     let network = Network::new("lines", &links);
     let [cut, mended, whole] = links.map(|link| link.daemon);
     let dir = tempdir().unwrap();
-    let mut daemon = Daemon::start(&network, dir.path(), FLAGS);
+    let daemon = start_daemon(&network, dir.path(), FLAGS);
     let mut other = Client::new(daemon.connect());
-    // They make a listing so long that no socket holds it.
+    // Locks for a listing that is longer than the socket buffers.
     for number in 0..1000 {
         other.ask(&format!("g {number:04}{}", "x".repeat(10_000)));
     }
 
     let holder = |host, lock| {
         let mut client = Client::new(network.connect(host, PORT));
-        assert!(client.gets(lock));
+        assert!(gets(&mut client, lock));
         client
     };
     let _idle = holder(cut, "idle");
@@ -115,12 +109,12 @@ fn client_that_vanishes_holds_nothing_for_long() {
         stream.read_exact(&mut replies)
     });
     let mut reading = holder(cut, "reading");
-    reading.0.get_mut().write_all(&b"d\n".repeat(1000)).unwrap();
+    reading.write(&b"d\n".repeat(1000));
     let reading = keep_busy(reading, |stream| stream.read_exact(&mut [0; 64 * 1024]));
     let mut mended = holder(mended, "mended");
     let mut whole = holder(whole, "whole");
     for lock in ["idle", "web", "asking", "reading", "mended", "whole"] {
-        assert!(!other.gets(lock), "{lock} is not held");
+        assert!(!gets(&mut other, lock), "{lock} is not held");
     }
 
     let start = Instant::now();
@@ -130,14 +124,14 @@ fn client_that_vanishes_holds_nothing_for_long() {
     let mut held = vec![
         ("idle", KEEPALIVE),
         ("web", KEEPALIVE),
-        // What it has not acknowledged is given up no earlier than a keepalive would be.
+        // Unacknowledged data does not end a connection sooner than the keepalive would.
         ("asking", KEEPALIVE),
-        // Of what it was being sent the kernel may take some more when it sends again, as if there were progress.
+        // When the kernel retransmits, it may accept some more data, which looks like progress.
         ("reading", 3 * WRITE_TIMEOUT),
     ];
     while !held.is_empty() {
         held.retain(|&(lock, limit)| {
-            let free = other.gets(lock);
+            let free = gets(&mut other, lock);
             let elapsed = start.elapsed();
             assert!(elapsed < limit + MARGIN, "{lock} is held after {elapsed:?}");
             if free {
@@ -149,48 +143,44 @@ fn client_that_vanishes_holds_nothing_for_long() {
             network.set("mended", "up");
             down = false;
         }
-        // Nothing tells of it, so it is asked for, but not all the time.
+        // Nothing signals that a lock is free, so this polls, with pauses.
         thread::sleep(Duration::from_millis(10));
     }
     for (client, lock) in [(&mut mended, "mended"), (&mut whole, "whole")] {
-        assert!(!other.gets(lock), "{lock} is not held");
+        assert!(!gets(&mut other, lock), "{lock} is not held");
         assert_eq!(
             client.ask(&format!("r {lock}")),
             format!("1 Lock Release Success: {lock}")
         );
     }
-    // Until now they were open.
+    // Both connections stayed open until here.
     drop((asking.join().unwrap(), reading.join().unwrap()));
 }
 
-/// Time between the death of a command and the moment at which its lock may be another's.
-#[cfg(feature = "glock")]
+/// Minimum time between the death of a command and the grant of its lock to another client.
 const SPARE: Duration = Duration::from_secs(2);
 
-/// What the daemon takes with default flags to give up a client: longest time after it last heard from it.
-#[cfg(feature = "glock")]
+/// Maximum time, with default flags, after which the daemon disconnects a client that it does not hear from.
 const DEFAULT_PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A command that glock runs, in the clients' network.
-#[cfg(feature = "glock")]
+/// A command that glock runs under a lock, in the clients' network.
 struct Holder {
     lock: String,
-    glock: Child,
-    /// Ends when nothing of the command lives any more.
+    glock: Process,
+    /// Ends when all processes of the command have ended.
     output: BufReader<ChildStdout>,
 }
 
-#[cfg(feature = "glock")]
 impl Holder {
-    /// Starts a command under a lock. Returns when it runs.
+    /// Starts a command under a lock, and waits until it runs.
     fn start(network: &Network, lock: String, server: &str, script: &str) -> Holder {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_glock"));
+        let mut command = Command::new(binary("glock"));
         command
             .args(["--server", server, "run", &lock, "--", "sh", "-c", script])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut glock = network.clients.within(|| command.spawn()).unwrap();
-        let mut output = BufReader::new(glock.stdout.take().unwrap());
+        let mut glock = network.clients.within(|| Process::start(&mut command));
+        let mut output = BufReader::new(glock.child().stdout.take().unwrap());
         let mut up = String::new();
         output.read_line(&mut up).unwrap();
         assert_eq!(up, "up\n", "{lock}");
@@ -201,23 +191,20 @@ impl Holder {
         }
     }
 
-    /// Waits until nothing of the command lives any more.
-    fn wait_for_end(mut self) -> (Instant, Child) {
+    /// Waits until all processes of the command have ended.
+    fn wait_for_end(mut self) -> (Instant, Process) {
         assert_eq!(self.output.read_to_end(&mut Vec::new()).unwrap(), 0);
         (Instant::now(), self.glock)
     }
 }
 
 /// A command that obeys SIGTERM.
-#[cfg(feature = "glock")]
 const OBEDIENT: &str = "echo up; exec sleep 600";
 
-/// A command that SIGKILL alone ends.
-#[cfg(feature = "glock")]
+/// A command that only SIGKILL ends.
 const STUBBORN: &str = "trap '' TERM; echo up; while :; do sleep 1; done";
 
-/// Waits in line for a lock, over a connection that no network is needed for. Returns when it was granted.
-#[cfg(feature = "glock")]
+/// Waits for a lock, over the Unix socket. Returns the time of the grant.
 fn wait_for_lock(stream: UnixStream, lock: &str) -> Instant {
     stream.set_read_timeout(None).unwrap();
     let reply = Client::new(stream).ask(&format!("gw 600000 {lock}"));
@@ -225,19 +212,17 @@ fn wait_for_lock(stream: UnixStream, lock: &str) -> Instant {
     Instant::now()
 }
 
-/// A command that glock runs is dead before its lock is another's: whenever the network fails, counted from when the
-/// command started; in whichever direction; over TCP and WebSocket; whether the command obeys SIGTERM or not.
-#[cfg(feature = "glock")]
+/// Whenever the network fails, counted from the start of the command; in whichever direction; over TCP and WebSocket;
+/// whether the command obeys SIGTERM or not.
 #[test]
 #[ignore = "needs network namespaces: run by .ci/run"]
-fn command_is_dead_before_its_lock_is_handed_on() {
+fn command_is_dead_before_another_client_gets_its_lock() {
     check_that_commands_die_in_time("glock", "", DEFAULT_PEER_TIMEOUT, &[1, 5, 8, 13, 21, 28]);
 }
 
-#[cfg(feature = "glock")]
 #[test]
 #[ignore = "needs network namespaces: run by .ci/run"]
-fn command_is_dead_in_time_with_short_limits_too() {
+fn command_is_dead_in_time_with_short_limits() {
     let peer_timeout = Duration::from_secs(5 + 15);
     check_that_commands_die_in_time(
         "short",
@@ -247,7 +232,6 @@ fn command_is_dead_in_time_with_short_limits_too() {
     );
 }
 
-#[cfg(feature = "glock")]
 fn check_that_commands_die_in_time(
     test: &str,
     flags: &str,
@@ -264,11 +248,9 @@ fn check_that_commands_die_in_time(
     let links: Vec<Link> = cuts.iter().map(|(.., link)| link.clone()).collect();
     let network = Network::new(test, &links);
     let dir = tempdir().unwrap();
-    let mut daemon = Daemon::start(&network, dir.path(), flags);
-    daemon.connect();
-    let daemon = &daemon;
-    let network = &network;
-    // What the daemon sent last, in answer to a client that it still heard, it waits to have acknowledged.
+    let daemon = start_daemon(&network, dir.path(), flags);
+    let (daemon, network) = (&daemon, &network);
+    // The daemon may have answered a ping just before the failure, and then waits for the acknowledgement.
     let heartbeat = peer_timeout / 6;
     thread::scope(|scope| {
         for (phase, cut, link) in &cuts {
@@ -281,11 +263,11 @@ fn check_that_commands_die_in_time(
                 }
             }
             let waiters = holders.iter().map(|holder| {
-                let (stream, lock) = (daemon.connect_again(), holder.lock.clone());
+                let (stream, lock) = (daemon.connect(), holder.lock.clone());
                 scope.spawn(move || wait_for_lock(stream, &lock))
             });
             let waiters: Vec<_> = waiters.collect();
-            // From here on the network fails by itself, while the next holders start.
+            // From here on, the network fails by itself, while the next holders start.
             let start = Instant::now();
             let failed = scope.spawn(move || {
                 thread::sleep(*phase);
@@ -322,23 +304,21 @@ fn check_that_commands_die_in_time(
                         "{lock}: cut after {:?}, handed on after {granted_after:?}",
                         failed - start
                     );
-                    assert_eq!(glock.wait().unwrap().code(), Some(3), "{lock}");
+                    assert_eq!(glock.await_end().code(), Some(3), "{lock}");
                 }
             });
         }
     });
 }
 
-/// A server that stands still answers nobody, so its clients cannot know that it still keeps their locks.
-#[cfg(feature = "glock")]
+/// A stopped server answers no client, so its clients cannot know that it still keeps their locks.
 #[test]
 #[ignore = "needs network namespaces: run by .ci/run"]
-fn command_is_dead_before_a_stopped_server_hands_its_lock_on() {
+fn command_is_dead_before_a_stopped_server_continues() {
     let link = Link::new(0, "only".to_owned());
     let network = Network::new("stopped-server", std::slice::from_ref(&link));
     let dir = tempdir().unwrap();
-    let mut daemon = Daemon::start(&network, dir.path(), "");
-    daemon.connect();
+    let daemon = start_daemon(&network, dir.path(), "");
     let host = link.daemon;
     let servers = [format!("tcp://{host}:{PORT}"), format!("ws://{host}:{WS}/")];
     let holders: Vec<_> = servers
@@ -348,31 +328,31 @@ fn command_is_dead_before_a_stopped_server_hands_its_lock_on() {
     let waiters: Vec<_> = servers
         .iter()
         .map(|lock| {
-            let (stream, lock) = (daemon.connect_again(), lock.clone());
+            let (stream, lock) = (daemon.connect(), lock.clone());
             thread::spawn(move || wait_for_lock(stream, &lock))
         })
         .collect();
-    daemon.signal(Signal::STOP);
+    daemon.process().signal(Signal::STOP);
     let ends: Vec<_> = holders
         .into_iter()
         .map(|holder| holder.wait_for_end())
         .collect();
-    daemon.signal(Signal::CONT);
+    daemon.process().signal(Signal::CONT);
     for ((dead, mut glock), waiter) in ends.into_iter().zip(waiters) {
         assert!(dead < waiter.join().unwrap());
-        assert_eq!(glock.wait().unwrap().code(), Some(3));
+        assert_eq!(glock.await_end().code(), Some(3));
     }
 }
 
-/// Over TCP the kernel of a stopped client answers, and so the lock stays. A WebSocket has to answer by itself.
-#[cfg(feature = "glock")]
+/// Over TCP, the kernel of a stopped client answers the probes, so the lock stays. A WebSocket client must answer by
+/// itself.
 #[test]
 #[ignore = "needs network namespaces: run by .ci/run"]
-fn stopped_client_keeps_its_lock_over_tcp_and_learns_of_its_loss_over_websocket() {
+fn stopped_client_keeps_its_lock_over_tcp_and_loses_it_over_websocket() {
     let link = Link::new(0, "only".to_owned());
     let network = Network::new("stopped-client", std::slice::from_ref(&link));
     let dir = tempdir().unwrap();
-    let mut daemon = Daemon::start(&network, dir.path(), "");
+    let daemon = start_daemon(&network, dir.path(), "");
     let mut other = Client::new(daemon.connect());
     let host = link.daemon;
     let tcp = format!("tcp://{host}:{PORT}");
@@ -380,138 +360,63 @@ fn stopped_client_keeps_its_lock_over_tcp_and_learns_of_its_loss_over_websocket(
     let ws = format!("ws://{host}:{WS}/");
     let ws = Holder::start(&network, "ws".to_owned(), &ws, OBEDIENT);
     for holder in [&tcp, &ws] {
-        signal(&holder.glock, Signal::STOP);
+        holder.glock.signal(Signal::STOP);
     }
     let start = Instant::now();
-    while !other.gets("ws") {
+    while !gets(&mut other, "ws") {
         let elapsed = start.elapsed();
         assert!(elapsed < DEFAULT_PEER_TIMEOUT + MARGIN, "{elapsed:?}");
         thread::sleep(Duration::from_millis(100));
     }
     thread::sleep((DEFAULT_PEER_TIMEOUT + MARGIN).saturating_sub(start.elapsed()));
-    assert!(!other.gets("tcp"));
+    assert!(!gets(&mut other, "tcp"));
 
     let start = Instant::now();
     for holder in [&tcp, &ws] {
-        signal(&holder.glock, Signal::CONT);
+        holder.glock.signal(Signal::CONT);
     }
     let (dead, mut glock) = ws.wait_for_end();
     assert!(dead - start < MARGIN, "{:?}", dead - start);
-    assert_eq!(glock.wait().unwrap().code(), Some(3));
-    // Longer than a connection lives whose server is silent.
+    assert_eq!(glock.await_end().code(), Some(3));
+    // Longer than the client takes to declare a silent server lost.
     thread::sleep(MARGIN);
-    assert!(!other.gets("tcp"));
-    assert_eq!(tcp.glock.try_wait().unwrap(), None);
-    signal(&tcp.glock, Signal::TERM);
-    tcp.glock.wait().unwrap();
+    assert!(!gets(&mut other, "tcp"));
+    assert!(tcp.glock.is_running());
+    tcp.glock.signal(Signal::TERM);
+    tcp.glock.await_end();
 }
 
-#[cfg(feature = "glock")]
-fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).unwrap();
+/// Asks for a lock. Returns true if it was granted.
+fn gets<S: Read + Write>(client: &mut Client<S>, lock: &str) -> bool {
+    let reply = client.ask(format!("g {lock}"));
+    let granted = reply == format!("1 Lock Get Success: {lock}");
+    assert!(
+        granted || reply == format!("0 Lock Get Failure: {lock}"),
+        "{reply}"
+    );
+    granted
 }
 
-/// A connection that speaks lines.
-struct Client<S: Read + Write>(BufReader<S>);
-
-impl<S: Read + Write> Client<S> {
-    fn new(stream: S) -> Client<S> {
-        Client(BufReader::new(stream))
-    }
-
-    fn ask(&mut self, command: &str) -> String {
-        let stream = self.0.get_mut();
-        stream.write_all(format!("{command}\n").as_bytes()).unwrap();
-        let mut reply = String::new();
-        self.0.read_line(&mut reply).unwrap();
-        assert_eq!(reply.pop(), Some('\n'), "the daemon hung up");
-        reply
-    }
-
-    /// Whether it gets this lock.
-    fn gets(&mut self, lock: &str) -> bool {
-        let reply = self.ask(&format!("g {lock}"));
-        let granted = reply == format!("1 Lock Get Success: {lock}");
-        assert!(
-            granted || reply == format!("0 Lock Get Failure: {lock}"),
-            "{reply}"
-        );
-        granted
-    }
-}
-
-/// Does something again and again in a thread of its own, until nothing comes back for a while. Returns once
-/// it was done; what the thread gives back is the connection, as open as it was.
+/// Calls `act` once, and then again and again in a thread of its own, until it fails because the server is silent. The
+/// thread returns the connection, which is still open.
 fn keep_busy(
-    client: Client<TcpStream>,
+    mut client: Client<TcpStream>,
     mut act: impl FnMut(&mut BufReader<TcpStream>) -> io::Result<()> + Send + 'static,
 ) -> JoinHandle<Client<TcpStream>> {
-    let Client(mut stream) = client;
-    act(&mut stream).unwrap();
-    stream.get_ref().set_read_timeout(Some(SILENCE)).unwrap();
+    act(client.stream()).unwrap();
+    let stream = client.stream().get_ref();
+    stream.set_read_timeout(Some(SILENCE)).unwrap();
     thread::spawn(move || {
-        while act(&mut stream).is_ok() {}
-        Client(stream)
+        while act(client.stream()).is_ok() {}
+        client
     })
 }
 
-/// A daemon with a network of its own. Killed when dropped.
-struct Daemon<'a> {
-    dir: &'a Path,
-    child: Child,
-}
-
-impl Daemon<'_> {
-    fn start<'a>(network: &Network, dir: &'a Path, flags: &str) -> Daemon<'a> {
-        let log = File::create(dir.join("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_glockd"));
-        command
-            .args(flags.split_whitespace())
-            .arg("-unix")
-            .arg(dir.join("sock"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        let child = network.daemon.within(|| command.spawn()).unwrap();
-        Daemon { dir, child }
-    }
-
-    /// A connection that no network is needed for, as soon as the daemon listens.
-    fn connect(&mut self) -> UnixStream {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match UnixStream::connect(self.dir.join("sock")) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    return stream;
-                }
-                Err(error) => {
-                    let runs = self.child.try_wait().unwrap().is_none();
-                    let log = fs::read_to_string(self.dir.join("log")).unwrap();
-                    assert!(runs && Instant::now() < deadline, "{error}: {log}");
-                }
-            }
-            thread::yield_now();
-        }
-    }
-
-    /// Another connection like that.
-    #[cfg(feature = "glock")]
-    fn connect_again(&self) -> UnixStream {
-        UnixStream::connect(self.dir.join("sock")).unwrap()
-    }
-
-    #[cfg(feature = "glock")]
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts a daemon in its own network.
+fn start_daemon(network: &Network, dir: &Path, flags: &str) -> SocketDaemon {
+    let mut command = Command::new(binary("glockd"));
+    command.args(flags.split_whitespace());
+    network.daemon.within(|| SocketDaemon::start(command, dir))
 }
 
 /// Two namespaces, joined by links.
@@ -542,7 +447,7 @@ impl Network {
         network
     }
 
-    /// A client's connection to the daemon, by one of the links.
+    /// Connects from the clients' network to the daemon, over one of the links.
     fn connect(&self, host: Ipv4Addr, port: u16) -> TcpStream {
         let stream = self
             .clients
@@ -552,20 +457,19 @@ impl Network {
         stream
     }
 
-    /// Sets a link up or down, on the clients' side.
+    /// Sets the clients' side of a link up or down.
     fn set(&self, link: &str, state: &str) {
         ip(&format!("-n {} link set {link} {state}", self.clients.name));
     }
 
     /// Lets a link fail, in one direction or both.
-    #[cfg(feature = "glock")]
     fn cut(&self, link: &Link, cut: Cut) {
         let (sender, receiver) = match cut {
             Cut::Both => return self.set(&link.name, "down"),
             Cut::ToDaemon => (&self.clients, link.daemon),
             Cut::ToClients => (&self.daemon, link.clients),
         };
-        // Sent to a card that is not there, it is lost without a word.
+        // Packets to an interface that does not exist are lost silently.
         ip(&format!(
             "-n {} neighbour replace {receiver} lladdr 02:00:00:00:00:01 dev {} nud permanent",
             sender.name, link.name
@@ -587,7 +491,7 @@ impl Namespace {
         Namespace { name, file }
     }
 
-    /// Does something in this namespace. Sockets and processes that it makes stay there.
+    /// Calls `act` in this namespace. The sockets and processes that it creates stay there.
     fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -608,7 +512,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs `ip`, which is to do what it is told.
+/// Runs `ip`, which must succeed.
 fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output();
     let output = output.expect("ip, of iproute2");

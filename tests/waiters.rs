@@ -15,20 +15,17 @@ use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use allocation_counter::measure;
 use glockd::core::locks::{Attempt, IfBusy, LockTable};
 use glockd::core::registry::Registry;
 use glockd::{Connector, Memory, Server};
+use glockd_test_support::within;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime;
-use tokio::time::timeout;
 
 const LOCK: &[u8] = b"wanted by all";
-
-/// Longer than anything takes on the slowest of machines: to reach it is to fail.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn waiters(default: usize) -> usize {
     let number = env::var("GLOCKD_WAITERS").ok();
@@ -112,8 +109,8 @@ impl Client {
         self.say(&format!("own {name}\nping\n")).await;
         let mut heard = Vec::new();
         while !heard.ends_with(b"\n1 pong: \n") {
-            let read = timeout(PATIENCE, self.0.read_buf(&mut heard)).await;
-            assert_ne!(read.unwrap().unwrap(), 0, "the server hung up");
+            let read = within(self.0.read_buf(&mut heard)).await;
+            assert_ne!(read.unwrap(), 0, "the server hung up");
         }
         let heard = String::from_utf8(heard).unwrap();
         heard.split(' ').next().unwrap().parse().unwrap()
@@ -122,7 +119,7 @@ impl Client {
     async fn expect(&mut self, answer: &str) {
         let mut heard = vec![0; answer.len()];
         let heard_all = self.0.read_exact(&mut heard);
-        timeout(PATIENCE, heard_all).await.unwrap().unwrap();
+        within(heard_all).await.unwrap();
         assert_eq!(
             heard.escape_ascii().to_string(),
             answer.escape_default().to_string()

@@ -1,10 +1,11 @@
 //! "Bytes in": how bytes become commands.
 
 use glockd::{Limits, Policy};
+use glockd_test_support::within;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
 
 use crate::script;
-use crate::server::{Client, TestServer, Via, bounded};
+use crate::server::{Client, TestServer, Via};
 
 async fn check(case: &str, script: &str) {
     script::check(&format!("bytes_in__{case}"), Policy::default(), script).await;
@@ -138,7 +139,7 @@ const ANSWERED: &str = "1 Lock Get Success: a\\n1 Lock Get Success: b\\n1 Lock R
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_in_one_segment() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             assert_eq!(answered(&mut server, via, &[PIPELINED]).await, ANSWERED);
             server.stop().await;
@@ -150,7 +151,7 @@ async fn pipelined_in_one_segment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn split_at_every_byte() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             for cut in 0..PIPELINED.len() {
                 let (head, tail) = PIPELINED.split_at(cut);
@@ -172,7 +173,7 @@ async fn split_at_every_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_pipelined_commands_are_all_answered() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let (mut lines, mut expect) = (String::new(), String::new());
             for number in 0..1000 {
@@ -192,7 +193,7 @@ async fn a_thousand_pipelined_commands_are_all_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_last_line_without_an_end_is_answered() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let check = async |server: &mut TestServer, line: &[u8], expect: &str| {
                 assert_eq!(answered(server, via, &[line]).await, expect);
@@ -221,7 +222,7 @@ async fn limited(max_line: usize) -> TestServer {
 async fn overlong_lines() {
     const TOO_LONG: &str = "0 Line Too Long: limit 10\\n";
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = limited(10).await;
             let check = async |server: &mut TestServer, lines: &[u8], expect: &str| {
                 assert_eq!(
@@ -264,7 +265,7 @@ async fn overlong_lines() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_default_limit_is_128_kib() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let name = "x".repeat(131_070);
             let line = format!("i {name}\ni {name}y\n");
@@ -282,7 +283,7 @@ async fn the_default_limit_is_128_kib() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_never_ends_is_answered_once() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let mut client = server.connect(via).await;
             client.send(&vec![b'x'; 131_073]).await;
@@ -307,7 +308,7 @@ async fn websocket() -> (TestServer, Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_end_is_optional_in_a_message_and_white_space_within() {
-    bounded(async {
+    within(async {
         let (server, mut client) = websocket().await;
         let mut check = async |message: &[u8], expect: &[u8]| {
             assert_eq!(
@@ -341,7 +342,7 @@ async fn a_line_end_is_optional_in_a_message_and_white_space_within() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_may_be_binary_and_in_fragments() {
-    bounded(async {
+    within(async {
         let (server, mut client) = websocket().await;
         let mut check = async |kind, fragments: &[&[u8]], expect: &[u8]| {
             client.send_fragments(kind, fragments).await;
@@ -383,7 +384,7 @@ async fn a_message_may_be_binary_and_in_fragments() {
 /// Found by the message's length as a whole, or already by its frame's header.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overlong_message_is_counted_and_ends_its_session() {
-    bounded(async {
+    within(async {
         let mut server = limited(10).await;
         let mut client = server.connect(Via::WebSocket).await;
         client.send(&[b'g'; 1000]).await;

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::server::{Client, TestServer, Via, bounded};
+use glockd_test_support::within;
+
+use crate::server::{Client, TestServer, Via};
 use crate::waits::{ask, equal};
 
 /// A line of `own`: role, milliseconds and token.
@@ -42,7 +44,7 @@ async fn a_grant_has_one_token_and_the_next_a_larger_one() {
             ("g x", "gw 60000 x", "r x", "f x", "x"),
             ("sgl 1 x", "sgw 60000 1 x", "sr x", "sf x", "s"),
         ] {
-            bounded(async {
+            within(async {
                 let mut server = TestServer::default().await;
                 let mut holder = server.connect(via).await;
                 let mut last = 0;
@@ -81,7 +83,7 @@ async fn a_grant_has_one_token_and_the_next_a_larger_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_holder_of_a_shared_lock_has_a_token_of_its_own() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holders = Vec::new();
         let mut expect = Vec::new();
@@ -109,7 +111,7 @@ async fn ages_are_those_of_the_holding_and_of_the_wait() {
         let most = since.elapsed() + TICKS;
         assert!(Duration::from_millis(age) <= most, "{age} of {most:?}");
     }
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
         let mut next = server.connect(Via::Memory).await;

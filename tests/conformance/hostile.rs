@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use glockd::{Limits, Memory, Policy, Server};
+use glockd_test_support::within;
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::{sleep, timeout};
 
-use crate::server::{TestServer, Via, bounded};
+use crate::server::{TestServer, Via};
 
 /// Bytes of a kind that gets beyond the parser often.
 fn noise(random: &mut TestRng, length: usize) -> Vec<u8> {
@@ -75,7 +76,7 @@ async fn slow_readers_of_owners_keep_nobody_waiting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_noise_does_not_disturb_others() {
-    bounded(async {
+    within(async {
         let limits = Limits::default().with_max_line(200);
         let mut server = TestServer::start(Policy::default(), limits).await;
         let mut client = server.connect(Via::Unix).await;
@@ -135,7 +136,7 @@ async fn a_flood_of_noise_does_not_disturb_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_never_reads_does_not_disturb_others() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
         for number in 0..2000 {
@@ -162,7 +163,7 @@ async fn a_peer_that_never_reads_does_not_disturb_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_of_many_megabytes_arrives_whole() {
     for via in Via::ALL {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let (mut holder, mut client) =
                 (server.connect(Via::Memory).await, server.connect(via).await);

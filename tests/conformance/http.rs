@@ -2,7 +2,9 @@
 
 use glockd::{Limits, Policy};
 
-use crate::server::{Client, TestServer, Via, bounded};
+use glockd_test_support::within;
+
+use crate::server::{Client, TestServer, Via};
 
 /// What `fetch(url, {method: "POST", mode: "no-cors", body})` of a page in Chromium sends to TCP.
 fn fetch(body: &str) -> String {
@@ -53,7 +55,7 @@ fn assert_counted(statistics: &str, key: &str, expect: u64) {
 /// Sends these segments over TCP, and keeps the connection open. It must be closed at a line of HTTP, after
 /// `answers` to what stands before that, and nothing behind it may be run.
 async fn check_closed(policy: Policy, limits: Limits, segments: &[&[u8]], answers: &str) {
-    bounded(async {
+    within(async {
         let mut server = TestServer::start(policy, limits).await;
         let client = server.connect(Via::Tcp).await;
         let answered = client.send_until_closed(segments).await;
@@ -116,7 +118,7 @@ async fn what_stands_before_a_line_of_http_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_last_line_without_an_end_may_be_one_of_http() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let client = server.connect(Via::Tcp).await;
         assert_eq!(client.finish(&[b"GET / HTTP/1.1"]).await, b"");
@@ -134,7 +136,7 @@ async fn commands_are_never_http() {
         assert_eq!(reply.escape_ascii().to_string(), format!("{expect}\\n"));
     };
     for via in Via::ALL {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let mut client = server.connect(via).await;
             for (command, expect) in [
@@ -171,7 +173,7 @@ async fn verbs_that_are_not_known_are_methods() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_header_lines_are_unknown_commands() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut client = server.connect(Via::Tcp).await;
         for line in ["Hosts: x", "User-Agent: x", "GET /", "HTTP/1.1", ""] {
@@ -185,7 +187,7 @@ async fn other_header_lines_are_unknown_commands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_is_an_unknown_command_where_no_browser_comes() {
     for via in [Via::Unix, Via::Memory, Via::WebSocket] {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let mut client = server.connect(via).await;
             for line in ["POST / HTTP/1.1", "Host: localhost", "\x16\x03\x01"] {
@@ -223,7 +225,7 @@ async fn nothing_behind_an_overlong_line_of_http_is_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_overlong_lines_close_nothing() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let limits = Limits::default().with_max_line(50);
             let mut server = TestServer::start(Policy::default(), limits).await;
             let mut client = server.connect(via).await;
@@ -248,7 +250,7 @@ async fn other_overlong_lines_close_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_during_a_wait_ends_it() {
     for line in ["Host: x", &format!("GET /{} HTTP/1.1", "x".repeat(200_000))] {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let mut holder = server.connect(Via::Memory).await;
             holder.ask(b"g x").await;

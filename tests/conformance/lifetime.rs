@@ -4,18 +4,19 @@ use glockd::transports::{
     Address, Input, Limits, Listener, Output, Peer, Pending, Session, Transport,
 };
 use glockd::{BindError, Memory, Policy, Server};
+use glockd_test_support::within;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::script;
-use crate::server::{TestServer, Via, bounded};
+use crate::server::{TestServer, Via};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_closed_peer_is_answered_and_then_closed() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let client = server.connect(via).await;
             let answers = client.finish(&[b"g foo\ng bar\n"]).await;
@@ -33,7 +34,7 @@ async fn a_half_closed_peer_is_answered_and_then_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_server_closes_every_connection() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut clients = Vec::new();
         for via in Via::ALL {
@@ -55,7 +56,7 @@ async fn the_end_of_a_server_closes_every_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_server_closes_every_connection() {
-    bounded(async {
+    within(async {
         let (memory, connector) = Memory::new();
         let server = Server::builder().transport(memory).bind().await.unwrap();
         let running = tokio::spawn(server.run(std::future::pending()));
@@ -72,7 +73,7 @@ async fn a_dropped_server_closes_every_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_do_not_see_each_other() {
-    bounded(async {
+    within(async {
         let (mut one, mut two) = (TestServer::default().await, TestServer::default().await);
         for server in [&mut one, &mut two] {
             let mut client = server.connect(Via::Memory).await;
@@ -89,7 +90,7 @@ async fn two_servers_do_not_see_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_over_each_transport_contend_for_one_lock() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut clients = Vec::new();
         for via in Via::ALL {
@@ -202,7 +203,7 @@ async fn say(puppet: &mpsc::UnboundedSender<Act>, line: &'static str) -> String 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_are_freed_whatever_ends_a_connection() {
-    bounded(async {
+    within(async {
         let (arrivals, receiver) = mpsc::unbounded_channel();
         let server = Server::builder()
             .transport(Puppets(receiver))
@@ -260,7 +261,7 @@ async fn locks_are_freed_whatever_ends_a_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transport_that_cannot_listen_takes_the_others_with_it() {
-    bounded(async {
+    within(async {
         let (memory, connector) = Memory::new();
         let taken = tempfile::NamedTempFile::new().unwrap();
         let bound = Server::builder()
@@ -314,7 +315,7 @@ async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing()
     use std::pin::Pin;
     use std::time::Duration;
 
-    bounded(async {
+    within(async {
         let (arrivals, receiver) = mpsc::unbounded_channel::<Result<Pending>>();
         let server = Server::builder()
             .transport(Arrivals(receiver))
@@ -367,7 +368,7 @@ async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing()
 async fn the_end_of_a_server_grants_no_lock_to_waiters() {
     const PAIRS: usize = 100;
     const IDLE: usize = 4000;
-    bounded(async {
+    within(async {
         let (memory, connector) = Memory::new();
         let server = Server::builder().transport(memory).bind().await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

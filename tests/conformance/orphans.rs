@@ -2,8 +2,10 @@
 
 use glockd::Policy;
 
+use glockd_test_support::within;
+
 use crate::script;
-use crate::server::{TestServer, Via, bounded, reset_on_close};
+use crate::server::{TestServer, Via, reset_on_close};
 
 async fn check(case: &str, script: &str) {
     script::check(&format!("orphans__{case}"), Policy::default(), script).await;
@@ -89,7 +91,7 @@ async fn await_reply(client: &mut crate::server::Client, command: &[u8], expect:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abrupt_reset_frees_too() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut other = server.connect(Via::Memory).await;
         let mut stream = server.tcp().await;
@@ -118,7 +120,7 @@ async fn an_abrupt_reset_frees_too() {
 async fn many_locks_are_all_freed_and_counted() {
     const COUNT: usize = 30_000;
     for via in Via::ALL {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let (mut holder, mut other) = (server.connect(via).await, server.connect(via).await);
             for number in 0..COUNT {

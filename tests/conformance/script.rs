@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 
 use glockd::{Limits, Policy};
 
-use crate::server::{Client, TestServer, Via, bounded};
+use glockd_test_support::within;
+
+use crate::server::{Client, TestServer, Via};
 
 /// Runs a script over every transport, and holds the transcript, which must be the same for all, against
 /// its snapshot. The script is of the documented commands, and the same without the others.
@@ -31,7 +33,7 @@ pub(crate) async fn check_with(snapshot: &str, policies: &[Policy], script: &str
     let mut first = None;
     for &policy in policies {
         for via in Via::ALL {
-            let transcript = bounded(transcript(via, policy, script)).await;
+            let transcript = within(transcript(via, policy, script)).await;
             let first = first.get_or_insert_with(|| transcript.clone());
             assert_eq!(transcript, *first, "{via:?} differs with {policy:?}");
         }

@@ -13,19 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{WebSocketStream, client_async};
-
-/// How long anything may take. It never decides what a test sees, only when a hung one fails.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// The bound in time that every test has.
-pub(crate) async fn bounded<T>(test: impl Future<Output = T>) -> T {
-    timeout(LIMIT, test).await.expect("the test hangs")
-}
 
 /// The way a client comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

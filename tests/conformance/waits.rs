@@ -1,10 +1,11 @@
 //! Waits, and what becomes of them when they are left alone, overrun or abandoned.
 
 use glockd::{Limits, Policy};
+use glockd_test_support::within;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::server::{Client, TestServer, Via, bounded, reset_on_close};
+use crate::server::{Client, TestServer, Via, reset_on_close};
 
 /// Bytes that may queue behind a wait, beyond the longest line.
 const ROOM: usize = 64 * 1024;
@@ -32,7 +33,7 @@ async fn await_owners(observer: &mut Client, name: &str, owners: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_ping_is_answered_in_order_but_does_not_wait() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
         ask(&mut holder, "g x").await;
@@ -62,7 +63,7 @@ async fn a_websocket_ping_is_answered_in_order_but_does_not_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_input_ends_a_wait() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let mut holder = server.connect(via).await;
             ask(&mut holder, "g x").await;
@@ -95,7 +96,7 @@ async fn the_end_of_input_ends_a_wait() {
 /// Of messages, it is the closing handshake.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closing_handshake_ends_a_wait() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::WebSocket).await;
         ask(&mut holder, "g x").await;
@@ -119,7 +120,7 @@ async fn a_closing_handshake_ends_a_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_server_ends_waits() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
         ask(&mut holder, "g x").await;
@@ -150,7 +151,7 @@ async fn a_wait_is_cancelled_when_too_much_has_queued() {
     const { assert!((MAX_LINE + ROOM).is_multiple_of(LINE)) }
     let [name, last] = ["y", "z"].map(|letter| letter.repeat(LINE - "i \n".len()));
     for via in Via::ALL {
-        bounded(async {
+        within(async {
             let limits = Limits::default().with_max_line(MAX_LINE);
             let mut server = TestServer::start(Policy::default(), limits).await;
             let mut holder = server.connect(via).await;
@@ -194,7 +195,7 @@ async fn a_wait_is_cancelled_when_too_much_has_queued() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_is_too_long_does_not_cancel_a_wait() {
     for via in Via::STREAMS {
-        bounded(async {
+        within(async {
             let limits = Limits::default().with_max_line(100);
             let mut server = TestServer::start(Policy::default(), limits).await;
             let mut holder = server.connect(via).await;
@@ -221,7 +222,7 @@ async fn a_line_that_is_too_long_does_not_cancel_a_wait() {
 /// What was cancelled while it was queued takes no room any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_cancelled_makes_room() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
         ask(&mut holder, "g x").await;
@@ -254,7 +255,7 @@ async fn what_is_cancelled_makes_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_vanished_is_out_of_the_line() {
     for via in Via::ALL {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let mut holder = server.connect(via).await;
             ask(&mut holder, "g x").await;
@@ -281,7 +282,7 @@ async fn who_has_vanished_is_out_of_the_line() {
 async fn who_vanishes_as_its_turn_comes_does_not_keep_the_lock() {
     const ROUNDS: usize = 50;
     for via in Via::ALL {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let mut holder = server.connect(Via::Memory).await;
             ask(&mut holder, "g x").await;
@@ -321,7 +322,7 @@ async fn who_vanishes_as_its_turn_comes_does_not_keep_the_lock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_is_first_come_first_served() {
     const WAITERS: usize = 200;
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
         ask(&mut holder, "g x").await;
@@ -358,7 +359,7 @@ async fn a_line_is_first_come_first_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_who_fit_are_served() {
     const WAITERS: usize = 500;
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
         ask(&mut holder, "sg x").await;
@@ -406,7 +407,7 @@ async fn all_who_fit_are_served() {
 /// Also where an answer comes later, or before its turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_message_is_answered_by_one() {
-    bounded(async {
+    within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::WebSocket).await;
         ask(&mut holder, "g x").await;
@@ -436,7 +437,7 @@ async fn each_message_is_answered_by_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn waits_end_with_their_time() {
     for via in Via::ALL {
-        bounded(async {
+        within(async {
             let mut server = TestServer::default().await;
             let mut holder = server.connect(via).await;
             ask(&mut holder, "g x").await;

@@ -6,11 +6,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
+use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient, run};
 use rustix::process::Signal;
 use tempfile::tempdir;
-
-use crate::clients::{Client, Web};
-use crate::process::{Daemon, PATIENCE, run};
 
 const FLAGS: &str = "-port 0 -ws 0 -unix {sock}";
 
@@ -96,15 +94,15 @@ fn a_lock_is_handed_on_by_whatever_ends_its_holder() {
         }
     };
     let mut holder = Client::tcp(&daemon);
-    let mut web = Web::connect(&daemon);
+    let mut web = WebSocketClient::connect(&daemon);
     let mut tcp = Client::tcp(&daemon);
     let mut unix = Client::unix(&daemon);
     assert_eq!(holder.ask("g x"), "1 Lock Get Success: x");
-    web.say("gw 60000 x");
+    web.send("gw 60000 x");
     await_waiters(1);
-    tcp.say("gw 60000 x");
+    tcp.send("gw 60000 x");
     await_waiters(2);
-    unix.say("gw 60000 x");
+    unix.send("gw 60000 x");
     await_waiters(3);
     holder.reset();
     // Asked for behind the wait, so answered behind it.
@@ -113,9 +111,9 @@ fn a_lock_is_handed_on_by_whatever_ends_its_holder() {
         answers.starts_with("1 Lock Get Success: x\\n1 127"),
         "{answers}"
     );
-    assert_eq!(tcp.hear(), "1 Lock Get Success: x");
+    assert_eq!(tcp.receive(), "1 Lock Get Success: x");
     drop(tcp);
-    assert_eq!(unix.hear(), "1 Lock Get Success: x");
+    assert_eq!(unix.receive(), "1 Lock Get Success: x");
     daemon.stop();
 }
 
@@ -130,7 +128,7 @@ fn a_daemon_with_waiters_stops_at_once() {
     let mut waiters: Vec<_> = (0..100).map(|_| Client::unix(&daemon)).collect();
     let waits = ["gw 4294967295 x", "sgw 4294967295 1 x", "iw 4294967295 x"];
     for (waiter, wait) in waiters.iter_mut().zip(waits.iter().cycle()) {
-        waiter.say(wait);
+        waiter.send(wait);
         assert_eq!(waiter.ask("ping waits"), "1 pong: waits");
     }
     daemon.stop();
@@ -143,7 +141,7 @@ fn so_many_may_wait() {
     let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -max-waiters 1"));
     let [mut holder, mut first, mut second] = [(); 3].map(|()| Client::unix(&daemon));
     assert_eq!(holder.ask("g x"), "1 Lock Get Success: x");
-    first.say("gw 60000 x");
+    first.send("gw 60000 x");
     let start = Instant::now();
     while holder.ask_for_all("own x").lines().count() != 3 {
         assert!(start.elapsed() < PATIENCE);
@@ -151,10 +149,10 @@ fn so_many_may_wait() {
     assert_eq!(second.ask("gw 60000 x"), "0 Lock Get Queue Full: x");
     assert_eq!(second.ask("gw 0 x"), "0 Lock Get Timeout: x");
     assert_eq!(first.ask("cancel x"), "0 Lock Get Cancelled: x");
-    assert_eq!(first.hear(), "1 Cancel Success: x");
-    second.say("gw 60000 x");
+    assert_eq!(first.receive(), "1 Cancel Success: x");
+    second.send("gw 60000 x");
     assert_eq!(holder.ask("r x"), "1 Lock Release Success: x");
-    assert_eq!(second.hear(), "1 Lock Get Success: x");
+    assert_eq!(second.receive(), "1 Lock Get Success: x");
     daemon.stop();
 }
 
@@ -226,7 +224,7 @@ fn a_state_that_cannot_be_used_is_named() {
         let flags = "-port 0 -ws 0 -unix {dir}/other -pidfile {dir}/pid -state-dir {dir}/state";
         let finished = run(dir.path(), flags);
         let start = format!("glockd: {}", expect.replace("{}", state.to_str().unwrap()));
-        assert_eq!(finished.status, Some(1), "{finished:?}");
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
         assert!(finished.stderr.starts_with(&start), "{finished:?}");
         assert!(!dir.path().join("pid").exists());
         assert!(!dir.path().join("other").exists());

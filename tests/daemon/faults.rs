@@ -8,13 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, waitpid,
 };
 use tempfile::tempdir;
 
-use crate::clients::{Client, Web};
-use crate::process::{Daemon, PATIENCE};
 use crate::witness::witness;
 
 const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock}";
@@ -74,7 +73,7 @@ fn clients_that_are_killed_hold_nothing() {
             let mut unix = Client::unix(&daemon);
             unix.ask(format!("sg unix {number}"));
             holders.push(Holder::new(unix.into_inner()));
-            let mut web = Web::connect(&daemon);
+            let mut web = WebSocketClient::connect(&daemon);
             web.ask(&format!("g web {number}"));
             holders.push(Holder::new(web.into_inner()));
         }
@@ -193,12 +192,12 @@ fn a_gigabyte_without_a_line_end_costs_nothing() {
 fn a_log_on_a_full_disk_disturbs_nobody() {
     let dir = tempdir().unwrap();
     let flags = "-port 0 -ws 0 -unix {sock} -verbose -pidfile {dir}/pid";
-    let daemon = Daemon::start_unheard("exec 2> /dev/full", dir.path(), flags);
+    let daemon = Daemon::start_without_log("exec 2> /dev/full", dir.path(), flags);
     witness("a log on a full disk", &daemon, || {
         for number in 0..200 {
             let mut client = Client::unix(&daemon);
             assert!(client.ask(format!("g {number}")).starts_with("1 "));
-            client.say("no command");
+            client.send("no command");
         }
     });
     daemon.stop();

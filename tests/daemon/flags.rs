@@ -6,10 +6,10 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 
+use glockd_test_support::{
+    Client, Daemon, Finished, WebSocketClient, free_ports, retry, run, run_arguments,
+};
 use tempfile::tempdir;
-
-use crate::clients::{Client, Web};
-use crate::process::{Daemon, Finished, free_ports, retry, run, run_arguments};
 
 const ALL_OFF: &str = "glockd: nothing to listen on: -port and -ws are 0, and there is no -unix\n";
 
@@ -18,7 +18,7 @@ const ALL_OFF: &str = "glockd: nothing to listen on: -port and -ws are 0, and th
 fn check(flags: &str, status: i32, stderr: &str) -> Finished {
     let dir = tempdir().unwrap();
     let finished = run(dir.path(), flags);
-    assert_eq!(finished.status, Some(status), "{flags}: {finished:?}");
+    assert_eq!(finished.code(), Some(status), "{flags}: {finished:?}");
     assert_eq!(finished.stdout, "", "{flags}");
     assert!(finished.stderr.starts_with(stderr), "{flags}: {finished:?}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{flags}");
@@ -62,7 +62,7 @@ fn every_form_of_a_flag_is_taken() {
 fn an_empty_path_means_off() {
     let empty = ["-port", "0", "-ws", "0", "-unix", "", "-pidfile", ""];
     let finished = run_arguments(empty);
-    assert_eq!((finished.status, &*finished.stderr), (Some(1), ALL_OFF));
+    assert_eq!((finished.code(), &*finished.stderr), (Some(1), ALL_OFF));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn an_empty_value_of_what_protects_is_a_mistake() {
         check_mistake(&format!("-port 0 -ws 0 {flag}= -verbose"), &message);
     }
     let finished = run_arguments(["-state-dir", "/", "-state-dir", "", "-port", "0"]);
-    assert_eq!(finished.status, Some(2), "{finished:?}");
+    assert_eq!(finished.code(), Some(2), "{finished:?}");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_port_is_named_as_it_was_typed() {
 #[test]
 fn an_argument_that_is_not_utf8_is_a_mistake() {
     let finished = run_arguments([OsStr::new("-unix"), OsStr::from_bytes(b"/a\xFF")]);
-    assert_eq!(finished.status, Some(2), "{finished:?}");
+    assert_eq!(finished.code(), Some(2), "{finished:?}");
     assert!(
         finished
             .stderr
@@ -197,7 +197,7 @@ fn help_is_the_usage_and_no_failure() {
     ] {
         let dir = tempdir().unwrap();
         let finished = run(dir.path(), flags);
-        assert_eq!(finished.status, Some(0), "{flags}: {finished:?}");
+        assert_eq!(finished.code(), Some(0), "{flags}: {finished:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{flags}");
         // Go's form prints on stderr, as Go does; the other can be given to a pager.
         let (usage, nothing) = match flags.contains("--help") {
@@ -225,7 +225,7 @@ fn the_version_is_printed_on_stdout() {
     ] {
         let dir = tempdir().unwrap();
         let finished = run(dir.path(), flags);
-        assert_eq!(finished.status, Some(0), "{flags}: {finished:?}");
+        assert_eq!(finished.code(), Some(0), "{flags}: {finished:?}");
         let expect = concat!("glockd ", env!("CARGO_PKG_VERSION"), "\n");
         assert_eq!(finished.stdout, expect, "{flags}");
         assert_eq!(finished.stderr, "", "{flags}");
@@ -298,7 +298,7 @@ fn a_port_is_free_again_after_a_restart() {
         let dir = tempdir().unwrap();
         let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws}");
         let flags = format!("-port {} -ws {} -unix {{sock}}", daemon.port, daemon.ws);
-        let (mut client, mut web) = (Client::tcp(&daemon), Web::connect(&daemon));
+        let (mut client, mut web) = (Client::tcp(&daemon), WebSocketClient::connect(&daemon));
         assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
         assert_eq!(web.ask("g bar"), "1 Lock Get Success: bar\\n");
         daemon.stop();

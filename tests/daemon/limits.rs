@@ -6,14 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient, run_after};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use socket2::{Domain, Socket, Type};
 use tempfile::tempdir;
 use tokio_tungstenite::tungstenite::{self, Error, HandshakeError};
 
-use crate::clients::{Client, Web};
 use crate::faults::connections;
-use crate::process::{Daemon, PATIENCE, run_after};
 use crate::witness::{repeat, witness};
 
 /// A connection from this address, to a daemon that may turn it away.
@@ -125,7 +124,7 @@ fn websockets_that_are_too_many_are_told_so() {
     let dir = tempdir().unwrap();
     let flags = "-port {port} -ws {ws} -unix {sock} -max-connections-per-ip 1";
     let daemon = Daemon::start(dir.path(), flags);
-    let mut web = Web::connect(&daemon);
+    let mut web = WebSocketClient::connect(&daemon);
     assert_unavailable(&refusal(&connect(HERE, daemon.ws)));
     // As a client of the usual kind sees it.
     let refused = tungstenite::client("ws://localhost/", connect(HERE, daemon.ws));
@@ -187,7 +186,7 @@ fn connections_of_an_address_are_limited_by_themselves() {
         "-port {port} -ws {ws} -unix {sock} -max-connections-per-ip 2",
     );
     let there = Ipv4Addr::new(127, 0, 0, 2);
-    let mut web = Web::connect(&daemon);
+    let mut web = WebSocketClient::connect(&daemon);
     let tcp = await_place(HERE, daemon.port);
     assert!(!is_let_in(&connect(HERE, daemon.port)));
     assert!(is_let_in(&connect(there, daemon.port)));
@@ -329,7 +328,7 @@ fn too_few_descriptors_are_a_clear_error() {
     for limit in [6, 7, 10, 14, 18] {
         let before = format!("ulimit -n {limit}");
         let finished = run_after(&before, dir.path(), "-port 0 -ws 0 -unix {dir}/sock");
-        assert_eq!(finished.status, Some(1), "{finished:?}");
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
         let message = format!(
             "glockd: cannot start: the limit of descriptors is {limit}, and the daemon needs "
         );

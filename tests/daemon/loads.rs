@@ -8,11 +8,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient};
 use rustix::process::Signal;
 use tempfile::tempdir;
 
-use crate::clients::{Client, Web};
-use crate::process::{Daemon, PATIENCE};
 use crate::witness::witness;
 
 const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock}";
@@ -184,7 +183,7 @@ fn sigterm_under_load_is_a_clean_stop() {
         let unix = thousand(&format!("unix {number}"));
         let mut stream = Client::unix(&daemon).into_inner();
         loads.push(Box::new(move || run(&mut stream, &unix).is_ok()));
-        let mut web = Web::connect(&daemon);
+        let mut web = WebSocketClient::connect(&daemon);
         loads.push(Box::new(move || web.try_ask("q").is_ok()));
     }
     let count = loads.len();

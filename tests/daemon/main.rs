@@ -3,7 +3,6 @@
 // Always so here; it tells clippy that not only the functions marked as tests may unwrap.
 #![cfg(test)]
 
-mod clients;
 mod extensions;
 mod faults;
 mod flags;
@@ -12,7 +11,6 @@ mod loads;
 mod memory;
 mod peers;
 mod pidfile;
-mod process;
 mod sessions;
 mod signals;
 mod sockets;

@@ -5,10 +5,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::Instant;
 
+use glockd_test_support::{Client, Daemon, PATIENCE};
 use tempfile::tempdir;
-
-use crate::clients::Client;
-use crate::process::{Daemon, PATIENCE};
 
 /// The most memory that the daemon has ever had, in KiB.
 fn peak(daemon: &Daemon) -> u64 {
@@ -28,8 +26,8 @@ fn a_line_without_an_end_costs_no_more_than_the_limit() {
         tcp.write(&megabyte);
         unix.write(&megabyte);
     }
-    assert_eq!(tcp.hear(), "0 Line Too Long: limit 131072");
-    assert_eq!(unix.hear(), "0 Line Too Long: limit 131072");
+    assert_eq!(tcp.receive(), "0 Line Too Long: limit 131072");
+    assert_eq!(unix.receive(), "0 Line Too Long: limit 131072");
     let grown = peak(&daemon) - before;
     assert!(grown < 2048, "grown by {grown} KiB");
     daemon.stop();
@@ -145,7 +143,7 @@ fn connect_waiters(daemon: &Daemon, lines: &str) -> Vec<Client<TcpStream>> {
         for some in waiters.chunks_mut(WAITERS / 4) {
             scope.spawn(move || {
                 for waiter in some {
-                    waiter.say("gw 4000000000 wanted");
+                    waiter.send("gw 4000000000 wanted");
                     waiter.write(lines.as_bytes());
                     // Once it is answered, all before it has queued.
                     assert_eq!(waiter.ask("ping"), "1 pong: ");

@@ -5,10 +5,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient};
 use tempfile::tempdir;
 
-use crate::clients::{Client, Web};
-use crate::process::{Daemon, PATIENCE};
 use crate::witness::witness;
 
 #[test]
@@ -28,7 +27,7 @@ fn who_reads_nothing_is_disconnected_and_who_says_nothing_is_not() {
     let (mut tcp, mut unix, mut web) = (
         Client::tcp(&daemon),
         Client::unix(&daemon),
-        Web::connect(&daemon),
+        WebSocketClient::connect(&daemon),
     );
     tcp.ask("g tcp");
     unix.ask("g unix");
@@ -36,7 +35,7 @@ fn who_reads_nothing_is_disconnected_and_who_says_nothing_is_not() {
     tcp.write(&b"d\n".repeat(200));
     unix.write(&b"d\n".repeat(200));
     for _ in 0..200 {
-        web.say("d");
+        web.send("d");
     }
     let start = Instant::now();
     for name in ["tcp", "unix", "web"] {

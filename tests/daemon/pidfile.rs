@@ -3,11 +3,10 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 
+use glockd_test_support::{Daemon, run, run_after};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use tempfile::tempdir;
-
-use crate::process::{Daemon, run, run_after};
 
 const SOCK: &str = "-port 0 -ws 0 -unix {sock} -pidfile {dir}/pid";
 
@@ -41,7 +40,7 @@ fn a_second_daemon_ends_and_harms_nothing() {
         ("-help", 0),
     ] {
         let finished = run(dir.path(), &format!("-pidfile {{dir}}/pid {flags}"));
-        assert_eq!(finished.status, Some(status), "{flags}: {finished:?}");
+        assert_eq!(finished.code(), Some(status), "{flags}: {finished:?}");
         if status == 4 {
             let message = format!(
                 "glockd: pidfile {} is locked by another process, {pid}\n",
@@ -63,7 +62,7 @@ fn a_file_that_is_locked_keeps_its_text() {
     let file = File::open(&pidfile).unwrap();
     flock(&file, FlockOperation::LockExclusive).unwrap();
     let finished = run(dir.path(), "-port 0 -ws 0 -pidfile {dir}/pid");
-    assert_eq!(finished.status, Some(4), "{finished:?}");
+    assert_eq!(finished.code(), Some(4), "{finished:?}");
     assert!(
         finished.stderr.ends_with("is locked by another process\n"),
         "{finished:?}"
@@ -113,7 +112,7 @@ fn what_cannot_be_opened_or_written_is_named() {
         "/dev/full",
     ] {
         let finished = run(dir.path(), &format!("-port 0 -ws 0 -pidfile {path}"));
-        assert_eq!(finished.status, Some(3), "{finished:?}");
+        assert_eq!(finished.code(), Some(3), "{finished:?}");
         let start = format!("glockd: cannot use pidfile {path}: ");
         assert!(finished.stderr.starts_with(&start), "{finished:?}");
     }
@@ -125,7 +124,7 @@ fn a_full_disk_is_a_failure_that_leaves_nothing() {
     // Refused by an error alone, or by a signal, too.
     for full in ["trap '' XFSZ; ulimit -f 0", "ulimit -f 0"] {
         let finished = run_after(full, dir.path(), "-port 0 -ws 0 -pidfile {dir}/pid");
-        assert_eq!(finished.status, Some(3), "{full}: {finished:?}");
+        assert_eq!(finished.code(), Some(3), "{full}: {finished:?}");
         assert!(!dir.path().join("pid").exists());
     }
 }

@@ -4,11 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
+use glockd_test_support::{Client, Daemon, WebSocketClient, free_ports, knock, run, run_after};
 use rustix::process::{Resource, getrlimit};
 use tempfile::tempdir;
-
-use crate::clients::{Client, Web, knock};
-use crate::process::{Daemon, free_ports, run, run_after};
 
 #[test]
 fn all_ways_in_lead_to_the_same_locks() {
@@ -16,7 +14,7 @@ fn all_ways_in_lead_to_the_same_locks() {
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
     let mut tcp = Client::tcp(&daemon);
     let mut unix = Client::unix(&daemon);
-    let mut web = Web::connect(&daemon);
+    let mut web = WebSocketClient::connect(&daemon);
 
     assert_eq!(tcp.ask("g foo"), "1 Lock Get Success: foo");
     assert_eq!(unix.ask("g foo"), "0 Lock Get Failure: foo");
@@ -58,7 +56,7 @@ fn ports_are_open_to(ip: IpAddr) {
     let stream = TcpStream::connect((ip, daemon.ws)).unwrap();
     let address = stream.local_addr().unwrap();
     assert_eq!(
-        Web::new(stream).ask("me"),
+        WebSocketClient::new(stream).ask("me"),
         format!("1 {address} {address}\\n")
     );
     daemon.stop();
@@ -89,7 +87,10 @@ fn an_address_that_may_be_missing_is_passed_over() {
     let flags = format!("-port {{port}} -ws {{ws}} -bind -{MISSING},127.0.0.1");
     let daemon = Daemon::start(dir.path(), &flags);
     assert_eq!(Client::tcp(&daemon).ask("g x"), "1 Lock Get Success: x");
-    assert_eq!(Web::connect(&daemon).ask("g y"), "1 Lock Get Success: y\\n");
+    assert_eq!(
+        WebSocketClient::connect(&daemon).ask("g y"),
+        "1 Lock Get Success: y\\n"
+    );
     let log = daemon.stop();
     let line = format!("skipped: {MISSING}, which this host does not have");
     assert_eq!(log.matches("skipped").count(), 1, "{log}");
@@ -114,7 +115,7 @@ fn an_address_that_is_missing_is_an_error_otherwise() {
         let dir = tempdir().unwrap();
         let flags = format!("-port {port} -ws {ws} -pidfile {{dir}}/pid -bind {list}");
         let finished = run(dir.path(), &flags);
-        assert_eq!(finished.status, Some(1), "{finished:?}");
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
         let error = format!("glockd: cannot listen on {error}");
         assert!(finished.stderr.ends_with(&error), "{finished:?}");
         assert!(!dir.path().join("pid").exists());
@@ -128,7 +129,7 @@ fn a_taken_port_of_an_address_that_may_be_missing_is_an_error() {
     let dir = tempdir().unwrap();
     let flags = format!("-port {port} -ws 0 -bind 127.0.0.1,-127.0.0.2");
     let finished = run(dir.path(), &flags);
-    assert_eq!(finished.status, Some(1), "{finished:?}");
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
     let error = format!("127.0.0.2:{port}: Address already in use");
     assert!(finished.stderr.contains(&error), "{finished:?}");
 }
@@ -144,7 +145,10 @@ fn an_address_may_include_another() {
         let flags = format!("-port {{port}} -ws {{ws}} -bind {list}");
         let daemon = Daemon::start(dir.path(), &flags);
         assert_eq!(Client::tcp(&daemon).ask("g x"), "1 Lock Get Success: x");
-        assert_eq!(Web::connect(&daemon).ask("g y"), "1 Lock Get Success: y\\n");
+        assert_eq!(
+            WebSocketClient::connect(&daemon).ask("g y"),
+            "1 Lock Get Success: y\\n"
+        );
         let log = daemon.stop();
         assert_eq!(log.matches("skipped").count(), 1, "{list}: {log}");
         assert!(log.contains(included), "{list}: {log}");
@@ -212,7 +216,7 @@ fn a_host_without_ipv6_is_served_on_ipv4() {
         let dir = tempdir().unwrap();
         let flags = format!("-port 9999 -ws 9998 -bind {list}");
         let finished = run_after(&within(setup), dir.path(), &flags);
-        assert_eq!(finished.status, Some(1), "{list}: {finished:?}");
+        assert_eq!(finished.code(), Some(1), "{list}: {finished:?}");
         let error = format!("glockd: cannot listen on {error}");
         assert!(finished.stderr.starts_with(&error), "{list}: {finished:?}");
     }
@@ -276,7 +280,7 @@ fn locks_end_with_the_connection_that_holds_them() {
     let mut daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock} -verbose");
     let mut watcher = Client::tcp(&daemon);
     let mut tcp = Client::tcp(&daemon);
-    let mut web = Web::connect(&daemon);
+    let mut web = WebSocketClient::connect(&daemon);
     let mut unix = Client::unix(&daemon);
     tcp.ask("g a");
     web.ask("g b");
@@ -314,7 +318,7 @@ fn a_verbose_log_tells_what_clients_do() {
     client.ask("sg foo");
     daemon.await_line(&["unix:1", "1 Shared Lock Get Success: foo"]);
     client.ask("g bar");
-    client.say("bogus bar");
+    client.send("bogus bar");
     daemon.await_line(&["unix:1", "bogus bar"]);
     drop(client);
     daemon.await_line(&["unix:1", "disconnected", "orphans=1", "shared_orphans=1"]);
@@ -326,9 +330,9 @@ fn a_quiet_log_tells_of_the_daemon_alone() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
     Client::tcp(&daemon).ask("g foo");
-    Web::connect(&daemon).ask("bogus");
+    WebSocketClient::connect(&daemon).ask("bogus");
     let mut client = Client::unix(&daemon);
-    client.say("bogus");
+    client.send("bogus");
     client.ask("g bar");
     drop(client);
     let log = daemon.stop();
@@ -355,10 +359,10 @@ fn what_peers_send_is_logged_escaped() {
     for verb in ["g", "sg", "r", "sr", "i", "iam"] {
         client.ask(format!("{verb} {nasty}"));
     }
-    client.say(format!("bogus {nasty}"));
-    client.say([b"\xFF\xFE ", nasty.as_bytes()].concat());
-    client.say(format!("{nasty}\r{nasty}"));
-    Web::connect(&daemon).ask(&format!("bogus\n{nasty}\nmade up line"));
+    client.send(format!("bogus {nasty}"));
+    client.send([b"\xFF\xFE ", nasty.as_bytes()].concat());
+    client.send(format!("{nasty}\r{nasty}"));
+    WebSocketClient::connect(&daemon).ask(&format!("bogus\n{nasty}\nmade up line"));
     for request in [
         format!("GET /{nasty} HTTP/1.1\r\nHost: {nasty}\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nUpgrade: websocket\r\n{nasty}: {nasty}\r\n\r\n"),

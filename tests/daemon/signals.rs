@@ -3,12 +3,11 @@
 use std::fs::{self, File};
 use std::process::Command;
 
+use glockd_test_support::{Client, Daemon, WebSocketClient, run_after};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use tempfile::tempdir;
 
-use crate::clients::{Client, Web};
-use crate::process::{Daemon, run_after};
 use crate::witness::witness;
 
 const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock} -pidfile {dir}/pid";
@@ -23,7 +22,7 @@ fn sigterm_sigint_and_sigquit_stop_it_and_leave_nothing() {
         let mut clients = (
             Client::tcp(&daemon),
             Client::unix(&daemon),
-            Web::connect(&daemon),
+            WebSocketClient::connect(&daemon),
         );
         assert_eq!(clients.0.ask("g a"), "1 Lock Get Success: a");
         assert_eq!(clients.1.ask("g b"), "1 Lock Get Success: b");
@@ -119,7 +118,7 @@ fn all_other_signals_do_not_end_it() {
         sent.push(signal);
         let reply = client.try_ask("i foo");
         assert_eq!(reply.as_deref(), Some("1 Lock Is Locked: foo"), "{signal}");
-        assert!(daemon.runs(), "{signal}");
+        assert!(daemon.is_running(), "{signal}");
     }
     assert_eq!(sent.len(), 64 - 15, "{sent:?}");
     daemon.stop();
@@ -132,7 +131,7 @@ fn a_limit_of_the_size_of_the_log_does_not_end_it() {
     let log = dir.path().join("log");
     let before = format!("exec 2> {}; ulimit -f 1", log.display());
     let flags = "-port 0 -ws 0 -unix {sock} -verbose";
-    let daemon = Daemon::start_unheard(&before, dir.path(), flags);
+    let daemon = Daemon::start_without_log(&before, dir.path(), flags);
     witness("a log that has reached its limit", &daemon, || {
         for number in 0..50 {
             assert!(
@@ -153,7 +152,7 @@ fn an_environment_that_cannot_be_used_is_no_panic() {
     for threads in ["0", "abc", "-1", "1.5", "1000000", "18446744073709551616"] {
         let before = format!("export TOKIO_WORKER_THREADS={threads}");
         let finished = run_after(&before, dir.path(), "-port 0 -ws 0 -unix {dir}/sock");
-        assert_eq!(finished.status, Some(1), "{finished:?}");
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
         let message = format!(
             "glockd: cannot start: TOKIO_WORKER_THREADS is \"{threads}\", and must be a number of \
              threads from 1 to 1024\n"
@@ -162,7 +161,7 @@ fn an_environment_that_cannot_be_used_is_no_panic() {
     }
     let not_utf8 = "export TOKIO_WORKER_THREADS=$(printf '\\377')";
     let finished = run_after(not_utf8, dir.path(), "-port 0 -ws 0 -unix {dir}/sock");
-    assert_eq!(finished.status, Some(1), "{finished:?}");
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
     for before in [
         "export TOKIO_WORKER_THREADS=3",
         "export TOKIO_WORKER_THREADS=",
@@ -185,7 +184,7 @@ fn a_log_that_nobody_reads_does_not_end_it() {
         assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
         assert_eq!(Client::tcp(&daemon).ask("i foo"), "1 Lock Is Locked: foo");
     }
-    assert!(daemon.runs());
+    assert!(daemon.is_running());
     daemon.signal(Signal::TERM);
     client.await_end();
     let (status, _) = daemon.finish();

@@ -6,11 +6,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
+use glockd_test_support::{Client, Daemon, PATIENCE, run};
 use rustix::process::Signal;
 use tempfile::tempdir;
-
-use crate::clients::Client;
-use crate::process::{Daemon, PATIENCE, run};
 
 const SOCK: &str = "-port 0 -ws 0 -unix {sock}";
 
@@ -20,7 +18,7 @@ fn check_refused(dir: &Path) {
     let sock = dir.join("sock");
     let before = fs::metadata(&sock).unwrap();
     let finished = run(dir, "-port 0 -ws 0 -unix {dir}/sock -pidfile {dir}/pid");
-    assert_eq!(finished.status, Some(1), "{finished:?}");
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
     let start = format!("glockd: cannot listen on {}: ", sock.display());
     assert!(finished.stderr.starts_with(&start), "{finished:?}");
     let after = fs::metadata(&sock).unwrap();
@@ -115,7 +113,7 @@ fn a_path_that_cannot_be_is_named() {
     for path in ["/no/such/folder/sock", &long] {
         let flags = format!("-port 0 -ws 0 -pidfile {{dir}}/pid -unix {path}");
         let finished = run(dir.path(), &flags);
-        assert_eq!(finished.status, Some(1), "{finished:?}");
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
         let start = format!("glockd: cannot listen on {path}: ");
         assert!(finished.stderr.starts_with(&start), "{finished:?}");
         assert!(!dir.path().join("pid").exists());
@@ -131,7 +129,7 @@ fn a_path_that_is_too_long_is_refused_by_its_length() {
         (format!("@{}", "x".repeat(108)), 108),
     ] {
         let finished = run(dir.path(), &format!("-port 0 -ws 0 -unix {path}"));
-        assert_eq!(finished.status, Some(1), "{finished:?}");
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
         let error = format!(
             "glockd: cannot listen on {path}: it has {length} bytes, and a Unix socket takes at most 107\n"
         );
@@ -155,7 +153,7 @@ fn an_abstract_socket_is_one_without_a_file() {
         assert_eq!(client.ask("g foo"), "1 Lock Get Success: foo");
         assert_eq!(client.ask("me"), "1 unix:1 unix:1");
         let second = run(dir.path(), &format!("-port 0 -ws 0 -unix @{name}"));
-        assert_eq!(second.status, Some(1), "{second:?}");
+        assert_eq!(second.code(), Some(1), "{second:?}");
         let error = format!("glockd: cannot listen on @{name}: another process listens there\n");
         assert_eq!(second.stderr, error);
         daemon.signal(signal);

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::clients::Client;
-use crate::process::{Daemon, PATIENCE};
+use glockd_test_support::{Client, Daemon, PATIENCE};
 
 /// What a round trip may take while the machine is busy with the fault, and with other tests.
 const LONGEST: Duration = Duration::from_secs(5);

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use glockd::{Policy, Server};
+use glockd_test_support::{finish, wait_until};
 use serde_json::Value;
 
-use crate::served::{Served, finish, until};
+use crate::served::Served;
 
 fn report(served: &Served, arguments: &str) -> Value {
     serde_json::from_str(&served.run(&format!("bench --json {arguments}")).printed()).unwrap()
@@ -104,17 +105,13 @@ fn bench_reports_a_maximum_number_of_connections() {
                   (-max-connections, -max-connections-per-ip)\n";
     for threads in 1..=3 {
         // On a busy machine the server may be slow to close the connections of the last run.
-        until(
-            || {
-                let refused = served.run(&format!("bench -c 20 --threads {threads}"));
-                refused.exited(69).stderr == expect
-            },
-            "the maximum is not reported",
-        );
-        until(
-            || served.run("bench -c 7 -n 1000").status.success(),
-            "the permitted connections are refused",
-        );
+        wait_until("the maximum is not reported", || {
+            let refused = served.run(&format!("bench -c 20 --threads {threads}"));
+            refused.exited(69).stderr == expect
+        });
+        wait_until("the permitted connections are refused", || {
+            served.run("bench -c 7 -n 1000").status.success()
+        });
     }
 }
 

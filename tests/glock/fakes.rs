@@ -1,6 +1,8 @@
 //! glock against fake servers that send what the test says: for replies that a real server gives rarely, or never.
 
-use crate::served::{Finished, Served, fake, finish};
+use glockd_test_support::{Finished, finish};
+
+use crate::served::{Served, fake};
 
 /// Runs glock in the directory of a test, against a server that replies to each line with `answer(line)`.
 fn run_against(answer: fn(&str) -> &'static str, arguments: &[&str]) -> Finished {

@@ -7,9 +7,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use glockd_test_support::{finish, wait_until};
 use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 
-use crate::served::{Running, Served, finish, until};
+use crate::served::{Running, Served};
 
 /// Starts `glock run` of a script, and waits until the script prints "up".
 fn up(served: &Served, flags: &str, script: &str) -> Running {
@@ -159,7 +160,7 @@ fn exit_code_is_passed_on_if_sigchld_was_blocked_or_ignored() {
 #[test]
 fn signals_end_glock_even_if_its_parent_has_blocked_them() {
     let served = Served::new();
-    let _held = served.asked("g held");
+    let _held = served.connect_and_ask("g held");
     let start = |command| {
         let mut command = env_with(&served, "--block-signal", command);
         command.stdin(Stdio::piped());
@@ -190,7 +191,7 @@ fn signals_end_glock_even_if_its_parent_has_blocked_them() {
     };
     let before = gets();
     let bench = start("glock bench -t 600");
-    until(|| gets() > before, "it makes no load");
+    wait_until("it makes no load", || gets() > before);
     assert_eq!(end(bench), (None, Some(Signal::TERM.as_raw())));
 }
 
@@ -211,7 +212,7 @@ fn signal_that_the_command_blocks_is_only_forwarded() {
         let sets = signal_sets(&fs::read_to_string(&status).unwrap());
         sets["ShdPnd"] & (1 << (Signal::TERM.as_raw() - 1)) != 0
     };
-    until(is_pending, "it is not forwarded");
+    wait_until("it is not forwarded", is_pending);
     assert_eq!(served.ask("i job"), "1 Lock Is Locked: job");
     running.input(b"\n");
     running.await_line("on");
@@ -268,7 +269,7 @@ fn fatal_signal_kills_a_group_that_ignores_sigterm() {
 #[test]
 fn fatal_signal_ends_a_wait_at_once() {
     let served = Served::new();
-    let _held = served.asked("g job");
+    let _held = served.connect_and_ask("g job");
     for signal in FATAL {
         let mut waiter = Running::start(served.glock(["run", "job", "true"]), None);
         served.await_answer("own job", "2 Lock Owners: job");
@@ -332,7 +333,7 @@ fn processes_left_in_the_group_end_before_the_lock_is_released() {
         let mut running = up(&served, &format!("--grace {grace} job"), &script);
         let pid = running.line();
         running.exited(4);
-        until(|| is_gone(&pid), "it lives on");
+        wait_until("it lives on", || is_gone(&pid));
         assert_eq!(served.ask("i job"), "0 Lock Not Locked: job");
     }
 }
@@ -381,7 +382,7 @@ fn stopped_command_keeps_the_lock() {
     let pid = running.line();
     let stat = Path::new("/proc").join(&pid).join("stat");
     let is_stopped = || fs::read_to_string(&stat).unwrap().contains(") T ");
-    until(is_stopped, "the command is not stopped");
+    wait_until("the command is not stopped", is_stopped);
     assert_eq!(served.ask("i job"), "1 Lock Is Locked: job");
     let command = Pid::from_raw(pid.parse().unwrap()).unwrap();
     kill_process(command, Signal::CONT).unwrap();
@@ -423,7 +424,7 @@ fn orphan_that_left_the_group_is_reaped() {
     let left = running.line();
     running.await_line("up");
     let stat = Path::new("/proc").join(left);
-    until(|| !stat.exists(), "it is not reaped");
+    wait_until("it is not reaped", || !stat.exists());
     running.end_input();
     running.exited(1);
 }
@@ -458,13 +459,10 @@ fn daemon_that_leaves_the_group_lives_on() {
             finish(served.glock(run)).exited(0);
             let daemons = served.path("daemons");
             let mut pid = String::new();
-            until(
-                || {
-                    pid = fs::read_to_string(&daemons).unwrap_or_default();
-                    pid.ends_with('\n')
-                },
-                kind,
-            );
+            wait_until(kind, || {
+                pid = fs::read_to_string(&daemons).unwrap_or_default();
+                pid.ends_with('\n')
+            });
             if !is_gone(pid.trim_end()) {
                 survivors += 1;
                 let kill = Command::new("kill").arg(pid.trim_end()).status();

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use glockd::{Limits, Server, Tcp, Unix, WebSocket};
+use glockd_test_support::finish;
 use tokio::runtime::Runtime;
 
-use crate::served::{Served, fake, finish};
+use crate::served::{Served, fake};
 
 /// Starts a server with these limits. Returns the runtime that it ends with, and its addresses.
 fn serve(limits: Limits) -> (Runtime, [String; 3]) {
@@ -110,7 +111,7 @@ fn wait_ends_in_time_even_if_the_server_is_silent() {
             assert!(finished.stderr.contains("not answered"), "{finished:?}");
         }
     }
-    let _holder = served.asked("g job");
+    let _holder = served.connect_and_ask("g job");
     let finished = served.run("run -v -w 0.1 job true").exited(1);
     assert!(finished.stderr.contains("not free in time"), "{finished:?}");
 }

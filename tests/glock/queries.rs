@@ -3,9 +3,10 @@
 use std::process::Stdio;
 
 use glockd::Policy;
+use glockd_test_support::finish;
 use serde_json::{Value, json};
 
-use crate::served::{Running, Served, finish};
+use crate::served::{Running, Served};
 
 fn json_of(served: &Served, arguments: &str) -> Value {
     serde_json::from_str(&served.run(arguments).printed()).unwrap()
@@ -16,8 +17,8 @@ fn ls_and_who_list_locks_and_holders() {
     let served = Served::new();
     assert_eq!(served.run("ls").printed(), "");
     assert_eq!(served.run("ls --json").printed(), "[]\n");
-    let _one = served.asked("iam cron on db1\ng nightly  report");
-    let _two = served.asked("sg gpu");
+    let _one = served.connect_and_ask("iam cron on db1\ng nightly  report");
+    let _two = served.connect_and_ask("sg gpu");
     // Only the first reply was awaited; now the second command has been executed as well.
     served.await_answer("own nightly report", "1 Lock Owners: nightly report");
     served.await_answer("own gpu", "1 Lock Owners: gpu");
@@ -44,7 +45,7 @@ fn ls_and_who_list_locks_and_holders() {
 #[test]
 fn own_and_watch_show_holders_and_waiters() {
     let served = Served::new();
-    let holder = served.asked("g job");
+    let holder = served.connect_and_ask("g job");
     let mut waiter = served.glock(["get", "--name", "next", "job"]);
     waiter.stdin(Stdio::piped());
     let mut waiter = Running::start(waiter, None);
@@ -101,7 +102,7 @@ fn names_cannot_be_taken_for_other_locks() {
             let arguments = [&run[..], flags, &["--", "glock"], last].concat();
             serde_json::from_str::<Value>(&finish(served.glock(arguments)).printed()).unwrap()
         };
-        let _other = served.asked(&format!("iam alice\n{verb} prod: deploy"));
+        let _other = served.connect_and_ask(&format!("iam alice\n{verb} prod: deploy"));
         served.await_answer("own prod: deploy", "1 Lock Owners: prod: deploy");
         let expect = json!([
             {"name": "prod", "holder": name},
@@ -140,9 +141,9 @@ fn inspect_tells_free_from_held() {
     let finished = served.run("inspect job").exited(1);
     assert_eq!(finished.stdout, "free\n");
     let _held = [
-        served.asked("g job"),
-        served.asked("sg job"),
-        served.asked("sg job"),
+        served.connect_and_ask("g job"),
+        served.connect_and_ask("sg job"),
+        served.connect_and_ask("sg job"),
     ];
     assert_eq!(served.run("inspect job").printed(), "held\n");
     assert_eq!(served.run("inspect -s job").printed(), "held by 2\n");
@@ -174,7 +175,7 @@ fn stats_and_ping_print_text_and_json() {
 #[test]
 fn names_are_escaped_for_terminals() {
     let served = Served::new();
-    let _held = served.asked("g a\x1b[2J\u{202e}b");
+    let _held = served.connect_and_ask("g a\x1b[2J\u{202e}b");
     assert!(
         served
             .run("ls")
@@ -194,7 +195,7 @@ fn servers_with_fewer_features_are_supported() {
         extensions: false,
         ..Policy::default()
     });
-    let _held = served.asked("g job");
+    let _held = served.connect_and_ask("g job");
     assert!(
         served
             .run("ls")

@@ -6,9 +6,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use glockd::{LockLimits, Policy, Server};
+use glockd_test_support::finish;
 use rustix::process::Signal;
 
-use crate::served::{Running, Served, fake, finish};
+use crate::served::{Running, Served, fake};
 
 #[test]
 fn exit_status_of_the_command_is_passed_on() {
@@ -130,8 +131,8 @@ fn missing_fencing_token_is_reported_or_refused() {
 #[test]
 fn command_does_not_run_without_the_lock() {
     let served = Served::new();
-    let _held = served.asked("g job");
-    let _shared = served.asked("sg gpu");
+    let _held = served.connect_and_ask("g job");
+    let _shared = served.connect_and_ask("sg gpu");
     for (flags, code) in [
         ("-n job", 1),
         ("--nonblock -E 75 job", 75),
@@ -164,7 +165,7 @@ fn command_does_not_run_without_the_lock() {
 #[test]
 fn waiter_runs_its_command_when_the_lock_is_released() {
     let served = Served::new();
-    let held = served.asked("g job");
+    let held = served.connect_and_ask("g job");
     let mut next = Running::start(served.glock(["run", "job", "echo", "ran"]), None);
     served.await_answer("own job", "2 Lock Owners: job");
     drop(held);
@@ -182,7 +183,7 @@ fn refused_wait_is_reported() {
         },
         ..Policy::default()
     });
-    let _held = served.asked("g job");
+    let _held = served.connect_and_ask("g job");
     let _waiter = Running::start(served.glock(["run", "job", "true"]), None);
     served.await_answer("own job", "2 Lock Owners: job");
     for (flags, code) in [("", 1), ("-w 9 -E 75 ", 75)] {
@@ -198,7 +199,7 @@ fn refused_wait_is_reported() {
 #[test]
 fn signal_ends_the_wait() {
     let served = Served::new();
-    let _held = served.asked("g job");
+    let _held = served.connect_and_ask("g job");
     // The signal of a key ends glock as it would end any other process.
     for (verb, signal, end) in [
         ("run", Signal::TERM, (Some(143), None)),
@@ -365,7 +366,7 @@ fn wrong_usage_is_reported() {
 #[test]
 fn refused_connection_is_reported() {
     let served = Served::build(Server::builder().max_connections(Some(1)));
-    let _only = served.asked("g job");
+    let _only = served.connect_and_ask("g job");
     for arguments in ["ls", "run job true", "bench"] {
         let finished = served.run(arguments).exited(69);
         let expect = "glock: the server closed the connection at once, as it does at its maximum number of connections \

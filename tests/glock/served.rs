@@ -1,4 +1,4 @@
-//! A server in this process, and ways to run glock against it.
+//! A server to run glock against, in this process, and glocks.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -6,54 +6,28 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use glockd::{Builder, Policy, Server, StopReason, Unix};
+use glockd_test_support::{
+    Client, Finished, PATIENCE, Process, binary, finish, wait_until, within,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
-/// Time limit of a test. Longer than anything takes on a slow machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_glock");
-
-/// A server on a Unix socket. It ends with the test.
+/// A server on a Unix socket, which ends with the test.
 pub(crate) struct Served {
     dir: TempDir,
     runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<StopReason>>,
-}
-
-/// Exit status and output of a process.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Finished {
-    #[track_caller]
-    pub(crate) fn exited(self, code: i32) -> Finished {
-        assert_eq!(self.status.code(), Some(code), "{self:#?}");
-        self
-    }
-
-    /// Returns its output, if it has succeeded.
-    #[track_caller]
-    pub(crate) fn printed(self) -> String {
-        assert_eq!(self.stderr, "");
-        self.exited(0).stdout
-    }
 }
 
 impl Served {
@@ -81,12 +55,11 @@ impl Served {
         }
     }
 
-    /// Ends the server, and all its connections.
+    /// Stops the server and ends all its connections.
     pub(crate) fn stop(&mut self) {
         self.stop = None;
         let running = self.running.take().unwrap();
-        let ended = async { timeout(PATIENCE, running).await };
-        self.runtime.block_on(ended).unwrap().unwrap();
+        self.runtime.block_on(within(running)).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -99,13 +72,13 @@ impl Served {
 
     /// Returns a glock that uses the server, in the directory of the test.
     pub(crate) fn glock<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary("glock"));
         command.args(arguments);
         self.prepare(&mut command);
         command
     }
 
-    /// Returns a shell script that can call `glock`, which uses the server.
+    /// Returns a shell script that can run `glock`, which uses the server.
     pub(crate) fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
@@ -113,11 +86,13 @@ impl Served {
         command
     }
 
-    /// Prepares a command to start in the directory of the test, without variables that would change its output.
+    /// Makes a command run in the directory of the test, without the variables of the environment that would change
+    /// what it prints.
     pub(crate) fn prepare(&self, command: &mut Command) {
-        let bin = Path::new(BINARY).parent().unwrap();
+        let glock = binary("glock");
         let path = std::env::var_os("PATH").unwrap();
-        let path = std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path));
+        let path =
+            std::iter::once(glock.parent().unwrap().to_owned()).chain(std::env::split_paths(&path));
         for variable in ["CLICOLOR", "CLICOLOR_FORCE", "NO_COLOR", "COLUMNS", "LINES"] {
             command.env_remove(variable);
         }
@@ -129,35 +104,34 @@ impl Served {
             .stdin(Stdio::null());
     }
 
-    /// Runs glock to its end, with arguments that are separated by spaces.
+    /// Runs a glock to its end. Spaces separate the arguments.
     pub(crate) fn run(&self, arguments: &str) -> Finished {
         finish(self.glock(arguments.split(' ')))
     }
 
-    /// Connects a client, sends a line and awaits the reply. Returns the connection.
-    pub(crate) fn asked(&self, line: &str) -> UnixStream {
-        let mut stream = UnixStream::connect(self.path("sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        assert_ne!(ask(&mut stream, line), "");
-        stream
+    /// Connects a client that sends these lines, and waits for the first line of reply.
+    #[track_caller]
+    pub(crate) fn connect_and_ask(&self, lines: &str) -> Client<UnixStream> {
+        let mut client = Client::unix_path(&self.path("sock"));
+        assert_ne!(client.ask(lines), "");
+        client
     }
 
-    /// Returns the server's reply to a line.
+    /// Returns the first line of the server's reply to this line.
+    #[track_caller]
     pub(crate) fn ask(&self, line: &str) -> String {
-        let mut stream = UnixStream::connect(self.path("sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        ask(&mut stream, line)
+        Client::unix_path(&self.path("sock")).ask(line)
     }
 
-    /// Waits until the server gives the expected reply to a line.
+    /// Waits until this is the first line of the server's reply to `line`.
     #[track_caller]
     pub(crate) fn await_answer(&self, line: &str, expect: &str) {
-        until(|| self.ask(line) == expect, line);
+        wait_until(line, || self.ask(line) == expect);
     }
 }
 
-/// Starts a fake server on a Unix socket. It replies to each line with `answer(line)`, or not at all if that is empty, and
-/// lives as long as the tests.
+/// Starts a server on a Unix socket that replies to each line with the result of `answer`, or not at all if that is
+/// empty. It runs as long as the tests.
 pub(crate) fn fake(path: &Path, answer: fn(&str) -> &'static str) {
     let listener = UnixListener::bind(path).unwrap();
     thread::spawn(move || {
@@ -174,9 +148,9 @@ pub(crate) fn fake(path: &Path, answer: fn(&str) -> &'static str) {
     });
 }
 
-/// Catches each signal that is ignored, and disregards it. The processes that the tests start would inherit that a signal
-/// is ignored, and never receive it; a caught signal has its default action there. (A shell without job control ignores
-/// Ctrl-C in the background, and nohup(1) the end of a terminal.)
+/// Catches each signal that this process inherited as ignored. Child processes would inherit that, and tests that send
+/// them these signals would fail; a caught signal has its default action in a child. (A shell without job control
+/// starts background processes with SIGINT ignored, and nohup(1) ignores SIGHUP.)
 fn catch_ignored_signals(runtime: &Runtime) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let mut lines = status.lines();
@@ -184,49 +158,21 @@ fn catch_ignored_signals(runtime: &Runtime) {
     let set = u64::from_str_radix(set.trim(), 16).unwrap();
     let _entered = runtime.enter();
     for number in (1..=64).filter(|number| set & (1 << (number - 1)) != 0) {
-        // Rust's runtime ignores this one itself, and restores it in processes that it starts.
+        // Rust itself ignores this one, but not for child processes.
         if number != Signal::PIPE.as_raw() {
-            // Fails for signals that cannot be caught. No test sends them.
+            // Fails for signals that cannot be caught, which no test sends.
             let _ = signal(SignalKind::from_raw(number));
         }
     }
 }
 
-fn ask(stream: &mut UnixStream, line: &str) -> String {
-    writeln!(stream, "{line}").unwrap();
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).unwrap();
-    answer.trim_end().to_owned()
-}
-
-/// Polls until a condition holds. `what` says what is wrong if it does not in time.
-#[track_caller]
-pub(crate) fn until(mut holds: impl FnMut() -> bool, what: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::yield_now();
-    }
-}
-
-/// Runs a command to its end.
-pub(crate) fn finish(command: Command) -> Finished {
-    let mut command = assert_cmd::Command::from_std(command);
-    let output = command.timeout(PATIENCE).output().unwrap();
-    Finished {
-        status: output.status,
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// A running process. It is killed when this is dropped.
+/// A running process whose output is read. Killed when dropped.
 pub(crate) struct Running {
-    child: Child,
+    process: Process,
     stdout: BufReader<Output>,
 }
 
-/// Output of a process. Reads have a time limit.
+/// The output of a process. Reading it has a limit in time.
 struct Output {
     pipe: File,
     deadline: Instant,
@@ -237,7 +183,7 @@ impl Read for Output {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let limit = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut polled = [PollFd::new(&self.pipe, PollFlags::IN)];
-        // The limit also ends a read of endless output.
+        // The first condition ends the wait for a process that prints without end.
         if left.is_zero() || poll(&mut polled, Some(&limit))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -246,35 +192,37 @@ impl Read for Output {
 }
 
 impl Running {
-    /// Starts a command whose output is read here. Its stderr goes to the file `errors`, if there is one.
+    /// Starts a command whose output is read here. Its errors go to the file `errors`, if there is one.
+    #[track_caller]
     pub(crate) fn start(mut command: Command, errors: Option<&Path>) -> Running {
         if let Some(errors) = errors {
             command.stderr(File::create(errors).unwrap());
         }
-        let spawned = command.stdout(Stdio::piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let pipe = File::from(OwnedFd::from(child.stdout.take().unwrap()));
+        let mut process = Process::start(command.stdout(Stdio::piped()));
+        let pipe = process.child().stdout.take().unwrap();
+        let pipe = File::from(OwnedFd::from(pipe));
         let deadline = Instant::now();
         let stdout = BufReader::new(Output { pipe, deadline });
-        Running { child, stdout }
+        Running { process, stdout }
     }
 
-    /// Returns its output, with a new time limit.
+    /// Returns the output, to be read within [`PATIENCE`].
     fn output(&mut self) -> &mut impl BufRead {
         self.stdout.get_mut().deadline = Instant::now() + PATIENCE;
         &mut self.stdout
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
-    /// Waits until it prints the expected line.
+    /// Waits for a line of output, and checks it.
     #[track_caller]
     pub(crate) fn await_line(&mut self, expect: &str) {
         assert_eq!(self.line(), expect);
     }
 
+    /// Waits for a line of output.
     #[track_caller]
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
@@ -284,21 +232,22 @@ impl Running {
         line.trim_end().to_owned()
     }
 
+    #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        self.process.signal(signal);
     }
 
-    /// Closes its input.
+    /// Closes the input.
     pub(crate) fn end_input(&mut self) {
-        drop(self.child.stdin.take());
+        drop(self.process.child().stdin.take());
     }
 
     pub(crate) fn input(&mut self, bytes: &[u8]) {
-        self.child.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+        let input = self.process.child().stdin.as_mut().unwrap();
+        input.write_all(bytes).unwrap();
     }
 
-    /// Returns the rest of its output, once all processes have closed it.
+    /// Waits until all processes that have the output have closed it. Returns the rest of it.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> String {
         let mut rest = String::new();
@@ -308,7 +257,7 @@ impl Running {
         rest
     }
 
-    /// Returns its output up to and including the expected text.
+    /// Reads the output up to and including `expect`.
     #[track_caller]
     pub(crate) fn read_to(&mut self, expect: &str) -> String {
         let output = self.output();
@@ -323,29 +272,15 @@ impl Running {
         String::from_utf8_lossy(&read).into_owned()
     }
 
-    /// Waits until it ends.
+    /// Waits until the process has ended.
     #[track_caller]
     pub(crate) fn status(&mut self) -> ExitStatus {
-        let mut status = None;
-        until(
-            || {
-                status = self.child.try_wait().unwrap();
-                status.is_some()
-            },
-            "it does not end",
-        );
-        status.unwrap()
+        self.process.await_end()
     }
 
+    /// Waits until the process has ended, and checks its exit code.
     #[track_caller]
     pub(crate) fn exited(&mut self, code: i32) {
         assert_eq!(self.status().code(), Some(code));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

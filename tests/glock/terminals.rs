@@ -9,7 +9,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::served::{Running, Served, until};
+use glockd_test_support::wait_until;
+
+use crate::served::{Running, Served};
 
 /// Starts a shell on a terminal.
 fn shell(served: &Served) -> Running {
@@ -50,10 +52,9 @@ fn await_stop(served: &Served, is_stopped: bool) {
         let processes = fs::read_dir("/proc").unwrap();
         processes.filter_map(|process| state(process.unwrap().path()))
     };
-    until(
-        || states().eq([is_stopped]),
-        "glock is not in the expected state",
-    );
+    wait_until("glock is not in the expected state", || {
+        states().eq([is_stopped])
+    });
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn keys_go_to_the_command() {
 fn key_ends_the_script_around_glock() {
     let served = Served::new();
     let mut shell = shell(&served);
-    let _held = served.asked("g held");
+    let _held = served.connect_and_ask("g held");
     // Printed when the shell has the terminal again. Until then, glock may read what is typed.
     shell.input(b"PROMPT_COMMAND='echo code $?.'\n");
     shell.read_to("code 0.");
@@ -269,7 +270,7 @@ fn command_that_reads_the_terminal_of_a_dead_shell_is_ended() {
 fn key_ends_or_stops_the_wait() {
     let served = Served::new();
     let mut shell = shell(&served);
-    let _held = served.asked("g job");
+    let _held = served.connect_and_ask("g job");
     shell.input(b"glock run job -- true; echo code $?\n");
     served.await_answer("own job", "2 Lock Owners: job");
     // Ctrl-Z only stops it.
@@ -291,7 +292,7 @@ fn key_ends_or_stops_the_wait() {
 fn ctrl_z_stops_glock_even_if_its_parent_has_blocked_it() {
     let served = Served::new();
     let mut shell = shell(&served);
-    let _held = served.asked("g held");
+    let _held = served.connect_and_ask("g held");
     for (lock, owners, rest) in [("held", 2, "true"), ("job", 1, "sleep 60 | cat")] {
         let command = format!("env --block-signal glock run {lock} -- {rest}\n");
         shell.input(command.as_bytes());
@@ -311,7 +312,7 @@ fn ctrl_z_stops_glock_even_if_its_parent_has_blocked_it() {
 fn watch_draws_on_the_alternate_screen() {
     let served = Served::new();
     let mut shell = shell(&served);
-    let _held = served.asked("g wanted");
+    let _held = served.connect_and_ask("g wanted");
     shell.input(b"stty rows 20 cols 60; glock watch -i 0.05; echo code $?\n");
     let shown = shell.read_to("wanted");
     assert!(shown.contains("\x1b[?1049h"), "{shown:?}");
@@ -326,7 +327,7 @@ fn watch_draws_on_the_alternate_screen() {
 fn watch_leaves_the_screen_when_stopped() {
     let served = Served::new();
     let mut shell = shell(&served);
-    let _held = served.asked("g wanted");
+    let _held = served.connect_and_ask("g wanted");
     shell.input(b"stty rows 20 cols 60; glock watch -i 0.05; echo code $?\n");
     shell.read_to("wanted");
     shell.input(b"\x1a");
@@ -342,7 +343,7 @@ fn watch_leaves_the_screen_when_stopped() {
         counters["command_own"].as_u64().unwrap()
     };
     let before = asked();
-    until(|| asked() > before + 2, "it does not run on");
+    wait_until("it does not run on", || asked() > before + 2);
     shell.input(b"echo quiet; fg; echo code $?\n");
     let shown = shell.read_to("quiet");
     assert!(!shown.contains('\x1b'), "{shown:?}");

@@ -1,6 +1,5 @@
 //! What `glock watch` and `glock ping` compute from the server's replies.
 
-use std::io::Write;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -19,15 +18,15 @@ fn frames(served: &Served, flags: &str) -> Vec<Value> {
 #[test]
 fn watch_row_has_the_holders_and_waiters_of_its_lock() {
     let served = Served::new();
-    let _other = served.asked("g another");
-    let _holder = served.asked("g job");
+    let _other = served.connect_and_ask("g another");
+    let _holder = served.connect_and_ask("g job");
     // The helper awaits one reply on each connection, so they send another command before they wait.
-    let mut waiters = [(); 2].map(|()| served.asked("ping"));
+    let mut waiters = [(); 2].map(|()| served.connect_and_ask("ping"));
     for waiter in &mut waiters {
-        writeln!(waiter, "gw 3600000 job").unwrap();
+        waiter.send("gw 3600000 job");
     }
     served.await_answer("own job", "3 Lock Owners: job");
-    let _shared = [(); 3].map(|()| served.asked("sg job"));
+    let _shared = [(); 3].map(|()| served.connect_and_ask("sg job"));
     let frames = frames(&served, "-c 1");
     let rows: Vec<_> = frames[0]["locks"]
         .as_array()
@@ -108,7 +107,7 @@ fn ping_times_are_in_milliseconds() {
 fn watch_counts_locks_that_do_not_fit() {
     let served = Served::new();
     let commands: Vec<String> = (0..103).map(|number| format!("g {number:03}")).collect();
-    let _holder = served.asked(&commands.join("\n"));
+    let _holder = served.connect_and_ask(&commands.join("\n"));
     served.await_answer("i 102", "1 Lock Is Locked: 102");
     let shown = served.run("watch -c 1").printed();
     assert!(shown.ends_with("\nand 3 more\n"), "{shown}");

@@ -28,12 +28,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use glockd::{LockLimits, Policy, Server, Tcp, Unix, WebSocket};
+use glockd_test_support::within;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::checker::Past;
 use crate::client::Client;
@@ -57,9 +57,6 @@ const ACTS: usize = 40;
 /// be refused one if that were not given back.
 const MOST_HELD: [Option<usize>; 3] = [None, Some(4), Some(6)];
 
-/// How long a server may take. It never decides what a test sees, only when a hung one fails.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// More threads than processors, so that they are stopped anywhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_clients_do_locks_do_what_they_should() {
@@ -74,7 +71,7 @@ async fn whatever_clients_do_locks_do_what_they_should() {
     let mut operations = 0;
     for seed in first.. {
         let _seed = TellIfFailing(seed);
-        operations += timeout(PATIENCE, live(seed)).await.expect("it hangs");
+        operations += within(live(seed)).await;
         let enough = match seconds {
             Some(seconds) => start.elapsed().as_secs() >= seconds,
             None => seed + 1 == first + SERVERS,

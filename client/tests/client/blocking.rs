@@ -1,4 +1,4 @@
-//! The blocking face.
+//! The blocking client.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use crate::servers::{connect, serve};
 
 #[test]
-fn it_blocks() {
+fn blocking_client_locks_waits_and_reports_a_loss() {
     let runtime = Runtime::new().unwrap();
     let mut served = runtime.block_on(serve());
     let builder = glockd_client::Client::builder(&served.unix()).name("thread");
@@ -46,20 +46,20 @@ fn it_blocks() {
     assert!(client.reconnect().is_err());
 }
 
-/// Where a runtime lets tasks block, and only there, should they; but nothing breaks anywhere.
+/// A call belongs where the runtime allows blocking. But a client may be dropped anywhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_works_beside_another_runtime() {
+async fn blocking_client_works_within_another_runtime() {
     let served = serve().await;
     let url = served.unix();
     let client = tokio::task::spawn_blocking(move || Client::connect(&url));
     let client = client.await.unwrap().unwrap();
     client.ping().unwrap();
-    // It may be dropped here.
+    // Dropped in an asynchronous task.
     drop(client);
 }
 
 #[test]
-fn it_answers_what_the_asynchronous_client_does() {
+fn blocking_client_returns_what_the_asynchronous_client_does() {
     let runtime = Runtime::new().unwrap();
     let served = runtime.block_on(serve());
     let builder = glockd_client::Client::builder(&served.unix()).name("thread");
@@ -71,8 +71,8 @@ fn it_answers_what_the_asynchronous_client_does() {
     assert!(client.shared("shared").limit(2).acquire().is_err());
     assert_eq!((first.holders(), second.holders()), (1, 2));
     assert!(held.wait_lost(Duration::ZERO).is_none());
-    let owners = client.claims("held").unwrap();
-    assert_eq!(held.fence(), owners[0].fence);
+    let claims = client.claims("held").unwrap();
+    assert_eq!(held.fence(), claims[0].fence);
 
     assert_eq!(client.holders("shared").unwrap(), 2);
     assert!(client.is_locked("held").unwrap());

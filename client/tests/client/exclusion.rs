@@ -1,4 +1,4 @@
-//! Tasks that share a client never both hold a lock, nor more of them than the limit says.
+//! Tasks that share a client never hold an exclusive lock together, nor a shared lock beyond its limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use glockd::{LockLimits, Policy};
 use glockd_client::{Client, LockGuard};
+use glockd_test_support::within;
 use tokio::task::{JoinSet, yield_now};
 
-use crate::servers::{Served, connect, serve, serve_with, within};
+use crate::servers::{Served, await_claims, connect, serve, serve_with};
 
 const TASKS: usize = 8;
 
-/// Lets tasks acquire `rounds` locks each, and returns how many held one at the same time at most.
+/// Lets tasks acquire `rounds` locks each. Returns the maximum number that were held at the same time.
 async fn most_at_a_time<F>(client: &Client, rounds: usize, acquire: impl Fn(Client) -> F) -> usize
 where
     F: Future<Output = LockGuard> + Send + 'static,
@@ -42,14 +43,14 @@ where
     most.load(SeqCst)
 }
 
-/// The servers, and how many rounds to go with each: of the original is asked again and again, which takes its time.
+/// Returns the servers, each with a number of rounds. The original gets few: without a queue, waiting takes longer.
 fn rounds(served: &Served) -> impl Iterator<Item = (String, usize)> {
     let modern = served.modern().into_iter().map(|url| (url, 40));
     modern.chain([(served.original(), 2)])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tasks_that_wait_share_a_client() {
+async fn waiting_tasks_exclude_each_other() {
     let served = serve().await;
     for (url, rounds) in rounds(&served) {
         let client = connect(&url).await;
@@ -63,7 +64,7 @@ async fn tasks_that_wait_share_a_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tasks_that_try_share_a_client() {
+async fn trying_tasks_exclude_each_other() {
     let served = serve().await;
     for url in served.modern() {
         let client = connect(&url).await;
@@ -80,7 +81,7 @@ async fn tasks_that_try_share_a_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn as_many_as_the_limit_says() {
+async fn waiting_tasks_never_exceed_the_limit() {
     let served = serve().await;
     for (url, rounds) in rounds(&served) {
         let client = connect(&url).await;
@@ -93,9 +94,9 @@ async fn as_many_as_the_limit_says() {
     assert_eq!(served.surplus(), 0);
 }
 
-/// Futures that are dropped at any point leave nothing held, and nobody in line.
+/// At whichever point the future is dropped.
 #[tokio::test]
-async fn an_acquire_that_is_dropped_holds_nothing() {
+async fn dropped_acquire_leaves_no_holder_and_no_waiter() {
     let served = serve().await;
     for url in served.modern() {
         let client = connect(&url).await;
@@ -105,24 +106,24 @@ async fn an_acquire_that_is_dropped_holds_nothing() {
             let waited = client.shared("waited").limit(1).wait_forever().acquire();
             let mut both = Box::pin(async { (tried.await.is_ok(), waited.await.is_ok()) });
             for _ in 0..polls {
-                if futures_poll(&mut both).await {
+                if poll_once(&mut both).await {
                     break;
                 }
             }
             drop(both);
             for name in ["tried", "waited"] {
-                crate::servers::until(&watcher, name, <[_]>::is_empty).await;
+                await_claims(&watcher, name, <[_]>::is_empty).await;
             }
-            // And the client is as good as before, if its connection was closed for that.
+            // The client still works, even if the drop closed a connection.
             let guard = client.lock("tried").acquire().await.unwrap();
             guard.release().await.unwrap();
         }
     }
 }
 
-/// Who stops to wait closes a connection, and never one that somebody else uses.
+/// A wait that is dropped closes its connection, which must not be in use by another request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn waits_that_are_dropped_disturb_nobody() {
+async fn dropped_wait_does_not_disturb_other_requests() {
     let served = serve().await;
     for url in served.modern() {
         let client = connect(&url).await;
@@ -146,8 +147,8 @@ async fn waits_that_are_dropped_disturb_nobody() {
     }
 }
 
-/// Polls a future once, after others had their turn. Whether it is ready.
-async fn futures_poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
+/// Polls a future once, after other tasks have run. Returns true if it is ready.
+async fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
     yield_now().await;
     std::future::poll_fn(|context| {
         std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_ready())
@@ -156,7 +157,7 @@ async fn futures_poll<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool
 }
 
 #[tokio::test]
-async fn exactly_as_many_as_the_limit_hold_a_lock() {
+async fn shared_lock_has_as_many_holders_as_its_limit_allows() {
     let served = serve().await;
     let all = served.modern().into_iter();
     for url in all.chain([served.plain(), served.original()]) {
@@ -177,9 +178,8 @@ async fn exactly_as_many_as_the_limit_hold_a_lock() {
     }
 }
 
-/// A guard is a lock that is held, of whichever kind.
 #[tokio::test]
-async fn locks_beyond_the_limit_of_the_server_are_refused() {
+async fn lock_beyond_the_limit_of_the_server_is_refused() {
     let served = serve_with(Policy {
         limits: LockLimits {
             max_locks: Some(1),

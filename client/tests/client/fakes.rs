@@ -1,19 +1,19 @@
-//! The client against servers whose every line is the test's: for what a real one does too seldom, or never.
+//! The client with fake servers, whose lines are written by the test: for cases that a real server seldom or never
+//! causes.
 
 use std::time::Duration;
 
 use glockd_client::{Client, Error, LockGuard, LockRequest};
+use glockd_test_support::within;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
-use crate::servers::within;
-
 const HELLO: &str = "1 hello: wait limit fence list own ping";
 
-/// A server on a Unix socket.
+/// A fake server on a Unix socket.
 struct Fake {
     listener: UnixListener,
     url: String,
@@ -71,14 +71,14 @@ impl Conversation {
         self.output.write_all(line.as_bytes()).await.unwrap();
     }
 
-    /// Waits for this line of the client, and answers it.
+    /// Waits for this line of the client, and replies to it.
     async fn answer(&mut self, expect: &str, line: &str) {
         assert_eq!(self.next().await.as_deref(), Some(expect));
         self.say(line).await;
     }
 
-    /// Gives the lock `name` to a request for it, which is to be sent as `get`.
-    async fn give(&mut self, request: LockRequest, get: &str, name: &str) -> LockGuard {
+    /// Grants the lock `name` to a request, which the client must send as `get`.
+    async fn grant(&mut self, request: LockRequest, get: &str, name: &str) -> LockGuard {
         let (guard, ()) = tokio::join!(within(request.acquire()), async {
             let shared = get.starts_with('s');
             let kind = if shared { "Shared Lock" } else { "Lock" };
@@ -96,7 +96,7 @@ impl Conversation {
 async fn release_fails_if_the_server_says_that_the_lock_was_not_held() {
     let fake = Fake::new();
     let (client, mut server) = fake.connect().await;
-    let guard = server.give(client.lock("a b"), "g", "a b").await;
+    let guard = server.grant(client.lock("a b"), "g", "a b").await;
     let (released, ()) = tokio::join!(
         within(guard.release()),
         server.answer("r a b", "0 Lock Release Failure: a b")
@@ -111,7 +111,7 @@ async fn release_fails_if_the_server_says_that_the_lock_was_not_held() {
         "the server says that this connection did not hold the lock a b"
     );
 
-    let guard = server.give(client.shared("c"), "sg", "c").await;
+    let guard = server.grant(client.shared("c"), "sg", "c").await;
     let (released, ()) = tokio::join!(
         within(guard.release()),
         server.answer("sr c", "0 Shared Lock Release Failure: c")
@@ -122,8 +122,8 @@ async fn release_fails_if_the_server_says_that_the_lock_was_not_held() {
         "{error:?}"
     );
 
-    // The connection is as good as before.
-    let guard = server.give(client.lock("a b"), "g", "a b").await;
+    // The connection still works.
+    let guard = server.grant(client.lock("a b"), "g", "a b").await;
     let (released, ()) = tokio::join!(
         within(guard.release()),
         server.answer("r a b", "1 Lock Release Success: a b")
@@ -131,14 +131,14 @@ async fn release_fails_if_the_server_says_that_the_lock_was_not_held() {
     released.unwrap();
 }
 
-/// The guard of the lost lock is still there, so another would be a second one.
+/// The guard of the lost lock is still alive, so there would be two of them.
 #[tokio::test]
-async fn a_lock_that_is_lost_while_another_connection_opens_is_not_acquired_anew() {
+async fn lock_lost_while_another_connection_opens_is_not_acquired_again() {
     let fake = Fake::new();
     let (client, mut first) = fake.connect().await;
-    let lost = first.give(client.lock("k"), "g", "k").await;
-    let one_of_two = first.give(client.shared("s"), "sg", "s").await;
-    // A second connection lives on, and is in use, so that a wait needs a third.
+    let lost = first.grant(client.lock("k"), "g", "k").await;
+    let one_of_two = first.grant(client.shared("s"), "sg", "s").await;
+    // A second connection stays open and in use, so that a wait needs a third one.
     let (two_of_two, mut second) = tokio::join!(within(client.shared("s").acquire()), async {
         let mut second = fake.accept().await;
         second.answer("hello", HELLO).await;
@@ -160,19 +160,19 @@ async fn a_lock_that_is_lost_while_another_connection_opens_is_not_acquired_anew
     let error = again.unwrap_err();
     assert!(matches!(error, Error::LocksLost(_)), "{error:?}");
 
-    // Once nobody believes to hold it any more, it is to be had again.
+    // Once its guard is dropped, the lock can be acquired again.
     drop((lost, one_of_two));
-    let guard = second.give(client.lock("k"), "g", "k").await;
+    let guard = second.grant(client.lock("k"), "g", "k").await;
     assert!(!guard.is_lost());
     assert!(!two_of_two.is_lost());
 }
 
-/// Nor is any other lock: whoever holds the guard is to hear of the loss first.
+/// The owner of the guard must be told of the loss before this client acquires any other lock.
 #[tokio::test]
-async fn nothing_is_acquired_if_all_is_lost_while_another_connection_opens() {
+async fn no_lock_is_acquired_if_all_are_lost_while_another_connection_opens() {
     let fake = Fake::new();
     let (client, mut first) = fake.connect().await;
-    let lost = first.give(client.lock("k"), "g", "k").await;
+    let lost = first.grant(client.lock("k"), "g", "k").await;
     let other = client.lock("other").wait_forever().acquire();
     let (other, ()) = tokio::join!(within(other), async {
         let mut second = fake.accept().await;
@@ -186,7 +186,7 @@ async fn nothing_is_acquired_if_all_is_lost_while_another_connection_opens() {
     assert!(matches!(error, Error::LocksLost(_)), "{error:?}");
 }
 
-/// Another task has reconnected sooner, and has lost a lock since.
+/// Another task reconnected sooner, and has lost a lock since.
 #[tokio::test]
 async fn reconnect_fails_if_a_lock_is_lost_while_it_connects() {
     let fake = Fake::new();
@@ -205,19 +205,18 @@ async fn reconnect_fails_if_a_lock_is_lost_while_it_connects() {
             third
         });
         quick.unwrap();
-        let lost = third.give(client.lock("k"), "g", "k").await;
+        let lost = third.grant(client.lock("k"), "g", "k").await;
         drop(third);
         within(lost.lost()).await;
         second.say(HELLO).await;
-        assert_eq!(second.next().await, None, "it is kept");
+        assert_eq!(second.next().await, None, "the connection is kept");
     });
     let error = slow.unwrap_err();
     assert!(matches!(error, Error::LocksLost(_)), "{error:?}");
 }
 
-/// A server that answers pings is there, however long it lets a client wait.
 #[tokio::test(start_paused = true)]
-async fn a_wait_outlasts_the_reply_timeout_while_pings_are_answered() {
+async fn wait_outlasts_the_reply_timeout_while_pings_are_answered() {
     let fake = Fake::new();
     let client = Client::builder(&fake.url).reply_timeout(Duration::from_secs(2));
     let (client, mut server) = tokio::join!(client.connect(), async {
@@ -231,12 +230,12 @@ async fn a_wait_outlasts_the_reply_timeout_while_pings_are_answered() {
         assert_eq!(server.next().await.as_deref(), Some("gw 4294967295 k"));
         assert_eq!(server.next().await.as_deref(), Some("f k"));
         for _ in 0..50 {
-            let line = server.next().await.expect("it has given up");
+            let line = server.next().await.expect("the client has given up");
             let text = line.strip_prefix("ping ").unwrap();
             server.say(&format!("1 pong: {text}")).await;
         }
-        // The lock is given while a ping is under way.
-        let line = server.next().await.expect("it has given up");
+        // The lock is granted while a ping is unanswered.
+        let line = server.next().await.expect("the client has given up");
         server.say("1 Lock Get Success: k").await;
         server.say("7 Lock Fence: k").await;
         let text = line.strip_prefix("ping ").unwrap();
@@ -252,10 +251,10 @@ async fn a_wait_outlasts_the_reply_timeout_while_pings_are_answered() {
     released.unwrap();
 }
 
-/// The original loses what comes together with something else. So what is asked to find the end of its silence is soon
-/// asked again, and not only when the server has been silent for too long.
+/// The original loses a line that arrives together with another one, and that may be the probe for the end of its
+/// reply.
 #[tokio::test(start_paused = true)]
-async fn an_original_that_loses_a_question_is_soon_asked_again() {
+async fn lost_probe_is_soon_sent_again() {
     let fake = Fake::new();
     let start = Instant::now();
     let (client, _server) = tokio::join!(Client::connect(&fake.url), async {
@@ -274,7 +273,7 @@ async fn an_original_that_loses_a_question_is_soon_asked_again() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_reconnected_opens_as_many_connections_as_it_needs() {
+async fn reconnected_client_opens_as_many_connections_as_it_needs() {
     let fake = Fake::new();
     let (client, first) = fake.connect().await;
     let pinged = tokio::join!(within(client.ping()), async { drop(first) }).0;
@@ -285,9 +284,9 @@ async fn a_client_that_has_reconnected_opens_as_many_connections_as_it_needs() {
         second
     });
     reconnected.unwrap();
-    // There is a connection now, so this is nothing to do.
+    // Does nothing: a connection is open.
     within(client.reconnect()).await.unwrap();
-    let one = second.give(client.shared("s"), "sg", "s").await;
+    let one = second.grant(client.shared("s"), "sg", "s").await;
     let (two, _third) = tokio::join!(within(client.shared("s").acquire()), async {
         let mut third = fake.accept().await;
         third.answer("hello", HELLO).await;

@@ -1,13 +1,14 @@
-//! What a guard says, and how its lock goes.
+//! Guards: what they report, and how they release their locks.
 
 use std::time::Duration;
 
 use glockd_client::{Client, Error, LockKind, Refusal};
+use glockd_test_support::within;
 
-use crate::servers::{connect, serve, until, within};
+use crate::servers::{await_claims, connect, serve};
 
 #[tokio::test]
-async fn a_guard_releases_its_lock() {
+async fn guard_releases_its_lock_by_release_and_by_drop() {
     let served = serve().await;
     for url in served.modern().into_iter().chain([served.original()]) {
         let (client, other) = (connect(&url).await, connect(&url).await);
@@ -24,7 +25,7 @@ async fn a_guard_releases_its_lock() {
 }
 
 #[tokio::test]
-async fn one_client_holds_a_name_twice_only_if_it_is_shared() {
+async fn one_client_holds_a_name_twice_only_as_a_shared_lock() {
     let served = serve().await;
     for url in served.modern().into_iter().chain([served.original()]) {
         let client = connect(&url).await;
@@ -56,7 +57,7 @@ async fn one_client_holds_a_name_twice_only_if_it_is_shared() {
 }
 
 #[tokio::test]
-async fn tokens_grow_where_there_are_any() {
+async fn fencing_tokens_grow_if_the_server_issues_them() {
     let served = serve().await;
     for url in served.modern() {
         let client = connect(&url).await;
@@ -79,9 +80,9 @@ async fn tokens_grow_where_there_are_any() {
     }
 }
 
-/// The connection of a wait holds the lock afterwards, and others may use it then.
+/// After a wait, its connection holds the lock, and other requests may use it.
 #[tokio::test]
-async fn connections_are_used_again_and_few_are_kept() {
+async fn connections_are_reused_and_few_idle_ones_are_kept() {
     let served = serve().await;
     let (client, watcher) = (connect(&served.unix()).await, connect(&served.unix()).await);
     let connections = async || {
@@ -103,7 +104,7 @@ async fn connections_are_used_again_and_few_are_kept() {
         guards.push(client.shared("many").acquire().await.unwrap());
     }
     assert_eq!(connections().await, 21);
-    // They carry other locks, too.
+    // The connections of these guards can hold other locks, too.
     for name in 0..20 {
         guards.push(client.lock(format!("{name}")).acquire().await.unwrap());
     }
@@ -114,7 +115,7 @@ async fn connections_are_used_again_and_few_are_kept() {
 }
 
 #[tokio::test]
-async fn names_are_shown_to_people() {
+async fn registered_name_is_listed_for_holders_and_waiters() {
     let served = serve().await;
     let client = Client::builder(&served.unix())
         .name("cron  on db1")
@@ -122,18 +123,18 @@ async fn names_are_shown_to_people() {
     let client = client.await.unwrap();
     let guard = client.lock("backup").acquire().await.unwrap();
     let waiter = tokio::spawn(client.lock("backup").wait_forever().acquire());
-    let owners = until(&client, "backup", |owners| owners.len() == 2).await;
-    assert!(owners.iter().all(|owner| owner.name == b"cron on db1"));
-    assert_eq!(owners[0].fence, guard.fence());
-    assert_eq!((owners[0].waits, owners[1].waits), (false, true));
-    // What nobody awaits any more waits no more.
+    let claims = await_claims(&client, "backup", |claims| claims.len() == 2).await;
+    assert!(claims.iter().all(|claim| claim.name == b"cron on db1"));
+    assert_eq!(claims[0].fence, guard.fence());
+    assert_eq!((claims[0].waits, claims[1].waits), (false, true));
+    // A request that is dropped stops waiting.
     waiter.abort();
-    until(&client, "backup", |owners| owners.len() == 1).await;
+    await_claims(&client, "backup", |claims| claims.len() == 1).await;
     assert!(!guard.is_lost());
 }
 
 #[tokio::test]
-async fn a_guard_outlives_its_client() {
+async fn guard_keeps_its_lock_after_the_client_is_dropped() {
     let served = serve().await;
     let (client, other) = (connect(&served.unix()).await, connect(&served.unix()).await);
     let guard = client.lock("kept").acquire().await.unwrap();

@@ -1,23 +1,24 @@
-//! Connections that go, and what is said of the locks that went with them.
+//! Lost connections, and the reports of the locks that are lost with them.
 
 use std::io::{BufRead as _, Write as _};
 use std::time::Duration;
 
 use glockd_client::{Client, Error, LockKind, Lost};
+use glockd_test_support::within;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::servers::{connect, serve, until, within};
+use crate::servers::{await_claims, connect, serve};
 
 #[tokio::test]
-async fn a_guard_says_that_its_lock_is_lost() {
+async fn guard_reports_the_loss_of_its_lock() {
     for way in 0..3 {
         let mut served = serve().await;
         let client = connect(&served.modern()[way]).await;
         let guard = client.lock("held").acquire().await.unwrap();
         let (one, two) = (guard.lost(), tokio::spawn(guard.lost()));
         let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
-        until(&client, "held", |owners| owners.len() == 2).await;
+        await_claims(&client, "held", |claims| claims.len() == 2).await;
         served.stop().await;
         assert!(matches!(within(one).await, Lost::Closed | Lost::Io(_)));
         assert!(matches!(
@@ -25,7 +26,7 @@ async fn a_guard_says_that_its_lock_is_lost() {
             Lost::Closed | Lost::Io(_)
         ));
         let waited = within(waiter).await.unwrap().unwrap_err();
-        // The one or the other, as the server's end comes before or after the end of the wait.
+        // Either one: the server may end the wait before it closes the connection.
         assert!(
             matches!(waited, Error::Lost(_) | Error::Refused { .. }),
             "{waited}"
@@ -37,7 +38,7 @@ async fn a_guard_says_that_its_lock_is_lost() {
 }
 
 #[tokio::test]
-async fn what_is_released_is_not_lost() {
+async fn released_lock_is_never_reported_lost() {
     let mut served = serve().await;
     let client = connect(&served.unix()).await;
     let guard = client.lock("held").acquire().await.unwrap();
@@ -50,12 +51,12 @@ async fn what_is_released_is_not_lost() {
     assert!(soon.is_err(), "{soon:?}");
 }
 
-/// Over a WebSocket a reply says by itself where it ends, but that may be after something was asked to find it.
+/// Over a WebSocket, a message is a complete reply; but a late one may arrive after the probe for its end was sent.
 #[tokio::test]
-async fn a_slow_network_makes_things_slow_not_wrong() {
+async fn slow_network_does_not_confuse_the_client() {
     let served = serve().await;
     for (way, url) in served.modern().into_iter().enumerate() {
-        // Longer than a server may take to answer `hello`, before it is asked for something else.
+        // Longer than the pause after `hello` before the client sends a probe.
         let slow = slowed(&url, Duration::from_millis(1200)).await;
         let client = connect(&slow).await;
         assert!(client.features().wait, "{url}");
@@ -64,7 +65,7 @@ async fn a_slow_network_makes_things_slow_not_wrong() {
     }
 }
 
-/// What leads to the same server, and takes this much longer to answer.
+/// Returns the address of a relay to the same server, which delays its replies by this time.
 async fn slowed(url: &str, by: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -117,7 +118,7 @@ async fn relay(client: TcpStream, server: impl AsyncRead + AsyncWrite, by: Durat
 }
 
 #[tokio::test]
-async fn nobody_connects_anew_unless_asked_to() {
+async fn client_does_not_reconnect_by_default() {
     let mut served = serve().await;
     let client = connect(&served.unix()).await;
     let lost = client.lock("held").acquire().await.unwrap();
@@ -140,7 +141,7 @@ async fn nobody_connects_anew_unless_asked_to() {
 }
 
 #[tokio::test]
-async fn who_asked_to_connects_anew_but_not_with_locks_held() {
+async fn client_does_not_reconnect_before_guards_of_lost_locks_are_dropped() {
     let mut served = serve().await;
     let client = Client::builder(&served.unix()).reconnect(true).connect();
     let client = client.await.unwrap();
@@ -157,7 +158,7 @@ async fn who_asked_to_connects_anew_but_not_with_locks_held() {
 }
 
 #[tokio::test]
-async fn there_may_be_no_server() {
+async fn unreachable_server_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = format!("unix:{}", dir.path().join("none").display());
     let error = Client::connect(&nowhere).await.unwrap_err();
@@ -170,7 +171,7 @@ async fn there_may_be_no_server() {
     let error = Client::connect("nowhere").await.unwrap_err();
     assert!(matches!(error, Error::Endpoint(_)), "{error}");
 
-    // One that takes connections, and never says a word over the WebSocket.
+    // This one accepts connections, and never answers the WebSocket handshake.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/", silent.local_addr().unwrap());
     let soon = Client::builder(&url).connect_timeout(Duration::from_millis(50));
@@ -178,9 +179,9 @@ async fn there_may_be_no_server() {
     assert!(matches!(error, Error::Connect { .. }), "{error}");
 }
 
-/// Who only asks for a lock holds nothing that could be lost.
+/// It has no guard of a lost lock.
 #[tokio::test]
-async fn who_asks_again_and_again_believes_to_hold_nothing() {
+async fn request_that_tries_again_and_again_does_not_keep_the_client_from_reconnecting() {
     let served = serve().await;
     let holder = connect(&served.plain()).await;
     let held = holder.lock("held").acquire().await.unwrap();
@@ -191,7 +192,7 @@ async fn who_asks_again_and_again_believes_to_hold_nothing() {
     while !holder.statistics().await.unwrap().iter().any(has_asked) {}
     served.cut();
     within(async {
-        // Until the loss is noticed.
+        // Fails until the client has noticed the loss.
         while let Err(error) = client.is_locked("other").await {
             assert!(matches!(error, Error::Lost(_)), "{error}");
         }
@@ -202,7 +203,7 @@ async fn who_asks_again_and_again_believes_to_hold_nothing() {
     drop(held);
 }
 
-/// A server of which `serve` is all there is.
+/// Starts a server that calls `serve` for each connection. Returns its directory and its address.
 async fn served_by<F>(
     serve: impl Fn(UnixStream) -> F + Send + 'static,
 ) -> (tempfile::TempDir, String)
@@ -221,7 +222,7 @@ where
 }
 
 #[tokio::test]
-async fn a_server_may_be_none_of_ours() {
+async fn server_that_is_not_glockd_is_an_error() {
     let (_dir, url) = served_by(async |mut stream| {
         stream
             .write_all(b"220 mail.example ESMTP\r\n")
@@ -243,14 +244,14 @@ async fn a_server_may_be_none_of_ours() {
         "{error}"
     );
 
-    // One that never ends its line.
+    // This one sends an endless line.
     let (_dir, url) =
         served_by(async |mut stream| while stream.write_all(&[b'0'; 4096]).await.is_ok() {}).await;
     let error = within(Client::connect(&url)).await.unwrap_err();
     assert!(matches!(error, Error::Lost(Lost::Unexpected(_))), "{error}");
 }
 
-/// Answers each line by what `answer` makes of it.
+/// Starts a server that replies to each line with the result of `answer`. Returns its directory and its address.
 pub(crate) async fn answering(
     answer: impl Fn(&str) -> String + Clone + Send + 'static,
 ) -> (tempfile::TempDir, String) {
@@ -268,7 +269,7 @@ pub(crate) async fn answering(
 }
 
 #[tokio::test]
-async fn an_answer_about_another_lock_is_none() {
+async fn reply_about_another_lock_is_unexpected() {
     let (_dir, url) = answering(|line| match line {
         "hello" => "1 hello: wait limit fence list own ping\n".to_owned(),
         "f right" => "7 Lock Fence: right\n".to_owned(),
@@ -289,9 +290,9 @@ async fn an_answer_about_another_lock_is_none() {
     unexpected(guard.release().await.unwrap_err());
 }
 
-/// One whose listings have no end gets one command at a time, whatever else it can do.
+/// Whatever else it can do: commands behind a listing would hide its end.
 #[tokio::test]
-async fn a_server_may_know_half_of_it() {
+async fn server_without_counted_listings_gets_one_command_at_a_time() {
     let (_dir, url) = answering(|line| match line.split_once(' ') {
         None if line == "hello" => "1 hello: ping\n".to_owned(),
         Some(("i", name)) => format!("0 Lock Not Locked: {name}\n"),
@@ -307,9 +308,9 @@ async fn a_server_may_know_half_of_it() {
     assert!(!is_locked.unwrap());
 }
 
-/// What came while this process stood still is read before the server is said to be silent.
+/// A reply that arrived during the stop is read before the server is declared silent.
 #[test]
-fn who_was_stopped_has_heard_nothing() {
+fn stopped_client_does_not_take_the_server_for_silent() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sock");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -347,8 +348,8 @@ fn who_was_stopped_has_heard_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_stops_to_answer_is_given_up() {
-    // Says hello, and whatever it was told before that; then nothing.
+async fn server_that_stops_answering_is_declared_lost() {
+    // Replies to `hello`, and then to nothing.
     let (_dir, url) = served_by(async |mut stream| {
         assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
         let hello = b"1 hello: wait limit fence list own ping\n";
@@ -360,7 +361,7 @@ async fn a_server_that_stops_to_answer_is_given_up() {
     let error = builder().connect().await.unwrap().ping().await.unwrap_err();
     assert!(matches!(error, Error::Lost(Lost::Silent(_))), "{error}");
     assert_eq!(error.to_string(), "the server has not answered for 5s");
-    // So is one that lets a client wait, and is not there.
+    // The same during a wait.
     let client = builder().connect().await.unwrap();
     let error = client
         .lock("wanted")
@@ -369,16 +370,15 @@ async fn a_server_that_stops_to_answer_is_given_up() {
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Lost(Lost::Silent(_))), "{error}");
-    // And one that never said anything.
+    // And if the server never replied at all.
     let (_dir, url) = served_by(async |_stream| std::future::pending().await).await;
     let mute = Client::builder(&url).reply_timeout(Duration::from_secs(5));
     let error = mute.connect().await.unwrap_err();
     assert!(matches!(error, Error::Lost(Lost::Silent(_))), "{error}");
 }
 
-/// To be silent is no fault of a server that lets a client wait.
 #[tokio::test]
-async fn a_long_wait_is_no_silence() {
+async fn wait_may_be_longer_than_the_reply_timeout() {
     let served = serve().await;
     for url in served.modern() {
         let client = Client::builder(&url)
@@ -400,14 +400,15 @@ async fn a_long_wait_is_no_silence() {
     }
 }
 
-/// What a server of the tests below was told, and when it ends.
+/// A server that replies to some commands only.
 struct Half {
     url: String,
-    /// Ends when the client has closed its connection.
+    /// Receives a value when the client has closed a connection.
     closed: tokio::sync::mpsc::UnboundedReceiver<()>,
 }
 
-/// A server over TCP that says `hello` as given, answers each line by what `answer` makes of it, and reads on.
+/// Starts a server over TCP that replies with `hello` to `hello`, and to other lines with the result of `answer`, if
+/// there is one.
 async fn half(
     hello: &'static str,
     answer: impl Fn(&str) -> Option<String> + Clone + Send + 'static,
@@ -418,7 +419,7 @@ async fn half(
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (answer, sender) = (answer.clone(), sender.clone());
-            // Time that is paused would not wait for an acknowledgement.
+            // With paused time, Nagle's algorithm would stall the test.
             stream.set_nodelay(true).unwrap();
             tokio::spawn(async move {
                 let (input, mut output) = stream.into_split();
@@ -439,14 +440,14 @@ async fn half(
     Half { url, closed }
 }
 
-/// Grants all locks, and gives no other answer.
+/// Grants each lock, and replies to nothing else.
 fn grants(line: &str) -> Option<String> {
     let name = line.strip_prefix("g ")?;
     Some(format!("1 Lock Get Success: {name}\n"))
 }
 
 #[tokio::test(start_paused = true)]
-async fn lock_is_lost_when_the_server_is_not_heard_for_half_its_peer_timeout() {
+async fn lock_is_lost_after_half_a_peer_timeout_of_silence() {
     for (hello, seconds) in [
         ("1 hello: wait limit list own ping timeout=30000", 15),
         ("1 hello: wait limit list own ping timeout=16000", 8),
@@ -469,7 +470,7 @@ async fn lock_is_lost_when_the_server_is_not_heard_for_half_its_peer_timeout() {
             limit <= after && after < limit + Duration::from_secs(1),
             "{hello}: {after:?}"
         );
-        // Closed now, the connection would free the lock while somebody still works under it.
+        // The connection stays open: closing it would free the lock while a task still works under it.
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(server.closed.try_recv().is_err(), "{hello}");
         drop(guard);
@@ -478,12 +479,12 @@ async fn lock_is_lost_when_the_server_is_not_heard_for_half_its_peer_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_that_answers_pings_is_not_given_up() {
+async fn server_that_answers_pings_is_not_declared_lost() {
     let server = half(
         "1 hello: wait limit list own ping timeout=30000",
         |line| match line.split_once(' ') {
             Some(("ping", text)) => Some(format!("1 pong: {text}\n")),
-            // A wait is never over.
+            // The wait never ends.
             Some(("gw", _)) => None,
             _ => grants(line),
         },
@@ -498,14 +499,14 @@ async fn server_that_answers_pings_is_not_given_up() {
     waiter.abort();
 }
 
-/// It is what comes that shows that the server is there, even if it comes slowly.
+/// Each line that arrives is a sign of life.
 #[tokio::test(start_paused = true)]
-async fn slow_listing_is_no_silence() {
+async fn slow_listing_is_not_silence() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("tcp://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        // Time that is paused would not wait for an acknowledgement.
+        // With paused time, Nagle's algorithm would stall the test.
         stream.set_nodelay(true).unwrap();
         let (input, mut output) = stream.into_split();
         let mut lines = BufReader::new(input).lines();
@@ -532,13 +533,13 @@ async fn slow_listing_is_no_silence() {
     assert!(client.ping().await.is_ok());
 }
 
-/// Whatever the server does, and wherever it stops doing anything.
+/// Even if the server never replies.
 #[tokio::test(start_paused = true)]
 async fn wait_ends_within_a_second_of_its_limit() {
     let limit = Duration::from_secs(2);
     for hello in [
         "1 hello: wait limit fence list own ping timeout=30000",
-        // It lets nobody wait, so it is asked again and again.
+        // This server has no queue, so the client tries again and again.
         "1 hello: list",
     ] {
         for over_tcp in [true, false] {
@@ -562,7 +563,7 @@ async fn wait_ends_within_a_second_of_its_limit() {
             let waited = client.lock("wanted").wait(limit).acquire().await;
             let elapsed = started.elapsed();
             let error = waited.unwrap_err();
-            // Not a refusal: nobody has said that the lock is held.
+            // Not a refusal: the server has not said that the lock is held.
             assert!(matches!(error, Error::Overdue(_)), "{error}");
             assert!(elapsed >= limit, "{elapsed:?}");
             assert!(elapsed <= limit + Duration::from_secs(1), "{elapsed:?}");
@@ -583,7 +584,7 @@ async fn wait_for_a_held_lock_ends_as_a_refusal() {
 }
 
 #[tokio::test]
-async fn errors_read_the_same_as_debug() {
+async fn errors_have_the_same_text_as_debug() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = format!("unix:{}", dir.path().join("none").display());
     for place in [&*nowhere, "nowhere"] {
@@ -594,9 +595,9 @@ async fn errors_read_the_same_as_debug() {
     assert_eq!(format!("{lost:?}"), lost.to_string());
 }
 
-/// No ping goes with a listing, so that must not be on a connection with a lock.
+/// No pings are sent during a listing, so it must not share a connection with a lock.
 #[tokio::test(start_paused = true)]
-async fn listing_does_not_hide_a_loss() {
+async fn loss_is_reported_during_a_listing() {
     for hello in [
         "1 hello: wait limit list own ping lengths timeout=30000",
         "1 hello: wait limit list own ping timeout=30000",

@@ -1,6 +1,6 @@
-//! The client against servers of this process, over sockets: glockd as it is, and what behaves as the original.
+//! The client with servers in this process, over sockets: glockd, and an imitation of the original.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 mod blocking;

@@ -1,4 +1,4 @@
-//! What is asked about others' locks, of servers that say where an answer ends and of those that do not.
+//! Queries, to servers that mark the end of a listing and to those that do not.
 
 use glockd::Policy;
 use glockd_client::{Client, Error, Features, HeldLock, LockKind, Lost};
@@ -14,7 +14,7 @@ fn held(name: &str, holder: &str) -> HeldLock {
 }
 
 #[tokio::test]
-async fn listings() {
+async fn listings_and_counters_are_read_from_each_kind_of_server() {
     let served = serve().await;
     for url in served
         .modern()
@@ -34,7 +34,7 @@ async fn listings() {
             client.shared("a").acquire().await.unwrap(),
             client.shared("a").acquire().await.unwrap(),
         ];
-        // A server that does not say how long names are is asked about one of them, or misunderstood.
+        // Without lengths, a listing of all locks is ambiguous; one of a single name is not.
         let all = client.locks(exclusive, None).await.unwrap();
         match client.features().lengths {
             true => assert_eq!(all, [held("a", "me: too"), held("b: b", "me: too")]),
@@ -56,9 +56,9 @@ async fn listings() {
     assert_eq!(served.surplus(), 0);
 }
 
-/// Many requests at once, of which each gets its own answer; long listings among them.
+/// With many requests at once, among them long listings.
 #[tokio::test]
-async fn answers_find_who_asked() {
+async fn each_request_gets_its_own_reply() {
     let served = serve().await;
     for url in served.modern().into_iter().chain([served.original()]) {
         let client = connect(&url).await;
@@ -94,9 +94,9 @@ async fn answers_find_who_asked() {
     assert_eq!(served.surplus(), 0);
 }
 
-/// As glockd did before it had `ldl`.
+/// As glockd was before it had `ldl`.
 #[tokio::test]
-async fn server_that_counts_lines_and_says_no_lengths_is_asked_for_counted_ones() {
+async fn counted_listing_is_used_if_the_server_has_no_lengths() {
     let (_dir, url) = answering(|line| match line {
         "hello" => "1 hello: wait limit fence list own ping\n".to_owned(),
         "ld" => "1 Lock List: \nprod: deploy: alice\n0 Lock List: \n".to_owned(),
@@ -112,7 +112,7 @@ async fn server_that_counts_lines_and_says_no_lengths_is_asked_for_counted_ones(
 }
 
 #[tokio::test]
-async fn line_that_is_shorter_than_it_says_is_no_answer() {
+async fn row_with_a_wrong_length_is_unexpected() {
     let (_dir, url) = answering(|line| match line {
         "hello" => "1 hello: list lengths\n".to_owned(),
         _ => "1 Lock List: \n12 prod: me\n0 Lock List: \n".to_owned(),
@@ -124,20 +124,20 @@ async fn line_that_is_shorter_than_it_says_is_no_answer() {
 }
 
 #[tokio::test]
-async fn owners_that_went_while_they_were_listed_are_left_out() {
+async fn claims_that_ended_during_the_listing_are_left_out() {
     let (_dir, url) = answering(|line| match line {
         "hello" => "1 hello: wait limit fence list own ping\n".to_owned(),
         "own x" => "3 Lock Owners: x\nx unix:1 5 7 me\nxw unix:3 4 0 -\n- - 0 0 -\n".to_owned(),
         other => format!("0 Bad Argument: {other}\n"),
     })
     .await;
-    let owners = connect(&url).await.claims("x").await.unwrap();
-    let addresses: Vec<&[u8]> = owners.iter().map(|owner| &owner.address[..]).collect();
+    let claims = connect(&url).await.claims("x").await.unwrap();
+    let addresses: Vec<&[u8]> = claims.iter().map(|claim| &claim.address[..]).collect();
     assert_eq!(addresses, [b"unix:1", b"unix:3"]);
 }
 
 #[tokio::test]
-async fn what_the_server_does_not_allow_is_an_error() {
+async fn disabled_command_is_an_error() {
     let served = serve_with(Policy {
         dump: false,
         registry: false,
@@ -145,7 +145,7 @@ async fn what_the_server_does_not_allow_is_an_error() {
     })
     .await;
     for url in served.modern().into_iter().chain([served.original()]) {
-        // A name is not worth one.
+        // Except for the registration of a name.
         let client = Client::builder(&url).name("me").connect().await.unwrap();
         let error = client.locks(LockKind::Exclusive, None).await.unwrap_err();
         assert!(matches!(error, Error::Disabled(_)), "{error}");
@@ -161,7 +161,7 @@ async fn what_the_server_does_not_allow_is_an_error() {
 }
 
 #[tokio::test]
-async fn features_are_known() {
+async fn features_of_each_kind_of_server_are_detected() {
     let served = serve().await;
     for url in served.modern() {
         let features = connect(&url).await.features();

@@ -1,11 +1,12 @@
-//! Locks that are not to be had, and names that are none.
+//! Locks that are refused, and names that are invalid.
 
 use std::time::Duration;
 
 use glockd::{LockLimits, Policy};
 use glockd_client::{Client, Error, LockGuard, LockKind, LockRequest, Lost, Refusal};
+use glockd_test_support::within;
 
-use crate::servers::{connect, serve, serve_with, until, within};
+use crate::servers::{await_claims, connect, serve, serve_with};
 
 async fn refusal(request: LockRequest) -> Refusal {
     match within(request.acquire()).await.unwrap_err() {
@@ -14,7 +15,8 @@ async fn refusal(request: LockRequest) -> Refusal {
     }
 }
 
-/// Takes the exclusive lock `held` and the shared one `full`, of which more is then refused.
+/// Acquires the exclusive lock `held` and the shared lock `full`, and checks that further requests are refused. Returns
+/// the guards.
 async fn hold_and_be_refused(client: &Client) -> [LockGuard; 2] {
     let short = Duration::from_millis(50);
     let holding = [
@@ -29,7 +31,7 @@ async fn hold_and_be_refused(client: &Client) -> [LockGuard; 2] {
     holding
 }
 
-/// How often the server was asked for an exclusive lock.
+/// Returns how many times the server was asked for an exclusive lock without a wait.
 async fn gets(client: &Client) -> u64 {
     let counters = client.statistics().await.unwrap();
     let gets = counters.iter().find(|(key, _)| key == "command_g").unwrap();
@@ -37,7 +39,7 @@ async fn gets(client: &Client) -> u64 {
 }
 
 #[tokio::test]
-async fn refusals_say_why() {
+async fn refusal_states_the_reason() {
     let served = serve_with(Policy {
         limits: LockLimits {
             max_waiters: Some(1),
@@ -50,7 +52,7 @@ async fn refusals_say_why() {
         let client = connect(&url).await;
         let holding = hold_and_be_refused(&client).await;
         let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
-        until(&client, "held", |owners| owners.len() == 2).await;
+        await_claims(&client, "held", |claims| claims.len() == 2).await;
         assert_eq!(
             refusal(client.lock("held").wait_forever()).await,
             Refusal::QueueFull
@@ -61,16 +63,16 @@ async fn refusals_say_why() {
 }
 
 #[tokio::test]
-async fn the_original_is_asked_again() {
+async fn server_without_a_queue_is_asked_again() {
     let served = serve().await;
     for url in [served.plain(), served.original()] {
         let client = connect(&url).await;
         let holding = hold_and_be_refused(&client).await;
-        // What was too many was given back.
+        // The grant beyond the limit was released.
         assert_eq!(client.holders("full").await.unwrap(), 1);
         let before = gets(&client).await;
         let waiter = tokio::spawn(client.lock("held").wait_forever().acquire());
-        // Once for the wait, and again because that was refused.
+        // The first get of the waiter, and another one after its refusal.
         within(async { while gets(&client).await < before + 2 {} }).await;
         drop(holding);
         drop(within(waiter).await.unwrap().unwrap());
@@ -79,7 +81,7 @@ async fn the_original_is_asked_again() {
 }
 
 #[tokio::test]
-async fn names_are_bytes_but_for_line_ends() {
+async fn name_may_contain_any_byte_but_a_line_end() {
     let served = serve().await;
     for url in served.modern().into_iter().chain([served.original()]) {
         let client = connect(&url).await;
@@ -106,7 +108,7 @@ async fn names_are_bytes_but_for_line_ends() {
 }
 
 #[tokio::test]
-async fn a_name_may_be_too_long() {
+async fn name_that_is_too_long_is_an_error() {
     let served = serve().await;
     for url in served.modern() {
         let client = connect(&url).await;
@@ -116,7 +118,7 @@ async fn a_name_may_be_too_long() {
             .await
             .unwrap_err();
         match url.starts_with("ws") {
-            // There the server can only hang up, but not on others.
+            // The server closes the connection, but not those of other guards.
             true => {
                 assert!(matches!(error, Error::Lost(Lost::TooLong)), "{error}");
                 let held = client.lock("held").acquire().await.unwrap();
@@ -147,9 +149,9 @@ async fn a_name_may_be_too_long() {
     }
 }
 
-/// The original runs what is beyond its limit as a command of its own.
+/// The original would run the rest of the line as another command.
 #[tokio::test]
-async fn a_name_may_be_too_long_for_the_original() {
+async fn name_that_is_too_long_for_the_original_is_not_sent() {
     let served = serve().await;
     for url in [served.plain(), served.original()] {
         let client = connect(&url).await;
@@ -178,9 +180,9 @@ async fn a_name_may_be_too_long_for_the_original() {
     assert_eq!(served.surplus(), 0);
 }
 
-/// A line of a listing can say anything, even that it was refused.
+/// A line of a listing can look like any reply.
 #[tokio::test]
-async fn a_lock_may_be_called_as_a_refusal() {
+async fn lock_may_have_the_name_of_a_refusal() {
     let served = serve().await;
     for url in served.modern().into_iter().chain([served.plain()]) {
         let client = Client::builder(&url).name("limit 5").connect();

@@ -1,25 +1,21 @@
-//! Servers to be clients of.
+//! Servers that the tests connect to.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use glockd::transports::Address;
 use glockd::{Policy, Server, StopReason, Tcp, Unix, WebSocket};
 use glockd_client::{Claim, Client};
+use glockd_test_support::within;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
 
-/// Longer than anything takes on the slowest of machines: to reach it is to fail.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A glockd, one without extensions, and in front of that the likeness of the original. They serve as long as the
-/// test's runtime lives.
+/// A glockd, another one without extensions, and in front of that an imitation of the original. They run as long as the
+/// test's runtime.
 pub(crate) struct Served {
     dir: TempDir,
     tcp: String,
@@ -30,7 +26,7 @@ pub(crate) struct Served {
     relays: Relays,
 }
 
-/// What leads from clients to the original.
+/// The tasks that connect clients to the imitation of the original.
 type Relays = Arc<Mutex<JoinSet<()>>>;
 
 pub(crate) async fn serve() -> Served {
@@ -78,7 +74,7 @@ pub(crate) async fn serve_with(policy: Policy) -> Served {
 }
 
 impl Served {
-    /// Every way to a glockd.
+    /// Returns the addresses of the glockd: TCP, WebSocket and Unix socket.
     pub(crate) fn modern(&self) -> [String; 3] {
         [self.tcp.clone(), self.ws.clone(), self.unix()]
     }
@@ -87,12 +83,12 @@ impl Served {
         format!("unix:{}", self.path("sock").display())
     }
 
-    /// To a glockd under `-extensions=false`.
+    /// Returns the address of the glockd without extensions.
     pub(crate) fn plain(&self) -> String {
         format!("unix:{}", self.path("plain").display())
     }
 
-    /// To what loses pipelined lines, as the original does.
+    /// Returns the address of the imitation of the original, which loses pipelined lines.
     pub(crate) fn original(&self) -> String {
         format!("unix:{}", self.path("original").display())
     }
@@ -101,23 +97,23 @@ impl Served {
         self.dir.path().join(name)
     }
 
-    /// How many lines the original has lost.
+    /// Returns the number of lines that the imitation of the original has lost.
     pub(crate) fn surplus(&self) -> usize {
         self.surplus.load(Relaxed)
     }
 
-    /// Cuts all connections to the original.
+    /// Cuts all connections to the imitation of the original.
     pub(crate) fn cut(&self) {
         self.relays.lock().unwrap().abort_all();
     }
 
-    /// Ends the glockd, and all its connections.
+    /// Stops the glockd and ends all its connections.
     pub(crate) async fn stop(&mut self) {
         drop(self.stop.take());
         within(&mut self.running).await.unwrap();
     }
 
-    /// Another glockd at the place of the Unix socket.
+    /// Starts another glockd on the Unix socket.
     pub(crate) async fn start_again(&mut self) {
         let again = Server::builder().transport(Unix::path(self.path("sock")));
         let again = again.bind().await.unwrap();
@@ -125,7 +121,7 @@ impl Served {
     }
 }
 
-/// Behaves towards clients as the original: takes the first line of each read, loses the rest, and ends lines by
+/// Imitates the original in front of a glockd: passes the first line of each read on, loses the rest, and ends lines by
 /// `\r\n`.
 async fn original(
     listener: UnixListener,
@@ -165,25 +161,21 @@ async fn original(
     }
 }
 
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap()
-}
-
 pub(crate) async fn connect(url: &str) -> Client {
     within(Client::connect(url)).await.unwrap()
 }
 
-/// Waits until `found` is true of who holds this lock and who waits for it.
-pub(crate) async fn until(
+/// Waits until `found` returns true for the claims on this lock. Returns them.
+pub(crate) async fn await_claims(
     client: &Client,
     name: &str,
     found: impl Fn(&[Claim]) -> bool,
 ) -> Vec<Claim> {
     within(async {
         loop {
-            let owners = client.claims(name).await.unwrap();
-            if found(&owners) {
-                return owners;
+            let claims = client.claims(name).await.unwrap();
+            if found(&claims) {
+                return claims;
             }
         }
     })
