@@ -1,7 +1,10 @@
-//! Commands, their verbs, and what is known of each verb.
+//! Commands, their verbs, and the properties of each verb.
 //!
-//! Everything here that has a case for each command is made of the [table](crate::table), so that no case can be
-//! forgotten, and none disagrees with another.
+//! Everything here that has a case for each command is made from the [table](crate::table). So no case can be
+//! forgotten, and no two cases can disagree.
+//!
+//! Turned down: a `Command` of a verb and a list of arguments. The dispatcher would have to check at run time which
+//! arguments there are.
 
 use std::borrow::Cow;
 
@@ -16,16 +19,15 @@ pub enum LockKind {
     Shared,
 }
 
-/// What a client needs permission for.
+/// Class of commands that a client needs permission for.
 ///
-/// A server decides about whole classes, so that a new command is covered by the decisions that its operator took
-/// before there was such a command.
+/// An operator permits whole classes. So a new command needs no new decision, because its class has been decided on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PermissionClass {
-    /// What concerns this connection alone. Always permitted.
+    /// Commands that concern only the connection that sends them. Always permitted.
     Session,
-    /// Getting and releasing locks, and what their holder or waiter may ask for.
+    /// Getting and releasing locks, and the requests of their holders and waiters.
     Lock,
     /// The state of one lock, without naming its holders.
     Inspect,
@@ -39,7 +41,7 @@ pub enum PermissionClass {
     Admin,
 }
 
-/// Property that a verb has or has not.
+/// Property of a verb.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Property {
     /// The original has it, so the original's documentation describes it.
@@ -52,23 +54,23 @@ pub(crate) enum Property {
     Waits,
 }
 
-/// What the table says of a verb.
+/// Row of a verb in the table.
 struct Row {
     spelling: &'static str,
     class: PermissionClass,
     properties: &'static [Property],
 }
 
-/// An argument of a command, as the client writes it and as the server reads it.
+/// Argument of a command, as the client writes it and the server reads it.
 pub(crate) trait Argument<'a> {
-    /// Reads an argument that takes all of the rest of the line, whose white space is folded.
+    /// Reads the argument from the rest of the line, in which white space is folded.
     fn read(rest: Cow<'a, [u8]>) -> Self;
 
     /// Appends the argument to a line, with a space before it.
     fn append(&self, out: &mut Vec<u8>);
 }
 
-/// A name or a text: any bytes, even none.
+/// A name or a text: any bytes, or none.
 impl<'a> Argument<'a> for Cow<'a, [u8]> {
     fn read(rest: Cow<'a, [u8]>) -> Cow<'a, [u8]> {
         rest
@@ -134,7 +136,7 @@ macro_rules! number {
         "Maximum number of holders, this connection included."
     };
     (below) => {
-        "Number of holders that must not be reached."
+        "Number of holders below which the wait succeeds."
     };
 }
 
@@ -178,14 +180,14 @@ macro_rules! define_commands {
         )*];
 
         impl Command<'_> {
-            /// Returns the verb that asks for this.
+            /// Returns the verb of this command.
             pub fn verb(&self) -> Verb {
                 match self {
                     $(Command::$command { .. } => Verb::$verb,)*
                 }
             }
 
-            /// Returns the name of the lock that this waits for, if it [waits](Verb::waits).
+            /// Returns the name of the lock that this command waits for, if its verb [waits](Verb::waits).
             pub fn waits_for(&self) -> Option<&[u8]> {
                 match self {
                     $($(Command::$command { name, $($number: _),+ } if Verb::$verb.waits() => Some(name),)?)*
@@ -193,7 +195,7 @@ macro_rules! define_commands {
                 }
             }
 
-            /// Appends the line that asks for this, as a client sends it.
+            /// Appends the line of this command, as a client sends it.
             ///
             /// The caller makes sure that no name has a line end in it, which would end the command there:
             /// [`fold`](crate::fold) removes them.
@@ -216,7 +218,7 @@ macro_rules! define_commands {
             /// Every verb, in the order of the table: the first is 0 `as usize`, the next is 1, and so on.
             pub const ALL: [Verb; VERBS] = [$(Verb::$verb),*];
 
-            /// Returns the verb that is written so, if there is one. Verbs are lower case.
+            /// Returns the verb with this spelling, if there is one. Verbs are lower case.
             pub fn from_bytes(bytes: &[u8]) -> Option<Verb> {
                 match bytes {
                     $($spelling => Some(Verb::$verb),)*
@@ -248,17 +250,17 @@ impl Verb {
         self.has(Property::Documented)
     }
 
-    /// True if this gets or releases a lock, so that its replies belong in the log.
+    /// True if this verb gets or releases a lock, so that its replies belong in the log.
     pub fn is_logged(self) -> bool {
         self.has(Property::Logged)
     }
 
-    /// True if this is about registered names, so that a server without a registry cannot do it.
+    /// True if this verb is about registered names, so that a server must have a registry for it.
     pub fn needs_registry(self) -> bool {
         self.has(Property::Registry)
     }
 
-    /// True if the reply may come later, up to as many milliseconds as the command says.
+    /// True if the reply may come later, within the time that the command gives in milliseconds.
     pub fn waits(self) -> bool {
         self.has(Property::Waits)
     }
@@ -275,7 +277,7 @@ const fn text(spelling: &'static [u8]) -> &'static str {
     }
 }
 
-/// Sorts by spelling, by insertion: nothing in the standard library sorts at compile time.
+/// Sorts verbs by spelling. An insertion sort, because nothing in the standard library sorts at compile time.
 const fn sorted(mut verbs: [Verb; VERBS]) -> [Verb; VERBS] {
     let mut end = 1;
     while end < VERBS {
@@ -321,9 +323,10 @@ mod tests {
         assert_eq!(Verb::SORTED, expected);
     }
 
-    /// One list a property: who changes the table sees here what changes for clients and operators.
+    /// Lists the verbs of each property and class, so that a change of the table shows what it changes for clients and
+    /// operators.
     #[test]
-    fn table_says_what_is_known_of_each_verb() {
+    fn verbs_have_their_properties_and_classes() {
         let spelled = |property: fn(Verb) -> bool| {
             let verbs = Verb::SORTED.into_iter().filter(|&verb| property(verb));
             verbs.map(Verb::as_str).collect::<Vec<_>>().join(" ")

@@ -42,7 +42,8 @@ fn is_request_line(line: &[u8]) -> bool {
     )
 }
 
-/// `field-line = "Host" ":" OWS field-value OWS`, with the name in upper or lower case. No server accepts white space before the colon.
+/// `field-line = "Host" ":" OWS field-value OWS`, with the name in upper or lower case. No server accepts white space
+/// before the colon.
 fn is_host_field(line: &[u8]) -> bool {
     let name = line.first_chunk::<5>();
     name.is_some_and(|name| name.eq_ignore_ascii_case(b"Host:"))

@@ -1,16 +1,17 @@
 //! The wire protocol of glockd, without any I/O.
 //!
-//! [`parse()`] turns one frame (a line without its line end, or one WebSocket message) into a [`Command`] that borrows from
-//! it. [`Reply::encode`] and [`rows`] turn replies into bytes. Clients go the opposite way: [`Command::encode`] and
-//! [`Reply::decode`].
+//! [`parse()`] turns one frame (a line without its line end, or one WebSocket message) into a [`Command`] that borrows
+//! from it. [`Reply::encode`] and [`rows`] turn replies into bytes. Clients go the opposite way: [`Command::encode`]
+//! and [`Reply::decode`].
 //!
-//! No text of a reply is outside this crate. A transport decides how bytes are cut into frames, and the dispatcher decides
-//! what a command does. Both can change without this crate, and this crate can be tested with byte strings alone.
+//! No text of a reply is outside this crate. A transport decides how bytes are cut into frames, and the dispatcher
+//! decides what a command does. Both can change without this crate, and this crate can be tested with byte strings
+//! alone.
 //!
 //! Names are bytes, not text: whatever a client sends that is not white space is sent back unchanged.
 //!
-//! Turned down: traits for commands, so that others could add their own. A server answers an unknown command by no bytes,
-//! so a command of one server only would make its clients hang on another.
+//! Turned down: traits for commands, so that others could add their own. A server answers an unknown command by no
+//! bytes, so a command of one server only would make its clients hang on another.
 //!
 //! ```text
 //!  table ──> command ──> parse <── white ──> http        requests
@@ -23,20 +24,21 @@
 //! # Locks and connections
 //!
 //! A connection holds a lock until it releases the lock or ends. Closing a connection is not synchronous: the server
-//! notices it a moment later, and until then refuses the lock to other connections. So release the lock first if you ask
-//! for it again, on this or another connection: it is free when the reply to the [release](Command::Release) has arrived.
-//! It is also free when a peer has closed its sending side, and the server has closed the connection in return.
+//! notices it a moment later, and until then refuses the lock to other connections. So release the lock first if you
+//! ask for it again, on this or another connection: it is free when the reply to the [release](Command::Release) has
+//! arrived. It is also free when a peer has closed its sending side, and the server has closed the connection in
+//! return.
 //!
 //! # Extensions
 //!
 //! Beyond the thirteen commands of the original there are commands that wait, limit, fence, count, and tell who has a
-//! claim on a lock: see [`Command`] from [`Hello`](Command::Hello) on. They change nothing that a client of the original
-//! can see. [`Verb::is_documented`] tells the two groups apart.
+//! claim on a lock: see [`Command`] from [`Hello`](Command::Hello) on. They change nothing that a client of the
+//! original can see. [`Verb::is_documented`] tells the two groups apart.
 //!
 //! # Quirks of the original
 //!
-//! The Go daemon that this protocol comes from has habits of its own. Each has a name here. It was kept if a known client
-//! may rely on it, and not copied if it is a mistake.
+//! The Go daemon that this protocol comes from has habits of its own. Each has a name here. It was kept if a known
+//! client may rely on it, and not copied if it is a mistake.
 //!
 //! | quirk | the original | here | why |
 //! | --- | --- | --- | --- |

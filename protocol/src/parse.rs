@@ -45,8 +45,8 @@ pub enum ParseError {
 ///
 /// # Errors
 ///
-/// [`ParseError::UnknownCommand`] if the frame does not start with a verb. [`ParseError::BadArgument`] if the verb needs
-/// numbers and they are missing or wrong. Every name is accepted.
+/// [`ParseError::UnknownCommand`] if the frame does not start with a verb. [`ParseError::BadArgument`] if the verb
+/// needs numbers and they are missing or wrong. Every name is accepted.
 #[inline(always)]
 pub fn parse(frame: &[u8]) -> Result<Command<'_>, ParseError> {
     let Ok((_, (verb, octets))) = command(white::trim(frame)) else {

@@ -1,10 +1,11 @@
-//! The rows of listings: `d`, `sd`, `who` and `dump`, the counted `ld`, `lsd`, `ldl`, `lsdl`, `lwho` and `lq`, and `own`.
+//! The rows of listings: `d`, `sd`, `who` and `dump`, the counted `ld`, `lsd`, `ldl`, `lsdl`, `lwho` and `lq`, and
+//! `own`.
 //!
 //! A listing may be larger than memory, so it is never one [`Reply`](crate::Reply): a server appends it row by row. The
-//! readers for clients stand beside the writers.
+//! decoders for clients are beside the encoders.
 //!
-//! Turned down: one type for a row of any listing. A writer would copy the borrowed parts of each row into it and match
-//! on it again, for a million rows.
+//! Turned down: one type for a row of any listing. The server would build a value for each row and match on it again,
+//! for a million rows.
 
 use crate::LockKind;
 use crate::line::{append_number, number, split_number};

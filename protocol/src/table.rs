@@ -1,11 +1,11 @@
 //! The table of commands.
 //!
-//! A row is all that the protocol has to know of a command. [`command`](crate::command) makes of the table the types
-//! `Command` and `Verb`, the encoder and the properties of a verb; [`parse`](crate::parse()) makes the parser of it. So
-//! a new command is a row here, an arm in the dispatcher, and the text of its reply.
+//! A row is everything that the protocol has to know about a command. From the table, [`command`](crate::command) makes
+//! the types `Command` and `Verb`, the encoder and the properties of a verb, and [`parse`](mod@crate::parse) makes the
+//! parser. So a new command is a row here, an arm in the dispatcher, and the text of its reply.
 //!
-//! Turned down: a derive macro, which needs a crate of its own for thirty rows; and a table of values instead of
-//! tokens, of which no `enum` with a field for each argument can be made.
+//! Turned down: a derive macro, because it needs a crate of its own for thirty rows. Also a `const` array of rows,
+//! because no `enum` with a field for each argument can be made from it.
 
 /// Calls the macro `$consume` with the rows of the table.
 ///
@@ -14,11 +14,11 @@
 ///
 /// - the documentation of the command;
 /// - its verb as it is written on the wire, and the variant of `Verb` for it;
-/// - the variant of `Command`, with its arguments. In parentheses is the only one: `name`, `text`, `filter` (a name
-///   that may be left out) or `kind`. In braces are numbers, each followed by a space on the wire, and behind them the
-///   name of a lock. What each argument is in Rust, and on the wire, says `Argument`;
+/// - the variant of `Command`, with its arguments. A single argument is in parentheses: `name`, `text`, `filter` (a
+///   name that may be left out) or `kind`. Numbers and the name of a lock behind them are in braces; on the wire a space
+///   follows each number. `Argument` defines each argument in Rust and on the wire;
 /// - the [permission class](crate::PermissionClass);
-/// - in brackets the [properties](crate::command::Property) that it has.
+/// - the [properties](crate::command::Property) of the verb, in brackets.
 macro_rules! with_commands {
     ($consume:ident) => {
         $consume! {
@@ -28,7 +28,7 @@ macro_rules! with_commands {
             /// `r NAME`: releases an exclusive lock.
             b"r" R Release(name) Lock [Documented Logged]
 
-            /// `i NAME`: tells whether an exclusive lock is held.
+            /// `i NAME`: tells if an exclusive lock is held.
             b"i" I Inspect(name) Inspect [Documented]
 
             /// `sg NAME`: gets a shared lock.

@@ -1,22 +1,22 @@
 //! The texts of replies: every byte on the wire that is not a name, a number or an address.
 //!
-//! Encoders and decoders use the same constants and the same table, so a text is written and read alike. A text is
-//! here as it is on the wire, with the spaces around it, so that a search for what a client saw finds it.
+//! Encoders and decoders use the same constants and the same table, so they cannot disagree about a text. Each text is
+//! here as it is on the wire, with the spaces around it, so that a search for a line that a client received finds it.
 //!
 //! Turned down: texts without the digit in front and the colon behind. They would be shorter here, but encoding a
 //! reply, which is on the hot path, would be three copies instead of one.
 
-/// Calls the macro `$consume` with the table of replies about one lock.
+/// Calls the macro `$consume` with the table of the replies about one lock.
 ///
 /// A row has:
 ///
-/// - the text before the lock's name. If a number stands before it on the wire, in parentheses the field that has it;
-///   that number is at least 1;
-/// - the reply. Its fields are written so that they are a pattern as well as an expression. Every reply has the field
-///   `name` besides;
-/// - in brackets the verbs that it may be in reply to.
+/// - the text before the lock's name. If there is a number before the text on the wire, the field with that number comes
+///   first, in parentheses. The number is at least 1;
+/// - the reply and its fields, which are used as a pattern as well as an expression. Every reply also has the field
+///   `name`;
+/// - the verbs that the reply may answer, in brackets.
 ///
-/// Of two rows that fit a reply the first counts, as in a `match`.
+/// If two rows fit a reply, the first applies, as in a `match`.
 macro_rules! with_replies {
     ($consume:ident) => {
         $consume! {

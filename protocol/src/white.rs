@@ -1,8 +1,8 @@
 //! White space as Go's `strings.Fields` and `strings.TrimSpace` define it: `unicode.IsSpace` on valid UTF-8. All other
 //! bytes are left alone, valid UTF-8 or not.
 //!
-//! Byte patterns find it, without decoding. That is exact: every pattern starts with an ASCII byte or a lead byte, which
-//! never occur inside another valid sequence, and Go steps over invalid bytes one at a time.
+//! Byte patterns find it, without decoding. That is exact: every pattern starts with an ASCII byte or a lead byte,
+//! which never occur inside another valid sequence, and Go steps over invalid bytes one at a time.
 //!
 //! Turned down: decoding with `char::is_whitespace`, which finds the same. It would decode
 //! every command, to find nothing in most of them.

@@ -12,7 +12,8 @@ impl<'a> Reply<'a> {
     /// sends in places.
     ///
     /// Returns `None` if the line is not a reply to the verb. Lines of listings and of `q` never are, because they can
-    /// say anything: see [`rows`](crate::rows). Nor is the reply to `hello`, which [`features`](crate::features()) reads.
+    /// say anything: see [`rows`](crate::rows). Nor is the reply to `hello`, which [`features`](crate::features())
+    /// reads.
     ///
     /// ```
     /// use glockd_protocol::{Reply, Verb};
