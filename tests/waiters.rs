@@ -1,12 +1,12 @@
-//! A hundred thousand who wait for one lock: what each costs in memory, how soon the first has it, and that the
-//! others cost nothing meanwhile.
+//! A hundred thousand waiters for one lock: the memory of each, how soon the first is granted the lock, and that no other is
+//! woken by that.
 //!
 //! ```text
 //! cargo test --release --test waiters -- --nocapture
 //! ```
 //!
-//! There are fewer over the memory transport than in the table alone, so that it ends soon without
-//! optimisation, too; `GLOCKD_WAITERS` is another number for both.
+//! The test over the memory transport has fewer waiters than the one in the table alone, so that it ends soon without
+//! optimisation, too. `GLOCKD_WAITERS` sets the number for both.
 
 // Always so here; it tells clippy that not only the functions marked as tests may unwrap.
 #![cfg(test)]
@@ -27,12 +27,13 @@ use tokio::runtime;
 
 const LOCK: &[u8] = b"wanted by all";
 
+/// Returns the number of waiters.
 fn waiters(default: usize) -> usize {
     let number = env::var("GLOCKD_WAITERS").ok();
     number.map_or(default, |number| number.parse().unwrap())
 }
 
-/// Counts how often it is woken.
+/// A task that counts how often it is woken.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -43,7 +44,7 @@ impl Wake for Woken {
 }
 
 #[test]
-fn in_the_table() {
+fn release_wakes_only_the_first_of_many_waiters() {
     let waiters = waiters(100_000);
     let (table, registry) = (LockTable::new(), Registry::default());
     let clients: Vec<_> = (0..=waiters)
@@ -54,15 +55,15 @@ fn in_the_table() {
     let context = Context::from_waker(&waker);
 
     assert!(table.get(clients[0], LOCK));
-    let mut tickets = Vec::with_capacity(waiters);
+    let mut handles = Vec::with_capacity(waiters);
     let queued = measure(|| {
         for &client in &clients[1..] {
-            let Attempt::Waits(ticket) = table.get_or_wait(client, LOCK, IfBusy::Wait) else {
-                panic!("it is held by another");
+            let Attempt::Waits(handle) = table.get_or_wait(client, LOCK, IfBusy::Wait) else {
+                panic!("the lock is held by another client");
             };
-            let mut ticket = Some(ticket);
-            assert!(table.poll_wait(&mut ticket, &context).is_pending());
-            tickets.push(ticket);
+            let mut handle = Some(handle);
+            assert!(table.poll_wait(&mut handle, &context).is_pending());
+            handles.push(handle);
         }
     });
     let bytes = queued.bytes_current / waiters as i64;
@@ -70,25 +71,26 @@ fn in_the_table() {
     let start = Instant::now();
     assert!(table.release(clients[0], LOCK));
     let release = start.elapsed();
-    assert_eq!(woken.0.load(Relaxed), 1, "more than the first were woken");
-    assert_eq!(table.poll_wait(&mut tickets[0], &context), Poll::Ready(1));
+    assert_eq!(
+        woken.0.load(Relaxed),
+        1,
+        "other waiters than the first were woken"
+    );
+    assert_eq!(table.poll_wait(&mut handles[0], &context), Poll::Ready(1));
     assert_eq!(table.holder(LOCK), Some(clients[1]));
     println!(
         "{waiters} waiters in the table: {bytes} bytes each; a release that hands the lock on took {release:?}, \
          and woke 1"
     );
-    // A node of 48 bytes in a vector that has grown; the test's own list of tickets was there before.
+    // A node of 48 bytes, in a vector that has grown. The handles are not counted: their list was allocated before.
     assert!((48..=100).contains(&bytes), "{bytes} bytes a waiter");
 
     let start = Instant::now();
-    for (ticket, client) in tickets.iter_mut().zip(&clients[1..]).skip(1) {
-        assert_eq!(table.end_wait(ticket.take().unwrap()), None);
+    for (handle, client) in handles.iter_mut().zip(&clients[1..]).skip(1) {
+        assert_eq!(table.end_wait(handle.take().unwrap()), None);
         assert_ne!(table.holder(LOCK), Some(*client));
     }
-    println!(
-        "to give up took {:?} each",
-        start.elapsed() / waiters as u32
-    );
+    println!("to end a wait took {:?}", start.elapsed() / waiters as u32);
     assert!(table.release(clients[1], LOCK));
     assert_eq!(table.holder(LOCK), None);
 }
@@ -104,8 +106,8 @@ impl Client {
         self.0.write_all(line.as_bytes()).await.unwrap();
     }
 
-    /// How many hold the lock of this name or wait for it.
-    async fn owners(&mut self, name: &str) -> usize {
+    /// Returns the number of clients that hold this lock or wait for it.
+    async fn claims(&mut self, name: &str) -> usize {
         self.say(&format!("own {name}\nping\n")).await;
         let mut heard = Vec::new();
         while !heard.ends_with(b"\n1 pong: \n") {
@@ -129,7 +131,7 @@ impl Client {
 
 /// All on one thread, whose allocations are counted.
 #[test]
-fn over_the_memory_transport() {
+fn waiting_connections_are_small_and_granted_at_once() {
     let waiters = waiters(10_000);
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -145,7 +147,7 @@ fn over_the_memory_transport() {
         let mut clients = Vec::with_capacity(waiters);
         for _ in 0..waiters {
             let mut client = Client::connect(&connector);
-            // So that what comes with the first command is there already.
+            // The first command allocates what later commands reuse.
             client.say("i not wanted at all\n").await;
             client
                 .expect("0 Lock Not Locked: not wanted at all\n")
@@ -157,17 +159,17 @@ fn over_the_memory_transport() {
     let waiting = measure(|| {
         runtime.block_on(async {
             for client in &mut clients {
-                // Alone in its batch: nothing follows it that would make the server put its buffers away.
+                // Alone in its batch: a command behind it would make the server keep its buffers.
                 client.say("gw 3600000 wanted\n").await;
             }
-            while holder.owners("wanted").await <= waiters {}
+            while holder.claims("wanted").await <= waiters {}
         });
     });
     let bytes = waiting.bytes_current / waiters as i64;
     let queued = measure(|| {
         runtime.block_on(async {
             for client in &mut clients {
-                // As one does who wants to know the token. Once the last is answered, it has queued.
+                // A client asks for the fencing token behind its wait. Once the `ping` is answered, the command has queued.
                 client.say("f wanted\nping\n").await;
                 client.expect("1 pong: \n").await;
             }
@@ -181,18 +183,18 @@ fn over_the_memory_transport() {
         let granted = start.elapsed();
         holder.expect("1 Lock Release Success: wanted\n").await;
         println!(
-            "{waiters} waiting connections: {bytes} bytes each beyond those of one that is idle, and {queued} with a \
-             command behind the wait; the first had the lock {granted:?} after it was released"
+            "{waiters} waiting connections: {bytes} bytes each beyond those of an idle one, and {queued} with a command \
+             behind the wait; the first was granted the lock {granted:?} after its release"
         );
         assert!((250..=500).contains(&bytes), "{bytes} bytes a waiting connection");
         assert!((0..=100).contains(&queued), "{queued} bytes for a command behind the wait");
 
-        // It is handed from each that goes to the next, up to the last.
+        // Each client that disconnects hands the lock over to the next, and the last one to the holder.
         holder.say("gw 3600000 wanted\nping\n").await;
         holder.expect("1 pong: \n").await;
         let start = Instant::now();
         drop(clients);
         holder.expect("1 Lock Get Success: wanted\n").await;
-        println!("all of them have gone in {:?}", start.elapsed());
+        println!("all of them disconnected within {:?}", start.elapsed());
     });
 }

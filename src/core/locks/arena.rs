@@ -250,3 +250,82 @@ impl<L> Default for Fifo<L> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    enum Kind {}
+
+    #[derive(Debug, Default)]
+    struct Item(Links);
+
+    impl Node for Item {
+        fn next_free(&mut self) -> &mut u32 {
+            &mut self.0.next
+        }
+    }
+
+    impl Linked<Kind> for Item {
+        fn links(&self) -> Links {
+            self.0
+        }
+
+        fn links_mut(&mut self) -> &mut Links {
+            &mut self.0
+        }
+    }
+
+    #[test]
+    fn fifo_keeps_its_order_when_nodes_leave() {
+        let mut nodes = Arena::<Item>::default();
+        let items = [(); 5].map(|()| nodes.insert(Item::default()));
+        let mut fifo = Fifo::<Kind>::default();
+        for item in items {
+            fifo.push_back(&mut nodes, item);
+        }
+        // From the middle, the start and the end.
+        for (leaving, left) in [
+            (2, &[0, 1, 3, 4][..]),
+            (0, &[1, 3, 4]),
+            (4, &[1, 3]),
+            (3, &[1]),
+            (1, &[]),
+        ] {
+            fifo.remove(&mut nodes, items[leaving]);
+            let walked = nodes.walk::<Kind>(fifo.first().unwrap_or(NONE));
+            let walked: Vec<u32> = walked.map(|(item, _)| item).collect();
+            let expected: Vec<u32> = left.iter().map(|&item: &usize| items[item]).collect();
+            assert_eq!(walked, expected);
+            assert_eq!(fifo.len() as usize, left.len());
+        }
+        fifo.push_back(&mut nodes, items[0]);
+        assert_eq!(fifo.first(), Some(items[0]));
+    }
+
+    #[test]
+    fn removed_positions_are_reused() {
+        let mut nodes = Arena::<Item>::default();
+        let items = [(); 3].map(|()| nodes.insert(Item::default()));
+        nodes.remove(items[1]);
+        nodes.remove(items[0]);
+        let reused = [(); 2].map(|()| nodes.insert(Item::default()));
+        assert_eq!(reused, [items[0], items[1]]);
+        assert_eq!(nodes.slots().len(), 3);
+    }
+
+    #[test]
+    fn large_arena_gives_its_memory_back_once_empty() {
+        let mut nodes = Arena::<Item>::default();
+        let items: Vec<u32> = (0..=KEPT_CAPACITY)
+            .map(|_| nodes.insert(Item::default()))
+            .collect();
+        for item in items {
+            assert!(!nodes.is_empty());
+            nodes.remove(item);
+        }
+        assert!(nodes.is_empty());
+        assert_eq!(nodes.slots.capacity(), 0);
+    }
+}

@@ -161,7 +161,7 @@ impl LockTable {
         key: Key<'_>,
         wakes: &mut Wakes,
     ) -> Option<Grant> {
-        let client = self.serviceable(queues)?.hand_over(key, wakes)?;
+        let client = self.queues_to_serve(queues)?.hand_over(key, wakes)?;
         Some(Grant {
             client,
             stamp: self.next_stamp(last_stamp),
@@ -177,7 +177,7 @@ impl LockTable {
         key: Key<'_>,
         holders: u32,
     ) {
-        if let Some(queues) = self.serviceable(queues) {
+        if let Some(queues) = self.queues_to_serve(queues) {
             queues.note_fewer_holders(key, holders);
         }
     }
@@ -206,10 +206,10 @@ impl LockTable {
         let ShardState {
             shared,
             last_stamp,
-            queues: place,
+            queues: slot,
             ..
         } = &mut *guard;
-        let Some(queues) = self.serviceable(place) else {
+        let Some(queues) = self.queues_to_serve(slot) else {
             return;
         };
         let grant = |key: Key<'_>, client, limit| match key.kind {
@@ -225,7 +225,7 @@ impl LockTable {
         let are_some_left = queues.serve_due(SERVE_SLICE, grant, &mut wakes);
         let is_newly_due = are_some_left && !mem::replace(&mut queues.is_listed, true);
         if queues.is_idle() && !queues.is_listed {
-            *place = None;
+            *slot = None;
         }
         drop(guard);
         if is_newly_due {
@@ -236,7 +236,7 @@ impl LockTable {
 
     /// Returns the queues of a shard, unless there are none or the table has stopped granting.
     #[inline(always)]
-    fn serviceable<'a>(
+    fn queues_to_serve<'a>(
         &self,
         queues: &'a mut Option<Box<WaitQueues>>,
     ) -> Option<&'a mut WaitQueues> {
