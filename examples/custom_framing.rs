@@ -10,7 +10,7 @@ use std::io;
 use async_trait::async_trait;
 use glockd::transports::{
     ByteStream, Established, Framed, Framing, Input, Limits, Output, OutputFrame, Session,
-    write_all,
+    write_output,
 };
 use glockd::{Server, Unix};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,6 +35,7 @@ impl Framing for LengthPrefixed {
             unframed: Vec::new(),
             skipped: 0,
             reply: Vec::new(),
+            outgoing: Output::new(),
         })))
     }
 }
@@ -48,6 +49,8 @@ struct LengthPrefixedSession<S> {
     skipped: usize,
     /// Parts of a reply whose end, and so whose length, is not known yet.
     reply: Vec<u8>,
+    /// Replies with their lengths, while they are being sent.
+    outgoing: Output,
 }
 
 #[async_trait]
@@ -66,19 +69,29 @@ impl<S: ByteStream> Session for LengthPrefixedSession<S> {
         Ok(input.len())
     }
 
-    async fn send(&mut self, output: &Output) -> io::Result<()> {
-        let mut bytes = Vec::new();
+    async fn send(&mut self, output: &mut Output) -> io::Result<()> {
         for frame in output.iter() {
             match frame {
                 OutputFrame::Part(part) => self.reply.extend_from_slice(part),
                 OutputFrame::Complete(last) => {
                     self.reply.extend_from_slice(last);
+                    let bytes = self.outgoing.buffer();
                     bytes.extend((self.reply.len() as u32).to_be_bytes());
                     bytes.append(&mut self.reply);
+                    self.outgoing.end();
                 }
             }
         }
-        write_all(&mut self.stream, &bytes, self.limits.write_timeout).await
+        // Cancel-safe: what is in `outgoing` is removed from `output`, so that another call does not encode it again.
+        output.clear_finished();
+        write_output(
+            &mut self.stream,
+            &mut self.outgoing,
+            self.limits.write_timeout,
+        )
+        .await?;
+        self.outgoing.clear();
+        Ok(())
     }
 }
 

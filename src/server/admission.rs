@@ -204,7 +204,7 @@ mod tests {
             Ok(0)
         }
 
-        async fn send(&mut self, _: &Output) -> io::Result<()> {
+        async fn send(&mut self, _: &mut Output) -> io::Result<()> {
             Ok(())
         }
 

@@ -81,7 +81,7 @@ impl Connection {
 
     /// Answers frames until the input ends and every reply is sent.
     ///
-    /// Another call goes on where a dropped one stopped, as far as the session does.
+    /// Cancel-safe: another call goes on where a dropped one stopped.
     #[expect(clippy::manual_async_fn, reason = "as for `serve`")]
     fn run(&mut self) -> impl Future<Output = io::Result<()>> {
         async move {
@@ -90,7 +90,7 @@ impl Connection {
                     Step::Run => self.exchange.run(),
                     Step::Send => {
                         let (session, exchange) = self.parts();
-                        session.send(&exchange.responder.output).await?;
+                        session.send(&mut exchange.responder.output).await?;
                         self.exchange.finish_send();
                     }
                     Step::Yield => {

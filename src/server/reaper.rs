@@ -78,7 +78,7 @@ mod tests {
             Ok(0)
         }
 
-        async fn send(&mut self, _: &Output) -> std::io::Result<()> {
+        async fn send(&mut self, _: &mut Output) -> std::io::Result<()> {
             Ok(())
         }
 

@@ -185,7 +185,7 @@ impl Session for Puppet {
         Ok(frames.len())
     }
 
-    async fn send(&mut self, frames: &Output) -> std::io::Result<()> {
+    async fn send(&mut self, frames: &mut Output) -> std::io::Result<()> {
         let Some(heard) = self.heard.take() else {
             return Err(std::io::ErrorKind::BrokenPipe.into());
         };

@@ -195,6 +195,24 @@ impl Output {
         }
     }
 
+    /// Returns the bytes of the frames that have not been sent.
+    pub fn unsent(&self) -> &[u8] {
+        match &self.batch.buffer {
+            Some(buffer) => &buffer.bytes[buffer.sent..buffer.end],
+            None => &[],
+        }
+    }
+
+    /// Takes note that the first `bytes` of the [unsent](Output::unsent) bytes have been sent.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.unsent().len(), "more was sent than there is");
+        self.batch.buffer().sent += bytes;
+    }
+
     /// Returns the number of bytes appended since the last frame.
     pub fn unfinished(&self) -> usize {
         let buffer = self.batch.buffer.as_ref();
@@ -225,6 +243,7 @@ impl Output {
             buffer.bytes.drain(..buffer.end);
             buffer.entries.clear();
             buffer.end = 0;
+            buffer.sent = 0;
         }
     }
 }
@@ -275,6 +294,8 @@ struct Buffer {
     entries: Vec<Entry>,
     /// End of the last frame, if frames are appended one after the other.
     end: usize,
+    /// Bytes of the frames that have been sent.
+    sent: usize,
 }
 
 /// Position and kind of a frame.
@@ -329,6 +350,7 @@ impl Batch {
         buffer.bytes.clear();
         buffer.entries.clear();
         buffer.end = 0;
+        buffer.sent = 0;
         POOL.with_borrow_mut(|pool| {
             if pool.len() < POOL_SIZE {
                 pool.push(buffer);
@@ -358,6 +380,7 @@ fn borrow_buffer() -> Box<Buffer> {
             bytes: Vec::with_capacity(BUFFER_SIZE),
             entries: Vec::with_capacity(64),
             end: 0,
+            sent: 0,
         })
     })
 }
@@ -384,6 +407,26 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sent_bytes_are_forgotten_with_their_frames() {
+        let mut output = Output::new();
+        output.push(b"one");
+        output.push(b"two");
+        output.advance(4);
+        assert_eq!(
+            (output.as_bytes(), output.unsent()),
+            (&b"onetwo"[..], &b"wo"[..])
+        );
+        output.buffer().extend_from_slice(b"thr");
+        output.clear_finished();
+        output.end();
+        assert_eq!(output.unsent(), b"thr");
+        output.advance(3);
+        output.clear();
+        output.push(b"four");
+        assert_eq!(output.unsent(), b"four");
+    }
 
     fn sent(output: &Output) -> Vec<OutputFrame<'_>> {
         output.iter().collect()

@@ -54,4 +54,4 @@ pub use stream::ByteStream;
 pub use transport::{
     BindError, Established, Handshake, Identity, Incoming, Listener, Pending, Transport,
 };
-pub use write::write_all;
+pub use write::write_output;

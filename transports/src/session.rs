@@ -38,12 +38,17 @@ pub trait Session: Send {
     /// For an empty frame, a message-based session sends an empty message and a byte stream sends nothing. An
     /// [`OutputFrame::Part`](crate::OutputFrame::Part) is continued by the next frame, maybe of the next batch.
     ///
-    /// Not cancel-safe: after dropping the future, only [`close`](Session::close) may be called.
+    /// The caller removes the frames when this returns.
+    ///
+    /// Cancel-safe: another call with the same batch continues where a dropped one stopped. For that, the session
+    /// [notes](Output::advance) in `output` what it has sent, as [`write_output`](crate::write_output) does, or moves
+    /// frames from there into a buffer of its own. Until a call has returned, only `send` with the same batch and
+    /// [`close`](Session::close) may be called.
     ///
     /// # Errors
     ///
     /// As for [`recv`](Session::recv).
-    async fn send(&mut self, output: &Output) -> io::Result<()>;
+    async fn send(&mut self, output: &mut Output) -> io::Result<()>;
 
     /// Returns true if a line of HTTP ends the session. The server then runs nothing from that line on and closes
     /// the connection.

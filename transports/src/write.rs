@@ -9,14 +9,19 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 
-/// Writes all of `bytes`, and flushes. Fails with [`TimedOut`](io::ErrorKind::TimedOut) if the peer takes
+use crate::frames::Output;
+
+/// Writes the frames of `output`, and flushes. Fails with [`TimedOut`](io::ErrorKind::TimedOut) if the peer takes
 /// nothing for as long as `patience`; every byte that it takes starts that anew.
-pub async fn write_all(
+///
+/// Cancel-safe: what was written is [noted](Output::advance) in `output`, so that another call writes the rest.
+pub async fn write_output(
     stream: &mut (impl AsyncWrite + Unpin),
-    mut bytes: &[u8],
+    output: &mut Output,
     patience: Option<Duration>,
 ) -> io::Result<()> {
-    while !bytes.is_empty() {
+    while !output.unsent().is_empty() {
+        let bytes = output.unsent();
         let attempt = |context: &mut Context<'_>| {
             Poll::Ready(Pin::new(&mut *stream).poll_write(context, bytes))
         };
@@ -27,7 +32,7 @@ pub async fn write_all(
         };
         match written {
             0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => bytes = &bytes[written..],
+            written => output.advance(written),
         }
     }
     let attempt =
@@ -82,11 +87,35 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
+    fn output(bytes: &[u8]) -> Output {
+        let mut output = Output::new();
+        output.push(bytes);
+        output
+    }
+
+    #[tokio::test]
+    async fn dropped_write_is_continued_where_it_stopped() {
+        let (mut ours, mut theirs) = tokio::io::duplex(3);
+        let mut output = output(b"one two three");
+        let mut received = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                written = write_output(&mut ours, &mut output, Some(PATIENCE)) => break written.unwrap(),
+                () = std::future::ready(()) => {}
+            }
+            theirs.read_buf(&mut received).await.unwrap();
+        }
+        drop(ours);
+        theirs.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"one two three");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_given_up() {
         let (mut ours, _theirs) = tokio::io::duplex(10);
         let start = Instant::now();
-        let error = write_all(&mut ours, &[b'x'; 11], Some(PATIENCE)).await;
+        let error = write_output(&mut ours, &mut output(&[b'x'; 11]), Some(PATIENCE)).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed(), PATIENCE);
     }
@@ -101,7 +130,7 @@ mod tests {
             }
             theirs
         });
-        write_all(&mut ours, &[b'x'; 15], Some(PATIENCE))
+        write_output(&mut ours, &mut output(&[b'x'; 15]), Some(PATIENCE))
             .await
             .unwrap();
         reader.await.unwrap();
@@ -115,7 +144,9 @@ mod tests {
             theirs.read_exact(&mut [0; 11]).await.unwrap();
             theirs
         });
-        write_all(&mut ours, &[b'x'; 11], None).await.unwrap();
+        write_output(&mut ours, &mut output(&[b'x'; 11]), None)
+            .await
+            .unwrap();
         reader.await.unwrap();
     }
 }

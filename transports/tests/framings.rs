@@ -56,7 +56,7 @@ async fn echo(mut session: Box<dyn Session>) {
                 other => panic!("{other:?}"),
             }
         }
-        session.send(&output).await.unwrap();
+        session.send(&mut output).await.unwrap();
         input.clear();
     }
     session.close().await;

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use glockd::{Server, StopReason};
 use glockd_transports::{
     Address, BindError, Established, Handshake, Input, Limits, Listener, Output, Peer, Pending,
-    Session, Tcp, Transport, write_all,
+    Session, Tcp, Transport, write_output,
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{
@@ -225,9 +225,9 @@ impl Session for OutsideSession {
         Ok(input.len())
     }
 
-    async fn send(&mut self, output: &Output) -> io::Result<()> {
+    async fn send(&mut self, output: &mut Output) -> io::Result<()> {
         let timeout = self.limits.write_timeout;
-        write_all(&mut self.stream, output.as_bytes(), timeout).await
+        write_output(&mut self.stream, output, timeout).await
     }
 
     fn refuses_http(&self) -> bool {

@@ -46,7 +46,7 @@ impl Session for Scripted {
         Ok(frames.len())
     }
 
-    async fn send(&mut self, frames: &Output) -> io::Result<()> {
+    async fn send(&mut self, frames: &mut Output) -> io::Result<()> {
         let length = frames.as_bytes().len();
         self.0.longest_send.fetch_max(length, SeqCst);
         Ok(())

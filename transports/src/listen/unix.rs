@@ -241,7 +241,7 @@ mod tests {
                 assert_eq!(frames.iter().collect::<Vec<_>>(), expect);
                 let mut replies = Output::new();
                 replies.push(b"1 ok\n");
-                session.send(&replies).await.unwrap();
+                session.send(&mut replies).await.unwrap();
                 drop(session);
                 let mut reply = Vec::new();
                 client.read_to_end(&mut reply).await.unwrap();

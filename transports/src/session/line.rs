@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::session::line::framer::LineFramer;
 use crate::stream::ByteStream;
 use crate::transport::{BindError, Established, Listener, Transport};
-use crate::write::write_all;
+use crate::write::write_output;
 
 /// Maximum number of reads that complete no line, before other tasks get their turn.
 const MAX_READS: usize = 8;
@@ -124,11 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
         .await
     }
 
-    async fn send(&mut self, output: &Output) -> io::Result<()> {
+    async fn send(&mut self, output: &mut Output) -> io::Result<()> {
         if output.as_bytes().is_empty() {
             return Ok(());
         }
-        write_all(&mut self.stream, output.as_bytes(), self.write_timeout).await
+        write_output(&mut self.stream, output, self.write_timeout).await
     }
 
     fn refuses_http(&self) -> bool {

@@ -155,7 +155,7 @@ pub(crate) async fn serve(mut session: Box<dyn Session>) -> Vec<String> {
                 InputFrame::OversizedEnds(_) => panic!("only line sessions report these"),
             }
         }
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
     }
     session.close().await;
     received

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use futures_util::FutureExt;
 use futures_util::{SinkExt, StreamExt};
 use glockd_transports::{Input, Output, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +22,7 @@ async fn text_is_text_and_the_rest_is_binary() {
         let mut check = async |reply: &[u8], opcode: u8| {
             let mut replies = Output::new();
             replies.push(reply);
-            session.send(&replies).await.unwrap();
+            session.send(&mut replies).await.unwrap();
             let got = read_frame(&mut client).await.unwrap();
             assert_eq!(got, (opcode, reply.to_vec()));
         };
@@ -46,7 +47,7 @@ async fn a_batch_is_one_write() {
         for reply in [b"one\n".as_slice(), b"", b"\xff"] {
             replies.push(reply);
         }
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         let mut bytes = vec![0; 1000];
         let read = client.read(&mut bytes).await.unwrap();
         let expect = b"\x81\x04one\n\x81\x00\x82\x01\xff";
@@ -70,14 +71,14 @@ async fn parts_are_fragments_of_one_binary_message() {
         replies.push(b"before");
         part(&mut replies, b"a: 1\n");
         part(&mut replies, b"b: 2\n");
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         replies.clear();
         part(&mut replies, b"");
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         replies.clear();
         replies.push(b"c: 3\n");
         replies.push(b"after");
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         let expect: [(u8, &[u8]); 6] = [
             (TEXT, b"before"),
             (BINARY & !FIN, b"a: 1\n"),
@@ -102,13 +103,13 @@ async fn a_pong_goes_between_parts() {
         let mut replies = Output::new();
         replies.buffer().extend_from_slice(b"one");
         replies.end_part();
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         client.write_all(&input).await.unwrap();
         let mut frames = Input::new();
         assert_eq!(session.recv(&mut frames).await.unwrap(), 1);
         replies.clear();
         replies.push(b"two");
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         let expect: [(u8, &[u8]); 3] = [(BINARY & !FIN, b"one"), (PONG, b"1"), (FIN, b"two")];
         for (first, payload) in expect {
             let got = read_frame(&mut client).await.unwrap();
@@ -139,7 +140,7 @@ async fn a_pong_comes_behind_all_replies_before_it_whenever_they_are_sent() {
         for reply in [b"one", b"two"] {
             let mut replies = Output::new();
             replies.push(reply);
-            session.send(&replies).await.unwrap();
+            session.send(&mut replies).await.unwrap();
         }
         check_next(&mut client, (TEXT, b"one")).await;
         check_next(&mut client, (TEXT, b"two")).await;
@@ -154,7 +155,7 @@ async fn a_pong_is_not_held_up_by_a_reply_that_is_not_ready() {
         let (mut client, mut session) = open_pinged().await;
         let mut replies = Output::new();
         replies.push(b"one");
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         check_next(&mut client, (TEXT, b"one")).await;
         // As a server does while a command waits.
         let mut frames = Input::new();
@@ -162,8 +163,10 @@ async fn a_pong_is_not_held_up_by_a_reply_that_is_not_ready() {
             received = session.recv(&mut frames) => panic!("{received:?}"),
             () = check_next(&mut client, (PONG, b"1")) => {}
         }
-        session.send(&replies).await.unwrap();
-        check_next(&mut client, (TEXT, b"one")).await;
+        replies.clear();
+        replies.push(b"two");
+        session.send(&mut replies).await.unwrap();
+        check_next(&mut client, (TEXT, b"two")).await;
     })
     .await;
 }
@@ -176,10 +179,10 @@ async fn a_pong_is_not_held_up_by_a_reply_in_parts() {
         replies.push(b"one");
         replies.buffer().extend_from_slice(b"tw");
         replies.end_part();
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         replies.clear();
         replies.push(b"o");
-        session.send(&replies).await.unwrap();
+        session.send(&mut replies).await.unwrap();
         check_next(&mut client, (TEXT, b"one")).await;
         check_next(&mut client, (BINARY & !FIN, b"tw")).await;
         check_next(&mut client, (PONG, b"1")).await;
@@ -192,7 +195,7 @@ async fn a_pong_is_not_held_up_by_a_reply_in_parts() {
 async fn an_empty_batch_sends_the_pong() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
-        session.send(&Output::new()).await.unwrap();
+        session.send(&mut Output::new()).await.unwrap();
         check_next(&mut client, (PONG, b"1")).await;
     })
     .await;
@@ -229,6 +232,34 @@ async fn a_session_that_is_closed_goes_away() {
 }
 
 #[tokio::test]
+async fn dropped_send_is_continued_where_it_stopped() {
+    /// More than the sockets' buffers take.
+    const LONG: usize = 8 * 1024 * 1024;
+    bounded(async {
+        let (client, mut session) = open(limits(LIMIT), b"").await;
+        let mut replies = Output::new();
+        replies.push(&vec![b'x'; LONG]);
+        replies.push(b"end");
+        let mut received = tokio::spawn(async move {
+            let mut client = client;
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"\x81\x03end") {
+                assert_ne!(client.read_buf(&mut bytes).await.unwrap(), 0);
+            }
+            bytes
+        });
+        // Each call is polled once.
+        while session.send(&mut replies).now_or_never().is_none() {
+            tokio::task::yield_now().await;
+        }
+        let bytes = (&mut received).await.unwrap();
+        assert_eq!(bytes.len(), 10 + LONG + 5);
+        assert!(bytes[10..10 + LONG].iter().all(|&byte| byte == b'x'));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_follows_a_write_that_was_broken_off() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
@@ -237,7 +268,7 @@ async fn nothing_follows_a_write_that_was_broken_off() {
         replies.push(&vec![b'x'; 32 * 1024 * 1024]);
         tokio::select! {
             biased;
-            sent = session.send(&replies) => panic!("that much was sent: {sent:?}"),
+            sent = session.send(&mut replies) => panic!("that much was sent: {sent:?}"),
             () = tokio::task::yield_now() => {}
         }
         let talk = async {

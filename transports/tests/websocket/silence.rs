@@ -111,7 +111,7 @@ async fn who_is_busy_with_a_reply_is_not_given_up() {
     assert!(receiving.await.is_err());
     let mut reply = Output::new();
     reply.push(&[b'x'; 100]);
-    let (sent, ()) = tokio::join!(session.send(&reply), async {
+    let (sent, ()) = tokio::join!(session.send(&mut reply), async {
         sleep(HOUR / 2).await;
         for _ in 0..3 {
             assert_eq!(read_frame(&mut client).await.unwrap().0, PING);
@@ -236,7 +236,7 @@ async fn who_has_much_to_read_has_time_for_it() {
     let (mut client, mut session) = open(Limits::default(), 10_000_000).await;
     let mut reply = Output::new();
     reply.push(&[b'x'; 3_000_000]);
-    session.send(&reply).await.unwrap();
+    session.send(&mut reply).await.unwrap();
     let reading = async {
         for _ in 0..100 {
             sleep(Duration::from_secs(1)).await;

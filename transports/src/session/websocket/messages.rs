@@ -36,7 +36,7 @@ use crate::limits::{KEEPALIVE_PROBES, Limits, PROBE_INTERVAL};
 use crate::session::Session;
 use crate::session::websocket::captured_stream::CapturedStream;
 use crate::session::websocket::linger;
-use crate::write::write_all;
+use crate::write::write_output;
 
 /// What one read takes. Each connection owns a buffer of this size all the time; after a longer message,
 /// one of that message's size, since tungstenite gives none back. The limit of a message bounds it.
@@ -75,8 +75,9 @@ pub struct WebSocketSession<S> {
     replies_before_pong: usize,
     /// Whether the last frame sent was a part, which the next one continues.
     in_parts: bool,
-    /// Whether a write was broken off: what would follow makes no sense to the peer.
-    torn: bool,
+    /// Bytes of frames as they go over the wire, while they are being sent. If a write was broken off, the rest of it
+    /// is here.
+    outgoing: Output,
 }
 
 /// How far the conversation has come.
@@ -117,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             phase: Phase::Open,
             replies_before_pong: 0,
             in_parts: false,
-            torn: false,
+            outgoing: Output::new(),
         }
     }
 
@@ -267,17 +268,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         Phase::Open
     }
 
-    /// Appends the pong that tungstenite keeps.
-    async fn append_pong(&mut self, output: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends the pong that tungstenite keeps to what goes out.
+    async fn append_pong(&mut self) -> io::Result<()> {
         self.replies_before_pong = 0;
-        // Into the captured, which takes everything at once.
+        // Never waits: the captured stream takes everything at once.
         self.messages.flush().await.map_err(io::Error::other)?;
-        output.append(&mut self.messages.get_mut().take_controls());
+        self.append_controls();
         Ok(())
     }
 
-    /// Appends a reply, or a part of one, as it goes over the wire.
-    fn encode(&mut self, data: &[u8], last: bool, output: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends the control frames that were captured to what goes out.
+    fn append_controls(&mut self) {
+        let mut controls = self.messages.get_mut().take_controls();
+        self.outgoing.buffer().append(&mut controls);
+    }
+
+    /// Appends a reply, or a part of one, to what goes out.
+    fn encode(&mut self, data: &[u8], last: bool) -> io::Result<()> {
         let kind = match (self.in_parts, last) {
             (true, _) => Data::Continue,
             // What the later parts hold is not known yet, and half a character is no text.
@@ -286,44 +293,71 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             (false, true) => Data::Binary,
         };
         self.in_parts = !last;
-        encode(OpCode::Data(kind), last, data, output)
+        encode(OpCode::Data(kind), last, data, self.outgoing.buffer())
     }
 
-    /// Writes what is in `output`, behind which nothing else waits.
-    async fn write(&mut self, output: &[u8]) -> io::Result<()> {
-        // Also true if the future is dropped halfway.
-        self.torn = true;
+    /// Moves the frames of a batch, and the control frames before and between them, to what goes out.
+    async fn encode_batch(&mut self, batch: &mut Output) -> io::Result<()> {
+        self.append_controls();
+        for frame in batch.iter() {
+            match frame {
+                OutputFrame::Complete(data) => {
+                    self.encode(data, true)?;
+                    match self.replies_before_pong {
+                        0 => {}
+                        1 => self.append_pong().await?,
+                        _ => self.replies_before_pong -= 1,
+                    }
+                }
+                OutputFrame::Part(data) => self.encode(data, false)?,
+            }
+        }
+        if self.replies_before_pong > 0 && (self.in_parts || batch.is_empty()) {
+            self.append_pong().await?;
+        }
+        batch.clear_finished();
+        Ok(())
+    }
+
+    /// Writes what goes out, or the rest of it.
+    async fn write(&mut self) -> io::Result<()> {
         let captured = self.messages.get_mut();
-        write_all(&mut captured.stream, output, self.write_timeout).await?;
-        captured.unanswered = captured.unanswered.saturating_add(output.len());
+        write_output(&mut captured.stream, &mut self.outgoing, self.write_timeout).await?;
+        let written = self.outgoing.as_bytes().len();
+        self.outgoing.clear();
+        captured.unanswered = captured.unanswered.saturating_add(written);
         if self.asked.is_some() {
             // It may have been busy with reading this.
             captured.heard = Instant::now();
         }
-        self.torn = false;
         Ok(())
     }
 
     /// Sends the close frame, if there is somebody to tell and something to tell it behind.
     async fn say_goodbye(&mut self) -> io::Result<()> {
-        if self.torn {
+        if !self.outgoing.is_empty() {
+            // A write was broken off. The peer would take the close frame for a part of that.
             return Ok(());
         }
-        let mut output = self.messages.get_mut().take_controls();
+        self.append_controls();
         if self.replies_before_pong > 0 {
-            self.append_pong(&mut output).await?;
+            self.append_pong().await?;
         }
         let code = match self.phase {
             // Its pings are answered, if it is there to see that.
-            Phase::Gone => return self.write(&output).await,
-            Phase::Open => Some(CloseCode::Away),
-            Phase::Overlong | Phase::Refusing => Some(CloseCode::Size),
-            Phase::Ending(code) => code,
+            Phase::Gone => None,
+            Phase::Open => Some(Some(CloseCode::Away)),
+            Phase::Overlong | Phase::Refusing => Some(Some(CloseCode::Size)),
+            Phase::Ending(code) => Some(code),
         };
-        let code = code.map(|code| u16::from(code).to_be_bytes());
-        let payload = code.as_ref().map_or(&[][..], |code| &code[..]);
-        encode(OpCode::Control(Control::Close), true, payload, &mut output)?;
-        self.write(&output).await
+        if let Some(code) = code {
+            let code = code.map(|code| u16::from(code).to_be_bytes());
+            let payload = code.as_ref().map_or(&[][..], |code| &code[..]);
+            let opcode = OpCode::Control(Control::Close);
+            encode(opcode, true, payload, self.outgoing.buffer())?;
+        }
+        self.outgoing.end();
+        self.write().await
     }
 }
 
@@ -337,33 +371,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
         received
     }
 
-    async fn send(&mut self, frames: &Output) -> io::Result<()> {
+    async fn send(&mut self, output: &mut Output) -> io::Result<()> {
         if matches!(self.phase, Phase::Refusing) {
             return Ok(());
         }
-        // Used for its pooled buffer alone.
-        let mut output = Output::new();
-        output
-            .buffer()
-            .append(&mut self.messages.get_mut().take_controls());
-        for frame in frames.iter() {
-            match frame {
-                OutputFrame::Complete(data) => {
-                    self.encode(data, true, output.buffer())?;
-                    match self.replies_before_pong {
-                        0 => {}
-                        1 => self.append_pong(output.buffer()).await?,
-                        _ => self.replies_before_pong -= 1,
-                    }
-                }
-                OutputFrame::Part(data) => self.encode(data, false, output.buffer())?,
-            }
+        // A batch that a dropped call has encoded was removed from `output` then.
+        if self.outgoing.is_empty() || !output.is_empty() {
+            self.encode_batch(output).await?;
+            self.outgoing.end();
         }
-        if self.replies_before_pong > 0 && (self.in_parts || frames.is_empty()) {
-            self.append_pong(output.buffer()).await?;
-        }
-        output.end();
-        self.write(output.as_bytes()).await
+        self.write().await
     }
 
     async fn close(mut self: Box<Self>) {
