@@ -272,9 +272,9 @@ async fn a_lock_is_handed_on_by_the_end_of_a_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_many_may_wait() {
+async fn wait_beyond_the_maximum_number_of_waiters_is_refused() {
     check(
-        "so_many_may_wait",
+        "wait_beyond_the_maximum_number_of_waiters_is_refused",
         Policy {
             limits: LockLimits {
                 max_waiters: Some(1),

@@ -1,4 +1,4 @@
-//! The commands that the original does not have, and the flags that are about them.
+//! Commands that the original does not have, and their flags.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,13 +6,13 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient, run};
+use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient, run, wait_until};
 use rustix::process::Signal;
 use tempfile::tempdir;
 
 const FLAGS: &str = "-port 0 -ws 0 -unix {sock}";
 
-/// All of them, with arguments that are right, and wrong.
+/// All extension commands, with valid and invalid arguments.
 const EXTENSIONS: [&str; 22] = [
     "hello",
     "ping x",
@@ -38,7 +38,7 @@ const EXTENSIONS: [&str; 22] = [
     "lq",
 ];
 
-/// The token that a holder is told.
+/// Asks for a fencing token, and returns it.
 fn token(client: &mut Client<impl std::io::Read + std::io::Write>, command: &str) -> u64 {
     let answer = client.ask(command);
     let (token, _) = answer.split_once(" Lock Fence: ").expect(&answer);
@@ -46,7 +46,7 @@ fn token(client: &mut Client<impl std::io::Read + std::io::Write>, command: &str
 }
 
 #[test]
-fn they_are_unknown_where_they_are_forbidden() {
+fn extension_commands_are_unknown_if_disabled() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -extensions=false"));
     let mut client = Client::unix(&daemon);
@@ -66,7 +66,7 @@ fn they_are_unknown_where_they_are_forbidden() {
 }
 
 #[test]
-fn they_are_answered_where_they_are_not() {
+fn extension_commands_are_answered_by_default() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), FLAGS);
     let mut client = Client::unix(&daemon);
@@ -81,17 +81,16 @@ fn they_are_answered_where_they_are_not() {
     daemon.stop();
 }
 
-/// A lock that is held is handed on, over each kind of transport, and to each.
+/// For a holder and a waiter over each kind of transport.
 #[test]
-fn a_lock_is_handed_on_by_whatever_ends_its_holder() {
+fn lock_passes_to_the_waiter_whatever_ends_its_holder() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
     let mut observer = Client::unix(&daemon);
     let mut await_waiters = |waiters: usize| {
-        let start = Instant::now();
-        while observer.ask_for_all("own x").matches("xw ").count() != waiters {
-            assert!(start.elapsed() < PATIENCE);
-        }
+        wait_until("the number of waiters is wrong", || {
+            observer.ask_for_all("own x").matches("xw ").count() == waiters
+        });
     };
     let mut holder = Client::tcp(&daemon);
     let mut web = WebSocketClient::connect(&daemon);
@@ -105,7 +104,7 @@ fn a_lock_is_handed_on_by_whatever_ends_its_holder() {
     unix.send("gw 60000 x");
     await_waiters(3);
     holder.reset();
-    // Asked for behind the wait, so answered behind it.
+    // Sent after the wait, so answered after it.
     let answers = [web.ask("me"), web.ask("r x")].concat();
     assert!(
         answers.starts_with("1 Lock Get Success: x\\n1 127"),
@@ -117,9 +116,9 @@ fn a_lock_is_handed_on_by_whatever_ends_its_holder() {
     daemon.stop();
 }
 
-/// What waits is there to be stopped; and is granted nothing by the end of who held it, which comes first.
+/// The holder's connection ends first. That must not grant the lock to a waiter that is about to end as well.
 #[test]
-fn a_daemon_with_waiters_stops_at_once() {
+fn daemon_with_waiters_stops_at_once_and_grants_nothing() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), FLAGS);
     let mut holder = Client::unix(&daemon);
@@ -136,16 +135,15 @@ fn a_daemon_with_waiters_stops_at_once() {
 }
 
 #[test]
-fn so_many_may_wait() {
+fn wait_beyond_the_maximum_number_of_waiters_is_refused() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -max-waiters 1"));
     let [mut holder, mut first, mut second] = [(); 3].map(|()| Client::unix(&daemon));
     assert_eq!(holder.ask("g x"), "1 Lock Get Success: x");
     first.send("gw 60000 x");
-    let start = Instant::now();
-    while holder.ask_for_all("own x").lines().count() != 3 {
-        assert!(start.elapsed() < PATIENCE);
-    }
+    wait_until("no client waits", || {
+        holder.ask_for_all("own x").lines().count() == 3
+    });
     assert_eq!(second.ask("gw 60000 x"), "0 Lock Get Queue Full: x");
     assert_eq!(second.ask("gw 0 x"), "0 Lock Get Timeout: x");
     assert_eq!(first.ask("cancel x"), "0 Lock Get Cancelled: x");
@@ -162,11 +160,11 @@ fn mark(state: &Path) -> u64 {
 }
 
 #[test]
-fn tokens_grow_from_daemon_to_daemon() {
+fn fencing_tokens_grow_across_restarts() {
     let dir = tempdir().unwrap();
     let state = dir.path().join("state");
     fs::create_dir(&state).unwrap();
-    // As if the clock had been set back since.
+    // As if the clock had been set back since then.
     let future = 1u64 << 62;
     fs::write(state.join("fence"), format!("{future}\n")).unwrap();
     let mut last = future - 1;
@@ -190,9 +188,9 @@ fn tokens_grow_from_daemon_to_daemon() {
     }
 }
 
-/// The socket may be in the directory of the state, or the state in that of the socket.
+/// In either order: the socket in the state directory, or the state in that of the socket.
 #[test]
-fn one_directory_is_enough() {
+fn socket_and_state_can_share_a_directory() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -state-dir {{dir}}"));
     let mut client = Client::unix(&daemon);
@@ -200,9 +198,9 @@ fn one_directory_is_enough() {
     daemon.stop();
 }
 
-/// By the clock alone: a millisecond of it is more than all tokens of a run as short as this.
+/// The clock alone does it: one millisecond advances the tokens by more than a run this short uses.
 #[test]
-fn tokens_grow_without_a_state_too() {
+fn fencing_tokens_grow_across_restarts_without_a_state_directory() {
     let dir = tempdir().unwrap();
     let mut last = 0;
     for _ in 0..2 {
@@ -217,7 +215,7 @@ fn tokens_grow_without_a_state_too() {
 }
 
 #[test]
-fn a_state_that_cannot_be_used_is_named() {
+fn unusable_state_is_named_in_the_error() {
     let dir = tempdir().unwrap();
     let state = dir.path().join("state");
     let check = |expect: &str| {
@@ -245,14 +243,14 @@ fn a_state_that_cannot_be_used_is_named() {
     check("{}/fence is a symbolic link, and links are not followed there; ");
 }
 
-/// A power failure cannot be had in a test; that the kernel is told in this order can.
+/// A test cannot cause a power failure, but it can check the order of the system calls.
 #[test]
 #[ignore = "needs strace: run by .ci/run"]
-fn the_state_is_synced_before_it_replaces_the_last_one() {
+fn state_is_synced_before_it_replaces_the_last_one() {
     let dir = tempdir().unwrap();
     let (state, trace) = (dir.path().join("state"), dir.path().join("trace"));
     fs::create_dir(&state).unwrap();
-    // The tracer is a grandchild, so that it is the daemon that is stopped.
+    // The tracer is a grandchild, so that the test stops the daemon and not the tracer.
     let before = format!(
         "set -- strace -D -f -o {} -e trace=openat,fsync,fdatasync,rename,renameat,renameat2",
         trace.display()

@@ -1,4 +1,5 @@
-//! Clients that die, and worse: what they held is free at once, and nobody else notices.
+//! Clients that are killed, stopped or reset, and other faults: their locks are free at once, and other clients are not
+//! disturbed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient};
+use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient, wait_until};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, waitpid,
 };
@@ -18,11 +19,11 @@ use crate::witness::witness;
 
 const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock}";
 
-/// A process that has the only end of a connection. It sends what it is given. Killed when dropped.
+/// A process that holds the client's end of a connection, and sends the lines that it is given. Killed when dropped.
 struct Holder(Child);
 
 impl Holder {
-    /// Hands a connection over to a new process.
+    /// Moves a connection to a new process.
     fn new(connection: impl Into<OwnedFd>) -> Holder {
         let child = Command::new("cat")
             .stdin(Stdio::piped())
@@ -36,7 +37,7 @@ impl Holder {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Stops it, and waits until it is.
+    /// Stops the process, and waits until it is stopped.
     fn stop(&self) {
         self.signal(Signal::STOP);
         let pid = Pid::from_raw(self.0.id().try_into().unwrap());
@@ -44,7 +45,7 @@ impl Holder {
         assert!(status.stopped(), "it has ended");
     }
 
-    /// Something to send.
+    /// Gives the process a line to send.
     fn give(&mut self, line: &str) {
         let input = self.0.stdin.as_mut().unwrap();
         input.write_all(line.as_bytes()).unwrap();
@@ -59,7 +60,7 @@ impl Drop for Holder {
 }
 
 #[test]
-fn clients_that_are_killed_hold_nothing() {
+fn killed_client_loses_its_locks_at_once() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), EVERYWHERE);
     let mut other = Client::tcp(&daemon);
@@ -88,7 +89,7 @@ fn clients_that_are_killed_hold_nothing() {
 }
 
 #[test]
-fn a_client_that_is_stopped_keeps_its_lock() {
+fn stopped_client_keeps_its_lock() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), EVERYWHERE);
     let mut other = Client::tcp(&daemon);
@@ -101,7 +102,7 @@ fn a_client_that_is_stopped_keeps_its_lock() {
         for _ in 0..1000 {
             assert_eq!(other.ask("g stopped"), "0 Lock Get Failure: stopped");
         }
-        // What it is given meanwhile, it sends when it goes on.
+        // It sends the lines that it is given meanwhile when it continues.
         holder.give("r stopped\n");
         assert_eq!(other.ask("i stopped"), "1 Lock Is Locked: stopped");
         holder.signal(Signal::CONT);
@@ -116,7 +117,7 @@ fn a_client_that_is_stopped_keeps_its_lock() {
     daemon.stop();
 }
 
-/// Asks until this is the reply.
+/// Sends a command again and again, until this is the reply.
 fn await_reply<S: Read + Write>(client: &mut Client<S>, command: &str, expect: &str) {
     let start = Instant::now();
     loop {
@@ -128,8 +129,8 @@ fn await_reply<S: Read + Write>(client: &mut Client<S>, command: &str, expect: &
     }
 }
 
-/// The number of connections wanted, or as many as the limit of descriptors of this process and of a daemon allows.
-/// Fails where that is too few to show anything.
+/// Returns the number of connections wanted, or the number that the limit of descriptors of this process and of a
+/// daemon allows. Panics if that is too few for a meaningful test.
 pub(crate) fn connections(wanted: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -137,7 +138,7 @@ pub(crate) fn connections(wanted: u64) -> u64 {
         ..limit
     };
     setrlimit(Resource::Nofile, raised).unwrap();
-    // The other tests need some, too.
+    // Some are left for the other tests.
     let possible = limit.maximum.unwrap_or(u64::MAX).saturating_sub(500);
     assert!(
         possible >= 100,
@@ -150,7 +151,7 @@ pub(crate) fn connections(wanted: u64) -> u64 {
 }
 
 #[test]
-fn thousands_that_are_reset_at_once_hold_nothing() {
+fn thousands_of_reset_connections_lose_their_locks() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), EVERYWHERE);
     let count = connections(5000);
@@ -168,7 +169,7 @@ fn thousands_that_are_reset_at_once_hold_nothing() {
 }
 
 #[test]
-fn a_gigabyte_without_a_line_end_costs_nothing() {
+fn gigabyte_without_a_line_end_takes_no_memory() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), EVERYWHERE);
     let mut client = Client::tcp(&daemon);
@@ -180,7 +181,7 @@ fn a_gigabyte_without_a_line_end_costs_nothing() {
             client.write(&megabyte);
         }
     });
-    // It is one line still.
+    // It is still one line.
     assert_eq!(client.ask(""), "0 Line Too Long: limit 131072");
     assert_eq!(client.ask("g x"), "1 Lock Get Success: x");
     let grown = daemon.memory("VmHWM") - before;
@@ -189,7 +190,7 @@ fn a_gigabyte_without_a_line_end_costs_nothing() {
 }
 
 #[test]
-fn a_log_on_a_full_disk_disturbs_nobody() {
+fn log_on_a_full_disk_does_not_disturb_clients() {
     let dir = tempdir().unwrap();
     let flags = "-port 0 -ws 0 -unix {sock} -verbose -pidfile {dir}/pid";
     let daemon = Daemon::start_without_log("exec 2> /dev/full", dir.path(), flags);
@@ -205,7 +206,7 @@ fn a_log_on_a_full_disk_disturbs_nobody() {
 }
 
 #[test]
-fn clients_that_come_as_early_as_they_can_are_answered() {
+fn first_clients_after_the_start_are_answered() {
     for _ in 0..20 {
         let dir = tempdir().unwrap();
         let sock = dir.path().join("sock");
@@ -214,14 +215,12 @@ fn clients_that_come_as_early_as_they_can_are_answered() {
                 .map(|number| {
                     let sock = &sock;
                     scope.spawn(move || {
-                        let start = Instant::now();
-                        let stream = loop {
-                            match UnixStream::connect(sock) {
-                                Ok(stream) => break stream,
-                                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
-                            }
-                            thread::yield_now();
-                        };
+                        let mut stream = None;
+                        wait_until("the daemon does not listen", || {
+                            stream = UnixStream::connect(sock).ok();
+                            stream.is_some()
+                        });
+                        let stream = stream.unwrap();
                         stream.set_read_timeout(Some(PATIENCE)).unwrap();
                         let reply = Client::new(stream).ask(format!("g {number}"));
                         assert_eq!(reply, format!("1 Lock Get Success: {number}"));

@@ -1,5 +1,5 @@
-//! Forms of flags, and the order in which things fail. What every form means is tested in the program,
-//! without a process; here it is the statuses and the texts.
+//! Forms of flags, and the order in which errors are found. The meaning of each form is tested in the program itself;
+//! these tests check exit statuses and texts.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,7 +13,7 @@ use tempfile::tempdir;
 
 const ALL_OFF: &str = "glockd: nothing to listen on: -port and -ws are 0, and there is no -unix\n";
 
-/// Runs a daemon that ends with this status, and says this at the start of its stderr.
+/// Runs a daemon, and checks its exit status and the beginning of its stderr.
 #[track_caller]
 fn check(flags: &str, status: i32, stderr: &str) -> Finished {
     let dir = tempdir().unwrap();
@@ -25,8 +25,8 @@ fn check(flags: &str, status: i32, stderr: &str) -> Finished {
     finished
 }
 
-/// Runs a daemon that finds a mistake in its flags: prints the usage on stderr, and this message behind it, where
-/// people look.
+/// Runs a daemon, and checks that it finds a mistake in its flags: it prints the usage on stderr, and the message after
+/// that, where people see it.
 #[track_caller]
 fn check_mistake(flags: &str, message: &str) {
     let finished = check(flags, 2, "A network lock daemon");
@@ -36,9 +36,9 @@ fn check_mistake(flags: &str, message: &str) {
     assert!(last.starts_with(message), "{flags}: {finished:?}");
 }
 
-/// Flags that are taken as well formed: what fails is that nothing is left to listen on.
+/// The flags are well formed: the daemon fails only because all listeners are off.
 #[test]
-fn every_form_of_a_flag_is_taken() {
+fn every_form_of_a_flag_is_accepted() {
     for flags in [
         "-port 0 -ws 0",
         "--port 0 --ws 0",
@@ -59,14 +59,14 @@ fn every_form_of_a_flag_is_taken() {
 }
 
 #[test]
-fn an_empty_path_means_off() {
+fn empty_path_turns_a_listener_off() {
     let empty = ["-port", "0", "-ws", "0", "-unix", "", "-pidfile", ""];
     let finished = run_arguments(empty);
     assert_eq!((finished.code(), &*finished.stderr), (Some(1), ALL_OFF));
 }
 
 #[test]
-fn mistakes_in_the_flags_are_named() {
+fn mistake_in_the_flags_is_named_after_the_usage() {
     for (flags, message) in [
         ("-bogus", "flag provided but not defined: -bogus"),
         ("-port", "flag needs an argument: -port"),
@@ -109,7 +109,7 @@ fn mistakes_in_the_flags_are_named() {
         ("-port 0 -", r#"unexpected argument "-": "#),
         ("-- -help", r#"unexpected argument "-help": "#),
         ("-bogus -help", "flag provided but not defined: -bogus"),
-        // A mistake is found before anything is claimed.
+        // A mistake is found before the pidfile is claimed.
         (
             "-pidfile {dir}/pid -bogus",
             "flag provided but not defined: -bogus",
@@ -137,9 +137,9 @@ fn mistakes_in_the_flags_are_named() {
     }
 }
 
-/// As an unset variable in a start script leaves them: to go on would mean less protection than was asked for.
+/// An unset variable in a start script leaves it empty. Ignoring it would give less protection than was asked for.
 #[test]
-fn an_empty_value_of_what_protects_is_a_mistake() {
+fn empty_value_of_a_protective_flag_is_a_mistake() {
     for (flag, reason) in [
         ("-state-dir", "the directory has no name"),
         ("-bind", "\"\" is neither an IP address nor localhost"),
@@ -158,7 +158,7 @@ fn an_empty_value_of_what_protects_is_a_mistake() {
 }
 
 #[test]
-fn a_port_is_named_as_it_was_typed() {
+fn port_is_named_as_it_was_typed() {
     for (port, ws) in [("0x1_0000", "0"), ("0", "0200000")] {
         let (flag, typed) = if ws == "0" {
             ("port", port)
@@ -174,7 +174,7 @@ fn a_port_is_named_as_it_was_typed() {
 }
 
 #[test]
-fn an_argument_that_is_not_utf8_is_a_mistake() {
+fn argument_that_is_not_utf8_is_a_mistake() {
     let finished = run_arguments([OsStr::new("-unix"), OsStr::from_bytes(b"/a\xFF")]);
     assert_eq!(finished.code(), Some(2), "{finished:?}");
     assert!(
@@ -186,7 +186,7 @@ fn an_argument_that_is_not_utf8_is_a_mistake() {
 }
 
 #[test]
-fn help_is_the_usage_and_no_failure() {
+fn help_prints_the_usage_and_succeeds() {
     for flags in [
         "-h",
         "-help",
@@ -199,7 +199,7 @@ fn help_is_the_usage_and_no_failure() {
         let finished = run(dir.path(), flags);
         assert_eq!(finished.code(), Some(0), "{flags}: {finished:?}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{flags}");
-        // Go's form prints on stderr, as Go does; the other can be given to a pager.
+        // `-help` prints on stderr, as in Go; `--help` prints on stdout, for a pager.
         let (usage, nothing) = match flags.contains("--help") {
             true => (finished.stdout, finished.stderr),
             false => (finished.stderr, finished.stdout),
@@ -216,7 +216,7 @@ fn help_is_the_usage_and_no_failure() {
 }
 
 #[test]
-fn the_version_is_printed_on_stdout() {
+fn version_is_printed_on_stdout() {
     for flags in [
         "-version",
         "--version",
@@ -233,7 +233,7 @@ fn the_version_is_printed_on_stdout() {
 }
 
 #[test]
-fn a_port_that_is_none_fails_after_the_pidfile() {
+fn invalid_port_is_reported_after_the_pidfile_is_claimed() {
     for (flag, port) in [
         ("port", "70000"),
         ("port", "-1"),
@@ -255,7 +255,7 @@ fn a_port_that_is_none_fails_after_the_pidfile() {
 }
 
 #[test]
-fn nothing_to_listen_on_fails_after_the_pidfile() {
+fn lack_of_listeners_is_reported_after_the_pidfile_is_claimed() {
     check("-pidfile {dir}/pid -port 0 -ws 0", 1, ALL_OFF);
     check(
         "-pidfile {dir} -port 0 -ws 0",
@@ -265,7 +265,7 @@ fn nothing_to_listen_on_fails_after_the_pidfile() {
 }
 
 #[test]
-fn a_taken_port_is_named_and_leaves_nothing_behind() {
+fn taken_port_is_named_and_no_files_are_left() {
     let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     for flags in [
@@ -291,9 +291,9 @@ fn tcp_and_websocket_cannot_share_a_port() {
     assert!(finished.stderr.contains(&named), "{finished:?}");
 }
 
-/// Without SO_REUSEADDR the connections that were just closed would be in the way.
+/// Needs SO_REUSEADDR, because connections that were just closed still use the port.
 #[test]
-fn a_port_is_free_again_after_a_restart() {
+fn port_can_be_used_again_at_once_after_a_restart() {
     retry(|| {
         let dir = tempdir().unwrap();
         let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws}");

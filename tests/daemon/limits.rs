@@ -1,4 +1,4 @@
-//! How much there may be of everything, and what becomes of what is too much.
+//! Limits of connections, locks and descriptors, and what happens beyond them.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient, run_after};
+use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient, run_after, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use socket2::{Domain, Socket, Type};
 use tempfile::tempdir;
@@ -15,10 +15,10 @@ use tokio_tungstenite::tungstenite::{self, Error, HandshakeError};
 use crate::faults::connections;
 use crate::witness::{repeat, witness};
 
-/// A connection from this address, to a daemon that may turn it away.
+/// Connects from this address to a daemon that may close the connection.
 fn connect(from: Ipv4Addr, port: u16) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    // Without, the system has more ports to choose from.
+    // An unbound socket can use any port that is free for this one peer.
     if from != HERE {
         socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
     }
@@ -28,16 +28,16 @@ fn connect(from: Ipv4Addr, port: u16) -> TcpStream {
     socket.into()
 }
 
-/// Whether the daemon answers, rather than hangs up.
+/// Returns true if the daemon answers, and false if it closes the connection.
 fn is_let_in(mut stream: &TcpStream) -> bool {
-    // It may have hung up before, or do so now.
+    // It may have closed the connection before, or do so now.
     let _ = stream.write_all(b"i x\n");
     stream.read(&mut [0; 100]).is_ok_and(|read| read > 0)
 }
 
-/// The whole answer to a request to open a WebSocket that the daemon turns away.
+/// Returns the whole response to a refused request for a WebSocket.
 fn refusal(mut stream: &TcpStream) -> String {
-    // The daemon may have answered and hung up before.
+    // The daemon may have answered and closed the connection before.
     let _ = stream.write_all(
         b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n",
@@ -57,7 +57,7 @@ fn assert_unavailable(answer: &str) {
     );
 }
 
-/// Connects until one is let in.
+/// Connects again and again, until the daemon accepts one.
 fn await_place(from: Ipv4Addr, port: u16) -> TcpStream {
     let start = Instant::now();
     loop {
@@ -66,12 +66,12 @@ fn await_place(from: Ipv4Addr, port: u16) -> TcpStream {
             return stream;
         }
         assert!(start.elapsed() < PATIENCE, "no place for {from}");
-        // Each attempt takes a port for a minute.
+        // With a pause: each attempt occupies a port for a minute.
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// The processor time that a daemon has taken.
+/// Returns the processor time that a daemon has used.
 fn processor_time(daemon: &Daemon) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -84,7 +84,7 @@ fn processor_time(daemon: &Daemon) -> Duration {
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 #[test]
-fn connections_that_are_too_many_are_closed() {
+fn connections_beyond_the_limit_are_closed() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(
         dir.path(),
@@ -93,14 +93,13 @@ fn connections_that_are_too_many_are_closed() {
     let mut first = Client::unix(&daemon);
     assert_eq!(first.ask("g x"), "1 Lock Get Success: x");
     let third = await_place(HERE, daemon.port);
-    // One that has not shaken hands yet. It counts as soon as it is accepted, and that shows.
+    // One that has not finished its handshake. It counts as soon as it is accepted, as the counter shows.
     let before = daemon.descriptors();
     let half = connect(HERE, daemon.ws);
-    let start = Instant::now();
-    while daemon.descriptors() == before {
-        assert!(start.elapsed() < PATIENCE);
-    }
-    // Once more, for what is left to do of that.
+    wait_until("the connection is not accepted", || {
+        daemon.descriptors() > before
+    });
+    // One more round trip, for what the daemon does after it has accepted the handshake.
     first.counter("connections");
     assert!(!is_let_in(&connect(HERE, daemon.port)));
     assert_unavailable(&refusal(&connect(HERE, daemon.ws)));
@@ -109,34 +108,31 @@ fn connections_that_are_too_many_are_closed() {
     drop(third);
     let third = await_place(HERE, daemon.port);
     drop((half, third));
-    let start = Instant::now();
-    while first.counter("connections") > 1 {
-        assert!(start.elapsed() < PATIENCE);
-    }
+    wait_until("a connection is left", || first.counter("connections") == 1);
     assert_eq!(first.ask("i x"), "1 Lock Is Locked: x");
-    // Those that were refused later are untold.
+    // Later refusals are not logged.
     let log = daemon.stop();
     assert!(log.lines().count() < 10, "{log}");
 }
 
 #[test]
-fn websockets_that_are_too_many_are_told_so() {
+fn websockets_beyond_the_limit_get_status_503() {
     let dir = tempdir().unwrap();
     let flags = "-port {port} -ws {ws} -unix {sock} -max-connections-per-ip 1";
     let daemon = Daemon::start(dir.path(), flags);
     let mut web = WebSocketClient::connect(&daemon);
     assert_unavailable(&refusal(&connect(HERE, daemon.ws)));
-    // As a client of the usual kind sees it.
+    // As a WebSocket library sees it.
     let refused = tungstenite::client("ws://localhost/", connect(HERE, daemon.ws));
     match refused.unwrap_err() {
         HandshakeError::Failure(Error::Http(response)) => assert_eq!(response.status(), 503),
         other => panic!("{other}"),
     }
-    // Where commands are lines, there is nothing to say.
+    // The line protocol has no such status.
     let mut line = connect(HERE, daemon.port);
     let mut answer = Vec::new();
     assert_eq!(line.read_to_end(&mut answer).unwrap(), 0);
-    // Those that are refused take nothing from those that are not, even if they stay.
+    // Refused connections that stay open do not reduce the number of accepted ones.
     let before = daemon.descriptors();
     let refused: Vec<_> = (0..500).map(|_| connect(HERE, daemon.ws)).collect();
     assert_eq!(web.ask("i x"), "0 Lock Not Locked: x\\n");
@@ -146,15 +142,14 @@ fn websockets_that_are_too_many_are_told_so() {
     assert!(daemon.descriptors() <= before);
     assert_eq!(Client::unix(&daemon).counter("refused_connections"), 503);
     drop(web);
-    let start = Instant::now();
-    while tungstenite::client("ws://localhost/", connect(HERE, daemon.ws)).is_err() {
-        assert!(start.elapsed() < PATIENCE);
-    }
+    wait_until("the WebSocket is refused", || {
+        tungstenite::client("ws://localhost/", connect(HERE, daemon.ws)).is_ok()
+    });
     daemon.stop();
 }
 
 #[test]
-fn connections_that_speak_http_are_closed() {
+fn http_on_the_tcp_port_closes_the_connection() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), "-port {port} -ws 0 -unix {sock}");
     let mut observer = Client::unix(&daemon);
@@ -164,7 +159,7 @@ fn connections_that_speak_http_are_closed() {
         page.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\ng x\n")
             .unwrap();
         let mut answer = Vec::new();
-        // It ends, by a reset if not everything had come when the first line was read.
+        // The connection ends, by a reset if the daemon had not received everything when it read the first line.
         let _ = page.read_to_end(&mut answer);
         assert_eq!(answer.escape_ascii().to_string(), "");
     }
@@ -174,12 +169,12 @@ fn connections_that_speak_http_are_closed() {
     assert_eq!(observer.counter("command_g"), 0);
     daemon.await_line(&["WARN", "HTTP", "connection closed", "peer=127.0.0.1:"]);
     let log = daemon.stop();
-    // More than one only if this took longer than 10 s.
+    // At most one line each 10 s.
     assert!(log.matches("HTTP").count() < 5, "{log}");
 }
 
 #[test]
-fn connections_of_an_address_are_limited_by_themselves() {
+fn connections_are_limited_by_address() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(
         dir.path(),
@@ -201,7 +196,7 @@ fn connections_of_an_address_are_limited_by_themselves() {
 }
 
 #[test]
-fn locks_that_are_too_many_are_not_given() {
+fn locks_beyond_the_limits_are_refused() {
     let dir = tempdir().unwrap();
     let flags = "-port {port} -ws 0 -unix {sock} -max-locks 4 -max-locks-per-connection 3";
     let daemon = Daemon::start(dir.path(), flags);
@@ -210,12 +205,12 @@ fn locks_that_are_too_many_are_not_given() {
     assert_eq!(one.ask("sg a"), "1 Shared Lock Get Success: a");
     assert!(!one.ask_for_all("q").contains("refused"));
     assert_eq!(one.ask("g b"), "1 Lock Get Success: b");
-    // One connection has as many as it may; what it has, it gets again.
+    // The connection has reached its limit. It may get a lock that it holds again.
     assert_eq!(one.ask("g c"), "0 Lock Get Failure: c");
     assert_eq!(one.ask("sg c"), "0 Shared Lock Get Failure: c");
     assert_eq!(one.ask("g a"), "1 Lock Get Success: a");
     assert_eq!(one.ask("sg a"), "1 Shared Lock Get Success: a");
-    // There is one more for the other.
+    // One lock is left for the other connection.
     assert_eq!(two.ask("sg a"), "2 Shared Lock Get Success: a");
     assert_eq!(two.ask("sg c"), "0 Shared Lock Get Failure: c");
     assert_eq!(two.ask("g c"), "0 Lock Get Failure: c");
@@ -225,15 +220,14 @@ fn locks_that_are_too_many_are_not_given() {
     assert_eq!(one.ask("r b"), "1 Lock Release Success: b");
     assert_eq!(two.ask("g c"), "1 Lock Get Success: c");
     drop(one);
-    let start = Instant::now();
-    while two.ask("sg d") != "1 Shared Lock Get Success: d" {
-        assert!(start.elapsed() < PATIENCE);
-    }
+    wait_until("the lock is refused", || {
+        two.ask("sg d") == "1 Shared Lock Get Success: d"
+    });
     daemon.stop();
 }
 
 #[test]
-fn more_clients_than_descriptors_disturb_nobody() {
+fn more_clients_than_descriptors_do_not_disturb_others() {
     let dir = tempdir().unwrap();
     let flags = "-port {port} -ws {ws} -unix {sock}";
     let mut daemon = Daemon::start_after("ulimit -n 100", dir.path(), flags);
@@ -244,7 +238,7 @@ fn more_clients_than_descriptors_disturb_nobody() {
     witness("more clients than descriptors", &daemon, || {
         let mut streams: Vec<_> = (0..200).map(|_| connect(HERE, daemon.port)).collect();
         let let_in = streams.iter().filter(|stream| is_let_in(stream)).count();
-        // Less what it needs itself; and the witness is there already.
+        // Fewer than the descriptors: the daemon needs some itself, and the witness has one.
         assert_eq!(let_in, places - 1);
         assert!(!is_let_in(&connect(HERE, daemon.port)));
         streams.retain(is_let_in);
@@ -257,24 +251,24 @@ fn more_clients_than_descriptors_disturb_nobody() {
 }
 
 #[test]
-fn thousands_of_handshakes_that_are_not_done_disturb_nobody() {
+fn thousands_of_unfinished_handshakes_do_not_disturb_others() {
     let dir = tempdir().unwrap();
     let flags = "-port {port} -ws {ws} -unix {sock} -handshake-timeout 1s";
     let count = connections(3000);
     let before = format!("ulimit -n {}", count * 2 / 3);
     let daemon = Daemon::start_after(&before, dir.path(), flags);
-    // Each has some 10 KiB, of which the allocator makes up to three times as much, and then no more: not what
-    // it would be if they were kept.
+    // Each takes some 10 KiB, which the allocator rounds up to at most three times that. If they were kept, memory
+    // would grow without end.
     let memory = repeat(5, "more handshakes than descriptors", &daemon, || {
         let halves: Vec<_> = (0..count)
             .map(|_| {
                 let mut stream = connect(HERE, daemon.ws);
-                // It may have been turned away already.
+                // The daemon may have closed the connection already.
                 let _ = stream.write_all(b"GET / HTTP/1.1\r\n");
                 stream
             })
             .collect();
-        // There is one as soon as their time is over.
+        // There is a free descriptor as soon as the handshakes have timed out.
         drop(await_place(HERE, daemon.port));
         drop(halves);
     });
@@ -284,9 +278,9 @@ fn thousands_of_handshakes_that_are_not_done_disturb_nobody() {
     assert!(log.lines().count() < 15, "{log}");
 }
 
-/// As when somebody else takes the system's last: the daemon has fewer than it knows of.
+/// Other processes may take the system's last descriptors, so that the daemon has fewer than its limit.
 #[test]
-fn without_descriptors_it_waits_and_does_not_spin() {
+fn daemon_without_descriptors_waits_and_does_not_spin() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
     let mut client = Client::unix(&daemon);
@@ -301,7 +295,7 @@ fn without_descriptors_it_waits_and_does_not_spin() {
     thread::sleep(Duration::from_secs(1));
     let busy = processor_time(&daemon) - before;
     let share = busy.as_secs_f64() / start.elapsed().as_secs_f64();
-    assert!(share < 0.2, "it spins: {share} of a processor");
+    assert!(share < 0.2, "the daemon spins: {share} of a processor");
     assert_eq!(client.ask("i x"), "1 Lock Is Locked: x");
     prlimit(pid, Resource::Nofile, limited(limit.maximum)).unwrap();
     for stream in &waiting {
@@ -313,7 +307,7 @@ fn without_descriptors_it_waits_and_does_not_spin() {
 }
 
 #[test]
-fn more_connections_than_descriptors_are_not_promised() {
+fn limit_of_connections_beyond_the_descriptors_is_reported() {
     let dir = tempdir().unwrap();
     let flags = "-port {port} -ws 0 -max-connections 1000";
     let daemon = Daemon::start_after("ulimit -n 100", dir.path(), flags);
@@ -323,7 +317,7 @@ fn more_connections_than_descriptors_are_not_promised() {
 }
 
 #[test]
-fn too_few_descriptors_are_a_clear_error() {
+fn too_few_descriptors_are_an_error_that_says_so() {
     let dir = tempdir().unwrap();
     for limit in [6, 7, 10, 14, 18] {
         let before = format!("ulimit -n {limit}");
@@ -337,7 +331,7 @@ fn too_few_descriptors_are_a_clear_error() {
 }
 
 #[test]
-fn descriptors_that_it_was_started_with_take_places() {
+fn inherited_descriptors_count_against_the_limit() {
     let dir = tempdir().unwrap();
     let before = "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd</dev/null\"; done";
     let flags = "-port {port} -ws 0 -max-connections 1000";

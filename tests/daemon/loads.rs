@@ -1,5 +1,5 @@
-//! More than anyone should ask for. The original dies of a client that asks for nothing but `q`, and of `d`,
-//! `sd`, `dump` and `who` beside load; and of a thousand commands at once it answers the first.
+//! Extreme load. The original crashes if a client sends `q` without end, or `d`, `sd`, `dump` or `who` beside other
+//! load; and of a thousand pipelined commands, it answers only the first.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -16,19 +16,19 @@ use crate::witness::witness;
 
 const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock}";
 
-/// How long a load lasts: as long as the original does, or longer.
+/// Time for which a load lasts: longer than the original survives it.
 const LONG: Duration = Duration::from_millis(500);
 
-/// What is locked all the while, exclusively and shared.
+/// Locks that are held during the load, exclusive and shared.
 const KEPT: usize = 500;
 
-/// Commands that are sent at once, and all that is answered to them.
+/// Commands that are sent at once, and their replies.
 struct Batch {
     commands: String,
     replies: String,
 }
 
-/// A thousand commands, on locks of that client's own.
+/// Returns a thousand commands, on locks that only this client uses.
 fn thousand(client: &str) -> Batch {
     let (mut commands, mut replies) = (String::new(), String::new());
     for number in 0..500 {
@@ -39,7 +39,7 @@ fn thousand(client: &str) -> Batch {
     Batch { commands, replies }
 }
 
-/// Sends a batch, and waits until all is answered.
+/// Sends a batch, and waits for all replies.
 fn run(stream: &mut (impl Read + Write), batch: &Batch) -> io::Result<()> {
     stream.write_all(batch.commands.as_bytes())?;
     let mut replies = vec![0; batch.replies.len()];
@@ -52,8 +52,8 @@ fn run(stream: &mut (impl Read + Write), batch: &Batch) -> io::Result<()> {
     Ok(())
 }
 
-/// Beside a client that sends a thousand commands at once all the time, there is one that does so with each of
-/// these. In every answer something must stand so often.
+/// Runs one client that sends batches of a thousand commands, and beside it one client for each element of `asked`: a
+/// command, a text, and how many times each reply must contain it.
 fn check(what: &str, asked: &[(&str, &str, usize)]) {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), EVERYWHERE);
@@ -87,12 +87,12 @@ fn check(what: &str, asked: &[(&str, &str, usize)]) {
 }
 
 #[test]
-fn statistics_without_end_disturb_nobody() {
+fn endless_statistics_do_not_disturb_others() {
     check("q", &[("q", "connections: ", 1); 4]);
 }
 
 #[test]
-fn listings_without_end_disturb_nobody() {
+fn endless_listings_do_not_disturb_others() {
     let listings = [
         ("d", ": keeper\n", KEPT),
         ("sd", ": keeper\n", KEPT),
@@ -103,7 +103,7 @@ fn listings_without_end_disturb_nobody() {
     check("listings", &listings);
 }
 
-/// Bytes of a name that makes each reply with it as much work as a turn.
+/// Length of a name, in bytes, with which one reply is a whole turn's work.
 const LONG_NAME: usize = 128 * 1024 - 100;
 
 /// Returns the slowest of a hundred round trips of a client.
@@ -122,7 +122,7 @@ fn slowest_of_hundred(daemon: &Daemon) -> Duration {
     times[TRIPS * 99 / 100]
 }
 
-/// Does something while a client with a long name sends `command` all the time, and reads what it is sent.
+/// Calls `something` while a client with a long name sends `command` without end, and reads the replies.
 fn beside_flood<T>(daemon: &Daemon, command: &str, something: impl FnOnce() -> T) -> T {
     let mut flood = Client::tcp(daemon);
     assert_eq!(flood.ask(format!("iam {}", "x".repeat(LONG_NAME))), "1 ok");
@@ -144,8 +144,8 @@ fn beside_flood<T>(daemon: &Daemon, command: &str, something: impl FnOnce() -> T
     })
 }
 
-/// Others have their turn after each of them, not after a thousand. They wait for whatever else the machine is busy with,
-/// too: so this is compared with what they wait without the flood, and tried again.
+/// Others have their turn after each reply, not after a thousand. They also wait for whatever else the machine is busy
+/// with: so the test compares with the wait without the flood, and tries again.
 #[test]
 fn long_replies_do_not_disturb_others() {
     const TRIES: usize = 10;
@@ -171,7 +171,7 @@ fn long_replies_do_not_disturb_others() {
 }
 
 #[test]
-fn sigterm_under_load_is_a_clean_stop() {
+fn sigterm_under_load_stops_the_daemon_cleanly() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), &format!("{EVERYWHERE} -pidfile {{dir}}/pid"));
     let (busy, are_busy) = mpsc::channel();
@@ -194,7 +194,7 @@ fn sigterm_under_load_is_a_clean_stop() {
             thread::spawn(move || {
                 assert!(load());
                 busy.send(()).unwrap();
-                // Until the daemon hangs up.
+                // Until the daemon closes the connection.
                 while load() {}
             })
         })
@@ -207,7 +207,7 @@ fn sigterm_under_load_is_a_clean_stop() {
     let (status, log) = daemon.finish();
     eprintln!("it took {:?} to stop", start.elapsed());
     assert_eq!(status.code(), Some(0), "{log}");
-    // A WebSocket that does not answer its goodbye would take two seconds; these do answer.
+    // A WebSocket client that does not answer the close frame would take two seconds; these do answer.
     assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     for thread in threads {

@@ -1,6 +1,6 @@
-//! The daemon as its users have it: a process with flags, signals, files, sockets and a log.
+//! The daemon as a process, as its users run it: with flags, signals, files, sockets and a log.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 mod extensions;

@@ -1,20 +1,20 @@
-//! What peers cannot make the daemon do: take memory without bound.
+//! Clients cannot make the daemon take memory without bound.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::Instant;
 
-use glockd_test_support::{Client, Daemon, PATIENCE};
+use glockd_test_support::{Client, Daemon, PATIENCE, wait_until};
 use tempfile::tempdir;
 
-/// The most memory that the daemon has ever had, in KiB.
+/// Returns the largest memory of the daemon so far, in KiB.
 fn peak(daemon: &Daemon) -> u64 {
     daemon.memory("VmHWM")
 }
 
 #[test]
-fn a_line_without_an_end_costs_no_more_than_the_limit() {
+fn endless_line_takes_no_more_memory_than_the_limit() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws 0 -unix {sock}");
     let (mut tcp, mut unix) = (Client::tcp(&daemon), Client::unix(&daemon));
@@ -34,7 +34,7 @@ fn a_line_without_an_end_costs_no_more_than_the_limit() {
 }
 
 #[test]
-fn a_peer_that_never_reads_costs_no_more_than_a_chunk() {
+fn client_that_never_reads_takes_no_more_memory_than_a_chunk() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws 0");
     let mut holder = Client::tcp(&daemon);
@@ -42,7 +42,7 @@ fn a_peer_that_never_reads_costs_no_more_than_a_chunk() {
         holder.ask(format!("g {number:04}{}", "x".repeat(1000)));
     }
     let before = peak(&daemon);
-    // Each asks for 200 listings of 2 MB, and reads none.
+    // Each client asks for 200 listings of 2 MB, and reads none.
     let deaf: Vec<_> = (0..10)
         .map(|_| {
             let mut client = Client::tcp(&daemon);
@@ -50,7 +50,7 @@ fn a_peer_that_never_reads_costs_no_more_than_a_chunk() {
             client
         })
         .collect();
-    // They were all heard once the commands are counted, and none could get further than its first few.
+    // The counter shows that the daemon has read from each. It cannot run more than the first few commands of each.
     while holder.counter("command_d") < deaf.len() as u64 {}
     for number in 0..1000 {
         assert_eq!(
@@ -68,7 +68,7 @@ fn a_peer_that_never_reads_costs_no_more_than_a_chunk() {
     daemon.stop();
 }
 
-/// A WebSocket past its handshake, to which bytes can be written that no client library would.
+/// Returns a WebSocket connection after its handshake, to which a test can write bytes that no client library would.
 fn open_websocket(daemon: &Daemon) -> TcpStream {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.ws)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -91,8 +91,8 @@ fn open_websocket(daemon: &Daemon) -> TcpStream {
 }
 
 #[test]
-fn a_message_without_an_end_costs_no_more_than_the_limit() {
-    /// The head of a frame that is masked, with zeros.
+fn endless_message_takes_no_more_memory_than_the_limit() {
+    /// Returns the head of a frame that is masked with zeros.
     fn head(first: u8, length: u64) -> Vec<u8> {
         let mut head = vec![first, 0x80 | 127];
         head.extend(length.to_be_bytes());
@@ -110,7 +110,7 @@ fn a_message_without_an_end_costs_no_more_than_the_limit() {
     let mut fragments = open_websocket(&daemon);
     let fragment = [head(0x00, 1 << 16), vec![b'x'; 1 << 16]].concat();
     fragments.write_all(&head(0x01, 0)).unwrap();
-    // The close frame comes long before; the daemon hears out a bounded rest, and hangs up.
+    // The close frame comes long before. The daemon then reads a bounded rest and closes the connection.
     for _ in 0..160 {
         if fragments.write_all(&fragment).is_err() {
             break;
@@ -125,27 +125,27 @@ fn a_message_without_an_end_costs_no_more_than_the_limit() {
     daemon.stop();
 }
 
-/// Waiters behind whose waits as much is sent as may queue.
+/// Number of clients that wait, and send as much behind the wait as may queue.
 const WAITERS: usize = 48;
 
-/// Flags for a bound that is reached soon.
+/// Flags with a bound that is reached soon.
 const SHORT_LINES: &str = "-port {port} -ws 0 -max-line 8192";
 
-/// Bytes that may queue behind a wait then: those of the longest line, and 64 KiB.
+/// Bytes that may queue behind a wait with these flags: those of the longest line, plus 64 KiB.
 const BOUND: usize = (8 + 64) * 1024;
 
 /// Connects waiters for `wanted`, and sends `lines` behind each wait.
 fn connect_waiters(daemon: &Daemon, lines: &str) -> Vec<Client<TcpStream>> {
     assert!(lines.len() <= BOUND, "the wait would be cancelled");
     let mut waiters: Vec<_> = (0..WAITERS).map(|_| Client::tcp(daemon)).collect();
-    // Several at a time, as a flood comes.
+    // Several at a time, as in a flood.
     thread::scope(|scope| {
         for some in waiters.chunks_mut(WAITERS / 4) {
             scope.spawn(move || {
                 for waiter in some {
                     waiter.send("gw 4000000000 wanted");
                     waiter.write(lines.as_bytes());
-                    // Once it is answered, all before it has queued.
+                    // Once this is answered, everything before it has queued.
                     assert_eq!(waiter.ask("ping"), "1 pong: ");
                 }
             });
@@ -168,7 +168,7 @@ fn await_memory(daemon: &Daemon, what: &str, limit: u64) {
 }
 
 #[test]
-fn what_queues_behind_a_wait_costs_no_more_than_its_bound() {
+fn commands_behind_a_wait_take_no_more_memory_than_their_bound() {
     let kinds = [
         ("empty lines", "\n".to_owned()),
         ("short lines", "i\n".to_owned()),
@@ -183,7 +183,7 @@ fn what_queues_behind_a_wait_costs_no_more_than_its_bound() {
         let before = daemon.memory("VmRSS");
         let waiters = connect_waiters(&daemon, &line.repeat(BOUND / line.len()));
         let grown = peak(&daemon) - before;
-        // Half as much again, and what a few connections and an allocator take anyway.
+        // One and a half times the bound, plus what connections and the allocator take anyway.
         let allowed = (WAITERS * BOUND * 3 / 2 / 1024) as u64 + 2048;
         eprintln!("{what}: {grown} KiB of {allowed}");
         assert!(grown <= allowed, "{what}: {grown} KiB, not {allowed}");
@@ -204,7 +204,7 @@ fn memory_is_given_back_after_floods_of_waiters() {
     holder.ask("g wanted");
     let before = daemon.memory("VmRSS");
     let mut rounds = Vec::new();
-    // Without pauses: some of a round are still there when the next one comes.
+    // Without pauses: some clients of a round are still connected when the next round begins.
     for _ in 0..4 {
         let waiters = connect_waiters(&daemon, &"\n".repeat(BOUND));
         rounds.push(daemon.memory("VmRSS"));
@@ -225,7 +225,7 @@ fn memory_is_given_back_after_floods_of_waiters() {
     not(feature = "jemalloc"),
     ignore = "the system's allocator keeps what was free once"
 )]
-fn memory_is_given_back_after_floods_of_half_handshakes() {
+fn memory_is_given_back_after_floods_of_unfinished_handshakes() {
     const HANDSHAKES: usize = 500;
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws}");
@@ -243,18 +243,13 @@ fn memory_is_given_back_after_floods_of_half_handshakes() {
                 stream
             })
             .collect();
-        let start = Instant::now();
-        // All were accepted; those before the last have been read, too.
-        while daemon.descriptors() < idle + HANDSHAKES {
-            assert!(start.elapsed() < PATIENCE, "they are not accepted");
-            thread::yield_now();
-        }
+        // All are accepted, and all but the last have been read from.
+        wait_until("the connections are not accepted", || {
+            daemon.descriptors() >= idle + HANDSHAKES
+        });
         rounds.push(daemon.memory("VmRSS"));
         drop(handshakes);
-        while daemon.descriptors() > idle {
-            assert!(start.elapsed() < PATIENCE, "they are kept");
-            thread::yield_now();
-        }
+        wait_until("the connections are kept", || daemon.descriptors() <= idle);
     }
     eprintln!("{before} KiB, then {rounds:?}");
     assert!(rounds[3] <= rounds[0] * 13 / 10 + 2048, "{rounds:?}");

@@ -1,4 +1,4 @@
-//! `-pidfile`: what is in it, who may have it, and when it goes.
+//! `-pidfile`: its content, its lock, and its removal.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -11,25 +11,25 @@ use tempfile::tempdir;
 const SOCK: &str = "-port 0 -ws 0 -unix {sock} -pidfile {dir}/pid";
 
 #[test]
-fn it_holds_the_pid_without_a_line_end() {
+fn pidfile_holds_the_pid_without_a_line_end() {
     let dir = tempdir().unwrap();
     let pidfile = dir.path().join("pid");
     let daemon = Daemon::start(dir.path(), SOCK);
     let text = fs::read_to_string(&pidfile).unwrap();
     assert_eq!(text, daemon.pid().to_string());
-    // The rest of 0644 is up to the umask.
+    // The umask may remove other bits of 0644.
     assert_eq!(fs::metadata(&pidfile).unwrap().mode() & 0o777 & !0o644, 0);
     daemon.stop();
     assert!(!pidfile.exists());
 }
 
 #[test]
-fn a_second_daemon_ends_and_harms_nothing() {
+fn second_daemon_ends_and_leaves_the_first_alone() {
     let dir = tempdir().unwrap();
     let pidfile = dir.path().join("pid");
     let daemon = Daemon::start(dir.path(), SOCK);
     let pid = daemon.pid().to_string();
-    // Whatever else is wrong comes later; a mistake in the flags comes earlier.
+    // Mistakes in the flags are found before that, other errors after it.
     for (flags, status) in [
         ("-port 0 -ws 0 -unix {dir}/other", 4),
         ("-port 0 -ws 0 -unix {dir}/sock", 4),
@@ -55,7 +55,7 @@ fn a_second_daemon_ends_and_harms_nothing() {
 }
 
 #[test]
-fn a_file_that_is_locked_keeps_its_text() {
+fn locked_pidfile_keeps_its_text() {
     let dir = tempdir().unwrap();
     let pidfile = dir.path().join("pid");
     fs::write(&pidfile, "\x1B[1mnot a number\n").unwrap();
@@ -72,7 +72,7 @@ fn a_file_that_is_locked_keeps_its_text() {
 }
 
 #[test]
-fn what_a_killed_daemon_left_is_taken_over() {
+fn pidfile_of_a_killed_daemon_is_taken_over() {
     let dir = tempdir().unwrap();
     let pidfile = dir.path().join("pid");
     let killed = Daemon::start(dir.path(), SOCK);
@@ -90,7 +90,7 @@ fn what_a_killed_daemon_left_is_taken_over() {
 }
 
 #[test]
-fn a_file_that_came_instead_of_ours_stays() {
+fn pidfile_that_was_replaced_is_not_deleted() {
     let dir = tempdir().unwrap();
     let pidfile = dir.path().join("pid");
     let first = Daemon::start(dir.path(), SOCK);
@@ -104,7 +104,7 @@ fn a_file_that_came_instead_of_ours_stays() {
 }
 
 #[test]
-fn what_cannot_be_opened_or_written_is_named() {
+fn unusable_pidfile_is_named_in_the_error() {
     let dir = tempdir().unwrap();
     for path in [
         dir.path().to_str().unwrap(),
@@ -119,9 +119,9 @@ fn what_cannot_be_opened_or_written_is_named() {
 }
 
 #[test]
-fn a_full_disk_is_a_failure_that_leaves_nothing() {
+fn full_disk_is_an_error_and_leaves_no_pidfile() {
     let dir = tempdir().unwrap();
-    // Refused by an error alone, or by a signal, too.
+    // The write fails with an error, or also raises a signal.
     for full in ["trap '' XFSZ; ulimit -f 0", "ulimit -f 0"] {
         let finished = run_after(full, dir.path(), "-port 0 -ws 0 -pidfile {dir}/pid");
         assert_eq!(finished.code(), Some(3), "{full}: {finished:?}");

@@ -1,4 +1,4 @@
-//! A session over each way in, and the flags that clients notice.
+//! Sessions over each transport, and flags that clients notice.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use tempfile::tempdir;
 
 #[test]
-fn all_ways_in_lead_to_the_same_locks() {
+fn all_transports_share_the_locks() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
     let mut tcp = Client::tcp(&daemon);
@@ -43,7 +43,7 @@ fn ports_are_open_to_ipv6() {
     ports_are_open_to(Ipv6Addr::LOCALHOST.into());
 }
 
-/// A daemon that was not told which addresses to listen on answers on this one.
+/// Checks that a daemon without `-bind` answers on this address.
 fn ports_are_open_to(ip: IpAddr) {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws}");
@@ -63,7 +63,7 @@ fn ports_are_open_to(ip: IpAddr) {
 }
 
 #[test]
-fn ports_are_open_where_they_are_bound_alone() {
+fn daemon_listens_on_the_bound_addresses_only() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(
         dir.path(),
@@ -78,11 +78,11 @@ fn ports_are_open_where_they_are_bound_alone() {
     daemon.stop();
 }
 
-/// An address that no host has, since it is for documentation.
+/// An address that no host has: it is reserved for documentation.
 const MISSING: &str = "192.0.2.1";
 
 #[test]
-fn an_address_that_may_be_missing_is_passed_over() {
+fn missing_optional_address_is_skipped() {
     let dir = tempdir().unwrap();
     let flags = format!("-port {{port}} -ws {{ws}} -bind -{MISSING},127.0.0.1");
     let daemon = Daemon::start(dir.path(), &flags);
@@ -98,7 +98,7 @@ fn an_address_that_may_be_missing_is_passed_over() {
 }
 
 #[test]
-fn an_address_that_is_missing_is_an_error_otherwise() {
+fn missing_required_address_is_an_error() {
     let (port, ws) = free_ports();
     for (list, error) in [
         (
@@ -123,7 +123,7 @@ fn an_address_that_is_missing_is_an_error_otherwise() {
 }
 
 #[test]
-fn a_taken_port_of_an_address_that_may_be_missing_is_an_error() {
+fn taken_port_of_an_optional_address_is_an_error() {
     let taken = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     let dir = tempdir().unwrap();
@@ -135,7 +135,7 @@ fn a_taken_port_of_an_address_that_may_be_missing_is_an_error() {
 }
 
 #[test]
-fn an_address_may_include_another() {
+fn address_included_in_another_is_bound_once() {
     for (list, included) in [
         ("0.0.0.0,-::", ""),
         ("127.0.0.1,0.0.0.0", "127.0.0.1, which another"),
@@ -157,7 +157,7 @@ fn an_address_may_include_another() {
 
 #[test]
 #[ignore = "needs IPv6: run by .ci/run"]
-fn the_unspecified_ipv6_address_includes_all_others() {
+fn unspecified_ipv6_address_includes_all_others() {
     for list in ["0.0.0.0,::", "::,0.0.0.0", "::,::1,127.0.0.1"] {
         let dir = tempdir().unwrap();
         let flags = format!("-port {{port}} -ws {{ws}} -bind {list}");
@@ -169,7 +169,7 @@ fn the_unspecified_ipv6_address_includes_all_others() {
 }
 
 #[test]
-fn localhost_is_this_host_alone() {
+fn localhost_listens_on_loopback_only() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -bind localhost");
     for port in [daemon.port, daemon.ws] {
@@ -186,7 +186,7 @@ fn localhost_is_this_host_alone() {
 /// As in a default container.
 #[test]
 #[ignore = "needs network namespaces: run by .ci/run"]
-fn a_host_without_ipv6_is_served_on_ipv4() {
+fn host_without_ipv6_is_served_on_ipv4() {
     const NO_IPV6: &str = "ip link set lo up; sysctl -qw net.ipv6.conf.all.disable_ipv6=1";
     let within = |setup: &str| format!("set -- unshare --net sh -c '{setup}; exec \"$@\"' sh");
     for flags in ["localhost", "127.0.0.1,-::1", "-::1 -bind 127.0.0.1"] {
@@ -223,8 +223,8 @@ fn a_host_without_ipv6_is_served_on_ipv4() {
 }
 
 #[test]
-fn pages_of_other_origins_are_shut_out_if_asked() {
-    /// How a request to open a WebSocket is answered.
+fn websocket_of_a_page_of_another_origin_is_refused() {
+    /// Returns the response to a request for a WebSocket.
     fn answer(daemon: &Daemon, host: &str, origin: &str) -> String {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.ws)).unwrap();
         let request = format!(
@@ -250,7 +250,7 @@ fn pages_of_other_origins_are_shut_out_if_asked() {
             |host: &str, of: &str| answer(&daemon, host, &format!("Origin: http://{of}\r\n"));
         assert_eq!(page("localhost", "localhost"), ours, "{flags}");
         assert_eq!(page("localhost", "evil.example"), theirs, "{flags}");
-        // By DNS rebinding: the browser believes that this is the page's own host.
+        // DNS rebinding: the browser believes that this is the page's own host.
         let evil = format!("evil.example:{}", daemon.ws);
         assert_eq!(page(&evil, &evil), rebound, "{flags}");
         assert_eq!(answer(&daemon, "localhost", ""), none, "{flags}");
@@ -259,9 +259,9 @@ fn pages_of_other_origins_are_shut_out_if_asked() {
 }
 
 #[test]
-fn it_takes_as_many_descriptors_as_it_may() {
+fn daemon_raises_its_limit_of_descriptors() {
     let dir = tempdir().unwrap();
-    // Less than it may have.
+    // Lower than the hard limit.
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let lowered = format!("ulimit -S -n {}", most.min(1001) - 1);
     let daemon = Daemon::start_after(&lowered, dir.path(), "-port {port} -ws 0");
@@ -275,7 +275,7 @@ fn it_takes_as_many_descriptors_as_it_may() {
 }
 
 #[test]
-fn locks_end_with_the_connection_that_holds_them() {
+fn locks_end_with_their_connection() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock} -verbose");
     let mut watcher = Client::tcp(&daemon);
@@ -306,7 +306,7 @@ fn locks_end_with_the_connection_that_holds_them() {
 }
 
 #[test]
-fn a_verbose_log_tells_what_clients_do() {
+fn verbose_log_shows_what_clients_do() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), "-port 0 -ws 0 -unix {sock} -verbose");
     let mut client = Client::unix(&daemon);
@@ -326,7 +326,7 @@ fn a_verbose_log_tells_what_clients_do() {
 }
 
 #[test]
-fn a_quiet_log_tells_of_the_daemon_alone() {
+fn default_log_is_about_the_daemon_only() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock}");
     Client::tcp(&daemon).ask("g foo");
@@ -351,7 +351,7 @@ fn a_quiet_log_tells_of_the_daemon_alone() {
 }
 
 #[test]
-fn what_peers_send_is_logged_escaped() {
+fn input_of_clients_is_logged_escaped() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), "-port {port} -ws {ws} -unix {sock} -verbose");
     let nasty = "a\x1B[31m\x07\x08\u{9B}2J\u{202E}z\0\u{7F}";
@@ -385,7 +385,7 @@ fn what_peers_send_is_logged_escaped() {
 }
 
 #[test]
-fn what_is_not_allowed_is_refused() {
+fn disabled_commands_are_refused() {
     let check = |flags: &str, refused: &[&str], allowed: &[&str]| {
         let dir = tempdir().unwrap();
         let flags = format!("-port 0 -ws 0 -unix {{sock}} {flags}");
@@ -429,7 +429,7 @@ fn what_is_not_allowed_is_refused() {
 }
 
 #[test]
-fn a_line_may_be_as_long_as_max_line_says() {
+fn max_line_is_the_longest_accepted_line() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "-port {port} -ws 0 -unix {sock} -max-line 10");
     let mut client = Client::tcp(&daemon);

@@ -1,4 +1,4 @@
-//! How the daemon is stopped, and what does not stop it.
+//! Signals and other events that stop the daemon, and those that do not.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -15,7 +15,7 @@ const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock} -pidfile {dir}/pid"
 const STOP: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
 
 #[test]
-fn sigterm_sigint_and_sigquit_stop_it_and_leave_nothing() {
+fn sigterm_sigint_and_sigquit_stop_the_daemon_and_leave_no_files() {
     for signal in STOP {
         let dir = tempdir().unwrap();
         let daemon = Daemon::start(dir.path(), EVERYWHERE);
@@ -38,7 +38,7 @@ fn sigterm_sigint_and_sigquit_stop_it_and_leave_nothing() {
 }
 
 #[test]
-fn a_signal_as_soon_as_it_listens_is_a_clean_stop() {
+fn signal_right_after_the_start_stops_the_daemon_cleanly() {
     for _ in 0..20 {
         let dir = tempdir().unwrap();
         let daemon = Daemon::start(dir.path(), "-port 0 -ws 0 -unix {sock} -pidfile {dir}/pid");
@@ -47,9 +47,9 @@ fn a_signal_as_soon_as_it_listens_is_a_clean_stop() {
     }
 }
 
-/// A Unix socket's folder is locked while the file is made, and whoever starts has to wait for that.
+/// The daemon locks the directory of a Unix socket while it creates the file. The test holds that lock.
 #[test]
-fn a_signal_before_it_listens_is_a_clean_stop() {
+fn signal_before_the_daemon_listens_stops_it_cleanly() {
     let dir = tempdir().unwrap();
     let busy = dir.path().join("busy");
     fs::create_dir(&busy).unwrap();
@@ -58,7 +58,7 @@ fn a_signal_before_it_listens_is_a_clean_stop() {
 
     let flags = "-port 0 -ws 0 -unix {dir}/busy/sock -pidfile {dir}/pid";
     let daemon = Daemon::start(dir.path(), flags);
-    // From here on signals are caught.
+    // From here on, signals are caught.
     daemon.await_file(&dir.path().join("pid"));
     daemon.signal(Signal::TERM);
     let (status, log) = daemon.finish();
@@ -68,10 +68,10 @@ fn a_signal_before_it_listens_is_a_clean_stop() {
     assert!(!dir.path().join("pid").exists());
 }
 
-/// As a parent may leave them behind: a supervisor with a mask of its own, nohup(1), a shell that starts
-/// something by `&`.
+/// A parent process may leave them so: a supervisor with a signal mask, nohup(1), a shell that starts a process with
+/// `&`.
 #[test]
-fn signals_that_were_blocked_or_ignored_at_the_start_stop_it() {
+fn signals_blocked_or_ignored_at_the_start_stop_the_daemon() {
     for before in [
         "set -- env --block-signal=TERM,INT,QUIT",
         "set -- env --block-signal",
@@ -90,15 +90,15 @@ fn signals_that_were_blocked_or_ignored_at_the_start_stop_it() {
     }
 }
 
-/// Also those of which nobody thinks: the real-time signals, and what a limit of time or of file sizes sends.
+/// Including the real-time signals, and those of the limits of processor time and file size.
 #[test]
-fn all_other_signals_do_not_end_it() {
+fn other_signals_do_not_end_the_daemon() {
     const KILL: i32 = 9;
-    // Reports of a fault: ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
+    // Signals that report a fault: ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS.
     const FAULTS: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];
-    // STOP and TSTP, which suspend it.
+    // STOP and TSTP suspend the daemon.
     const SUSPEND: [i32; 2] = [19, 20];
-    // The C library keeps these to itself.
+    // The C library reserves these.
     const INTERNAL: [i32; 2] = [32, 33];
     let stop = STOP.map(Signal::as_raw);
 
@@ -124,9 +124,9 @@ fn all_other_signals_do_not_end_it() {
     daemon.stop();
 }
 
-/// Whose signal ends a process that does not expect it.
+/// By default, the signal of that limit ends a process.
 #[test]
-fn a_limit_of_the_size_of_the_log_does_not_end_it() {
+fn limit_of_the_log_size_does_not_end_the_daemon() {
     let dir = tempdir().unwrap();
     let log = dir.path().join("log");
     let before = format!("exec 2> {}; ulimit -f 1", log.display());
@@ -145,9 +145,9 @@ fn a_limit_of_the_size_of_the_log_does_not_end_it() {
     daemon.stop();
 }
 
-/// What tokio, and the standard library, would read from the environment and panic at.
+/// Variables that tokio and the standard library read, and panic at if they are invalid.
 #[test]
-fn an_environment_that_cannot_be_used_is_no_panic() {
+fn unusable_environment_does_not_cause_a_panic() {
     let dir = tempdir().unwrap();
     for threads in ["0", "abc", "-1", "1.5", "1000000", "18446744073709551616"] {
         let before = format!("export TOKIO_WORKER_THREADS={threads}");
@@ -175,7 +175,7 @@ fn an_environment_that_cannot_be_used_is_no_panic() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_does_not_end_it() {
+fn closed_log_does_not_end_the_daemon() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), "-port {port} -ws 0 -verbose");
     let mut client = Client::tcp(&daemon);
@@ -192,12 +192,12 @@ fn a_log_that_nobody_reads_does_not_end_it() {
 }
 
 #[test]
-fn a_log_that_is_not_read_holds_up_nothing() {
+fn unread_log_does_not_block_the_daemon() {
     let dir = tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), "-port 0 -ws 0 -unix {sock} -verbose");
     let (mut client, mut other) = (Client::unix(&daemon), Client::unix(&daemon));
     let long = "x".repeat(1000);
-    // More than a pipe holds.
+    // More than the pipe holds.
     for number in 0..1000 {
         let lock = format!("{number} {long}");
         let reply = client.ask(format!("g {lock}"));

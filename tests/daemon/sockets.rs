@@ -1,4 +1,4 @@
-//! `-unix`: the file of the socket, and what is in its way.
+//! `-unix`: the file of the socket, and files that are in its place.
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
@@ -12,7 +12,7 @@ use tempfile::tempdir;
 
 const SOCK: &str = "-port 0 -ws 0 -unix {sock}";
 
-/// A daemon on `{dir}/sock`, which it cannot have: says so, and leaves it as it is.
+/// Runs a daemon on `{dir}/sock`, where it cannot listen. Checks that it says so, and leaves the file as it is.
 #[track_caller]
 fn check_refused(dir: &Path) {
     let sock = dir.join("sock");
@@ -27,7 +27,7 @@ fn check_refused(dir: &Path) {
 }
 
 #[test]
-fn who_may_connect_is_a_flag() {
+fn unix_mode_sets_who_can_connect() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), &format!("{SOCK} -unix-mode 0700"));
     let metadata = fs::metadata(&daemon.sock).unwrap();
@@ -36,7 +36,7 @@ fn who_may_connect_is_a_flag() {
 }
 
 #[test]
-fn anyone_may_connect_while_it_runs() {
+fn any_user_can_connect_by_default() {
     for signal in [Signal::TERM, Signal::INT] {
         let dir = tempdir().unwrap();
         let daemon = Daemon::start(dir.path(), SOCK);
@@ -52,7 +52,7 @@ fn anyone_may_connect_while_it_runs() {
 }
 
 #[test]
-fn a_stale_socket_is_replaced() {
+fn stale_socket_is_replaced() {
     let dir = tempdir().unwrap();
     drop(UnixListener::bind(dir.path().join("sock")).unwrap());
     let daemon = Daemon::start(dir.path(), SOCK);
@@ -60,7 +60,7 @@ fn a_stale_socket_is_replaced() {
         Client::unix(&daemon).ask("g foo"),
         "1 Lock Get Success: foo"
     );
-    // And one that a daemon left, when it was killed.
+    // And one that a killed daemon left.
     daemon.signal(Signal::KILL);
     daemon.finish();
     assert!(dir.path().join("sock").exists());
@@ -73,7 +73,7 @@ fn a_stale_socket_is_replaced() {
 }
 
 #[test]
-fn a_live_socket_is_left_alone() {
+fn live_socket_is_left_alone() {
     let dir = tempdir().unwrap();
     let sock = dir.path().join("sock");
     let listener = UnixListener::bind(&sock).unwrap();
@@ -83,7 +83,7 @@ fn a_live_socket_is_left_alone() {
 }
 
 #[test]
-fn the_socket_of_another_daemon_is_left_alone() {
+fn socket_of_another_daemon_is_left_alone() {
     let dir = tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), SOCK);
     let mut client = Client::unix(&daemon);
@@ -95,7 +95,7 @@ fn the_socket_of_another_daemon_is_left_alone() {
 }
 
 #[test]
-fn what_is_no_socket_is_left_alone() {
+fn file_that_is_not_a_socket_is_left_alone() {
     let dir = tempdir().unwrap();
     let sock = dir.path().join("sock");
     fs::write(&sock, "precious").unwrap();
@@ -107,7 +107,7 @@ fn what_is_no_socket_is_left_alone() {
 }
 
 #[test]
-fn a_path_that_cannot_be_is_named() {
+fn impossible_path_is_named_in_the_error() {
     let dir = tempdir().unwrap();
     let long = format!("/tmp/{}", "x".repeat(200));
     for path in ["/no/such/folder/sock", &long] {
@@ -121,7 +121,7 @@ fn a_path_that_cannot_be_is_named() {
 }
 
 #[test]
-fn a_path_that_is_too_long_is_refused_by_its_length() {
+fn path_that_is_too_long_is_refused_with_its_length() {
     let dir = tempdir().unwrap();
     for (path, length) in [
         (format!("/tmp/{}", "x".repeat(103)), 108),
@@ -138,11 +138,11 @@ fn a_path_that_is_too_long_is_refused_by_its_length() {
 }
 
 #[test]
-fn an_abstract_socket_is_one_without_a_file() {
+fn abstract_socket_needs_no_file() {
     let dir = tempdir().unwrap();
     let name = format!("glockd test {}", std::process::id()).replace(' ', "-");
     let address = SocketAddr::from_abstract_name(&name).unwrap();
-    // A name is free as soon as its daemon has ended, however that was.
+    // A name is free as soon as its daemon has ended, in whatever way.
     for signal in [Signal::KILL, Signal::TERM] {
         let mut daemon = Daemon::start(dir.path(), &format!("-port 0 -ws 0 -unix @{name}"));
         daemon.await_line(&["listening on unix @", &name]);

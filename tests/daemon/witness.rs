@@ -1,4 +1,4 @@
-//! What others notice while something goes wrong, and what is left of it: nothing.
+//! Checks that a fault does not disturb other clients, and that it leaves nothing behind.
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use glockd_test_support::{Client, Daemon, PATIENCE};
 
-/// What a round trip may take while the machine is busy with the fault, and with other tests.
+/// Maximum time of a round trip while the machine is busy with the fault and with other tests.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// How much more the allocator may keep the second time, in KiB: less than thousands of connections need, but
-/// what it has freed lies about in other places.
+/// Maximum growth of the daemon's memory from the first fault to the second, in KiB: less than thousands of connections
+/// take. It is not 0 because freed memory is fragmented.
 const KEPT: u64 = 4096;
 
-/// Lets something go wrong with a daemon on `{sock}`, and does so again. All the while another client gets and
-/// releases a lock, and must not wait for long. Then the dead hold nothing, and the daemon has as many
-/// descriptors as before; and the second time, as much memory as after the first, by when the allocator has
-/// learnt how much is needed at once.
+/// Causes a fault twice, with a daemon on `{sock}`. Meanwhile another client gets and releases a lock, and must never
+/// wait long. After each fault, no locks are left, and the daemon has as many descriptors as before. After the second
+/// one, it has as much memory as after the first, by when the allocator has reserved what it needs.
 pub(crate) fn witness(what: &str, daemon: &Daemon, fault: impl FnMut()) {
     let memory = repeat(2, what, daemon, fault);
     let most = memory[0] + KEPT;
     assert!(memory[1] <= most, "{what}: {memory:?} KiB");
 }
 
-/// As [`witness`], so often, but for the memory: what there was of it after each time, in KiB.
+/// Causes a fault this many times, with the same checks except for the memory. Returns the memory after each time, in
+/// KiB.
 pub(crate) fn repeat(
     times: usize,
     what: &str,
@@ -60,7 +60,7 @@ pub(crate) fn repeat(
     memory
 }
 
-/// Also if the fault panics, or the witness would go on for ever.
+/// Ends the witness even if the fault panics.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -69,7 +69,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Gets and releases a lock until all is done: how often, and how long it took at most.
+/// Gets and releases a lock until `done` is set. Returns the number of round trips and the time of the longest.
 fn trips(client: &mut Client<UnixStream>, done: &AtomicBool) -> (u32, Duration) {
     let (mut trips, mut longest) = (0, Duration::ZERO);
     while !done.load(Relaxed) {
@@ -84,7 +84,7 @@ fn trips(client: &mut Client<UnixStream>, done: &AtomicBool) -> (u32, Duration) 
     (trips, longest)
 }
 
-/// What a client leaves with the daemon as long as it is there.
+/// What connected clients occupy in the daemon.
 #[derive(Debug, PartialEq)]
 struct Footprint {
     connections: u64,
