@@ -1,8 +1,8 @@
-//! What commands take from the allocator: nothing, and a batch of them two boxes, however long it is.
+//! Allocations: a command makes none, and a batch of commands makes two, however long it is.
 //!
-//! Only what the test's own thread allocates is counted, so tests may run side by side.
+//! Only the allocations of the test's own thread are counted, so tests can run in parallel.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 use std::hint::black_box;
@@ -20,7 +20,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// What a batch allocates: the boxed futures of `Session::recv` and `Session::send`.
+/// Allocations of a batch: the boxed futures of `Session::recv` and `Session::send`.
 const PER_BATCH: u64 = 2;
 
 #[test]
@@ -31,7 +31,7 @@ fn allocations_are_counted() {
     assert_eq!((freed.count_total, freed.count_current), (1, 0));
 }
 
-/// Runs a command, from a line to the bytes of its reply.
+/// Runs a command, from its line to the bytes of its reply.
 fn answer(dispatcher: &Dispatcher, client: ClientId, line: &str, out: &mut Vec<u8>) {
     out.clear();
     let command = parse(line.as_bytes()).unwrap();
@@ -42,7 +42,7 @@ fn answer(dispatcher: &Dispatcher, client: ClientId, line: &str, out: &mut Vec<u
 }
 
 #[test]
-fn commands_allocate_nothing() {
+fn command_allocates_nothing() {
     let dispatcher = Dispatcher::default();
     let [one, two] = ["one", "two"].map(|name| dispatcher.connect(name.as_bytes()));
     let script = [
@@ -64,9 +64,9 @@ fn commands_allocate_nothing() {
         (two, "sr", "1 Shared Lock Release Success: "),
     ];
     let mut out = Vec::with_capacity(100);
-    // The first time around the table grows; then it has what it needs.
+    // In the first round the table grows. Then it has the space that it needs.
     for warm in [false, true] {
-        // Names of up to 20 bytes are kept in place.
+        // Names of at most 20 bytes are stored inline.
         for name in ["", "x", "a name with spaces", "lock-of-twenty-bytes"] {
             for (client, verb, reply) in script {
                 let line = format!("{verb} {name}");
@@ -80,10 +80,10 @@ fn commands_allocate_nothing() {
     }
 }
 
-/// A client that asks for the owners of a lock and reads nothing must not take memory for all of them, nor keep old names
-/// of clients that have registered others since.
+/// A client that sends `own` and reads nothing must not take memory for all claims, nor keep old names of clients that
+/// have registered others since.
 #[test]
-fn a_list_of_owners_keeps_only_a_window_of_them() {
+fn list_of_claims_keeps_one_page_in_memory() {
     const OWNERS: usize = 3000;
     const MOST: i64 = 192 * 1024;
     let dispatcher = Dispatcher::default();
@@ -108,7 +108,7 @@ fn a_list_of_owners_keeps_only_a_window_of_them() {
         lines += out.iter().filter(|&&byte| byte == b'\n').count();
         out.clear();
         steps += 1;
-        // Now only the cursor keeps the old names that it has.
+        // Now the cursor alone keeps the old names in its page.
         if steps % 5 == 0 {
             let info = measure(|| {
                 for (number, &client) in clients.iter().enumerate() {
@@ -123,7 +123,7 @@ fn a_list_of_owners_keeps_only_a_window_of_them() {
     assert_eq!(lines, 1 + OWNERS);
 }
 
-/// A server that runs, on the same thread, whenever one of its clients waits.
+/// A server that runs on the test's thread, whenever one of its clients waits.
 struct Running {
     runtime: Runtime,
     connector: Connector,
@@ -171,7 +171,7 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// Sends commands at once, and waits for a line to answer each. Allocates nothing itself.
+    /// Sends commands at once, and waits for one line of reply to each. Allocates nothing itself.
     fn ask(&mut self, batch: &str) -> &[u8] {
         let Client {
             server,
@@ -193,7 +193,7 @@ fn lines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&byte| byte == b'\n').count()
 }
 
-/// So many commands, all of which are granted, as often as they are sent.
+/// Returns this number of commands, which succeed each time they are sent.
 fn batch(length: usize) -> String {
     let verbs = ["g", "i", "r", "sg", "si", "sr"];
     let line = |number: usize| format!("{} lock {}\n", verbs[number % 6], number / 6);
@@ -201,7 +201,7 @@ fn batch(length: usize) -> String {
 }
 
 #[test]
-fn a_batch_allocates_no_more_than_a_command() {
+fn batch_allocates_no_more_than_one_command() {
     let server = Running::start();
     let mut client = server.connect();
     for warm in [false, true] {
@@ -224,7 +224,7 @@ fn a_batch_allocates_no_more_than_a_command() {
 }
 
 #[test]
-fn a_connection_leaves_nothing() {
+fn ended_connection_leaves_no_memory() {
     let server = Running::start();
     let mut host = server.connect();
     let mut visit = || {
@@ -247,7 +247,7 @@ fn a_connection_leaves_nothing() {
 }
 
 #[test]
-fn a_server_leaves_nothing() {
+fn stopped_server_leaves_no_memory() {
     let life = || {
         let server = Running::start();
         let mut client = server.connect();
@@ -257,14 +257,14 @@ fn a_server_leaves_nothing() {
         drop(other);
         server.stop();
     };
-    // What a thread keeps for the next is not the server's.
+    // The first time, the thread allocates memory that it keeps.
     life();
     let info = measure(life);
     assert_ne!(info.count_total, 0);
     assert_eq!((info.count_current, info.bytes_current), (0, 0));
 }
 
-/// Gives this thread one processor: then a lock table has as few shards as it ever has, whatever the machine.
+/// Restricts this thread to one processor, with which a lock table has the smallest number of shards.
 fn use_one_processor() {
     let allowed = sched_getaffinity(None).unwrap();
     let first = (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu));
@@ -273,7 +273,7 @@ fn use_one_processor() {
     sched_setaffinity(None, &one).unwrap();
 }
 
-/// A table of which every shard was large is as small as it was, once nothing is locked.
+/// The table shrinks again once no lock is held, after each of its shards was large.
 #[test]
 fn released_locks_leave_no_memory() {
     const LOCKS: usize = 200_000;
@@ -290,7 +290,7 @@ fn released_locks_leave_no_memory() {
             assert_eq!(locks.shared_get(first, name), 1);
             assert_eq!(locks.shared_get(second, name), 2);
         }
-        // One client releases them one by one, the other by its end.
+        // One client releases its locks one by one, the other by its end.
         for name in names.iter().map(String::as_bytes) {
             assert!(locks.release(first, name));
             assert!(locks.shared_release(first, name));

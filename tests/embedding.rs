@@ -1,6 +1,6 @@
 //! The interface for programs that embed a server: its handle, and how it ends.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 use std::future::{pending, ready};

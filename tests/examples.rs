@@ -1,18 +1,18 @@
 //! The examples, run as their documentation says.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 use std::time::Duration;
 
 use assert_cmd::Command;
 
-/// What an example prints, which must end by itself and well.
+/// Runs an example to its end, which must succeed. Returns what it prints.
 fn output(example: &str) -> String {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     cargo.args(["run", "--quiet", "--example", example]);
-    // It may have to be compiled first.
+    // A long time: the example may have to be compiled first.
     let output = cargo.timeout(Duration::from_secs(300)).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{error}");
@@ -20,7 +20,7 @@ fn output(example: &str) -> String {
 }
 
 #[test]
-fn embedded() {
+fn embedded_prints_the_replies_and_removes_its_socket() {
     let output = output("embedded");
     let (first, rest) = output.split_once('\n').unwrap();
     assert!(first.starts_with("listening on /"), "{first}");
@@ -32,13 +32,13 @@ fn embedded() {
 }
 
 #[test]
-fn custom_transport() {
+fn custom_transport_prints_the_replies() {
     let expect = "job 1: told:1 Lock Get Success: job 1\nstopped\n";
     assert_eq!(output("custom_transport"), expect);
 }
 
 #[test]
-fn custom_framing() {
+fn custom_framing_prints_the_replies() {
     let expect = "5 bytes: 1 Lock Get Success: foo\n\
         1000 bytes: 0 Line Too Long: limit 100\n\
         5 bytes: 1 Lock Release Success: foo\n\
@@ -47,7 +47,7 @@ fn custom_framing() {
 }
 
 #[test]
-fn websocket_in_hyper() {
+fn websocket_in_hyper_prints_the_replies() {
     let expect = "/: a page\n/locks: 1 Lock Get Success: foo\nclosed with 1001\n";
     assert_eq!(output("websocket_in_hyper"), expect);
 }

@@ -1,6 +1,6 @@
 //! What the library builds with and without its features.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 use std::collections::BTreeSet;

@@ -15,7 +15,7 @@
 //!
 //! If `GLOCKD_BINARY` is the path of another build of the daemon, that is measured, and the test need not be optimised.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 // The ceilings are those of x86-64.
 #![cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
-//! The programs in other languages and the lines for a Cargo.toml in `docs/` do what their pages say. The shell lines are
-//! run by `.ci/pages`, and the other Rust is compiled as doctests.
+//! The programs in other languages and the lines for a Cargo.toml in `docs/` do what their pages say. The shell lines
+//! are run by `.ci/pages`, and the other Rust is compiled as doctests.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 use std::fs;

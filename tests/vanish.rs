@@ -7,7 +7,7 @@
 //!
 //! The tests need `ip` (Debian's iproute2) and the right to create namespaces.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 use std::fs::File;

@@ -8,7 +8,7 @@
 //! The test over the memory transport has fewer waiters than the one in the table alone, so that it ends soon without
 //! optimisation, too. `GLOCKD_WAITERS` sets the number for both.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 use std::env;

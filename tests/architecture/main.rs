@@ -4,7 +4,7 @@
 //! The source is parsed, not searched, so comments and strings do not count, and neither does what is compiled for tests
 //! alone. Paths within macros such as `tracing::debug!(…)` are not seen, but the macro's own path is.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 mod circles;

@@ -1,4 +1,4 @@
-//! "Bytes in": how bytes become commands.
+//! How received bytes become commands.
 
 use glockd::{Limits, Policy};
 use glockd_test_support::within;
@@ -12,7 +12,7 @@ async fn check(case: &str, script: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn white_space() {
+async fn white_space_separates_words_and_folds_in_names() {
     check(
         "white_space",
         r"
@@ -32,7 +32,7 @@ async fn white_space() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_are_bytes() {
+async fn name_may_contain_any_byte() {
     check(
         "names_are_bytes",
         r"
@@ -55,7 +55,7 @@ async fn names_are_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_empty_name() {
+async fn empty_name_is_a_lock_of_its_own() {
     check(
         "the_empty_name",
         r"
@@ -83,7 +83,7 @@ async fn the_empty_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_commands() {
+async fn unknown_commands_get_no_reply_and_are_counted() {
     check(
         "unknown_commands",
         r"
@@ -104,7 +104,7 @@ async fn unknown_commands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows() {
+async fn surplus_arguments_are_ignored() {
     check(
         "what_follows",
         r"
@@ -121,7 +121,7 @@ async fn what_follows() {
     .await;
 }
 
-/// What a client is answered that sends these segments and closes.
+/// Connects a client that sends these segments and closes. Returns the replies.
 async fn answered(server: &mut TestServer, via: Via, segments: &[&[u8]]) -> String {
     let client = server.connect(via).await;
     let address = client.address.clone();
@@ -137,7 +137,7 @@ const ANSWERED: &str = "1 Lock Get Success: a\\n1 Lock Get Success: b\\n1 Lock R
     0 Lock Release Failure: nothing\\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pipelined_in_one_segment() {
+async fn pipelined_commands_in_one_segment_are_all_answered() {
     for via in Via::STREAMS {
         within(async {
             let mut server = TestServer::default().await;
@@ -149,13 +149,13 @@ async fn pipelined_in_one_segment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn split_at_every_byte() {
+async fn commands_may_be_split_at_every_byte() {
     for via in Via::STREAMS {
         within(async {
             let mut server = TestServer::default().await;
             for cut in 0..PIPELINED.len() {
                 let (head, tail) = PIPELINED.split_at(cut);
-                // What the first client held is free when the server has closed.
+                // The locks of the first client are free once the server has closed its connection.
                 assert_eq!(
                     answered(&mut server, via, &[head, tail]).await,
                     ANSWERED,
@@ -171,7 +171,7 @@ async fn split_at_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_pipelined_commands_are_all_answered() {
+async fn thousand_pipelined_commands_are_all_answered() {
     for via in Via::STREAMS {
         within(async {
             let mut server = TestServer::default().await;
@@ -191,7 +191,7 @@ async fn a_thousand_pipelined_commands_are_all_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_last_line_without_an_end_is_answered() {
+async fn last_line_without_a_line_end_is_answered() {
     for via in Via::STREAMS {
         within(async {
             let mut server = TestServer::default().await;
@@ -219,7 +219,7 @@ async fn limited(max_line: usize) -> TestServer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn overlong_lines() {
+async fn overlong_line_is_refused_and_the_next_one_runs() {
     const TOO_LONG: &str = "0 Line Too Long: limit 10\\n";
     for via in Via::STREAMS {
         within(async {
@@ -249,7 +249,7 @@ async fn overlong_lines() {
             check(&mut server, b"i 456789012\r\n", TOO_LONG).await;
             check(&mut server, b"i 456789012", TOO_LONG).await;
             check(&mut server, b"i 45678901\r", TOO_LONG).await;
-            // Counted raw: white space that would be stripped counts too.
+            // The limit is on the raw line, with white space that would be stripped.
             check(&mut server, b"   i x      \n", TOO_LONG).await;
             let lines = b"i a\ni 4567890123456789\ni b\nq\n";
             let read = answered(&mut server, via, &[lines]).await;
@@ -263,7 +263,7 @@ async fn overlong_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_default_limit_is_128_kib() {
+async fn default_limit_of_a_line_is_128_kib() {
     for via in Via::STREAMS {
         within(async {
             let mut server = TestServer::default().await;
@@ -281,13 +281,13 @@ async fn the_default_limit_is_128_kib() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_never_ends_is_answered_once() {
+async fn endless_line_is_refused_once() {
     for via in Via::STREAMS {
         within(async {
             let mut server = TestServer::default().await;
             let mut client = server.connect(via).await;
             client.send(&vec![b'x'; 131_073]).await;
-            // As soon as the limit is passed, not when the line ends.
+            // The reply comes as soon as the limit is passed, not when the line ends.
             client.read_until(b"0 Line Too Long: limit 131072\n").await;
             for _ in 0..10 {
                 client.send(&vec![b'x'; 1 << 20]).await;
@@ -307,7 +307,7 @@ async fn websocket() -> (TestServer, Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_end_is_optional_in_a_message_and_white_space_within() {
+async fn message_may_have_a_line_end_and_line_ends_within_are_white_space() {
     within(async {
         let (server, mut client) = websocket().await;
         let mut check = async |message: &[u8], expect: &[u8]| {
@@ -341,7 +341,7 @@ async fn a_line_end_is_optional_in_a_message_and_white_space_within() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_may_be_binary_and_in_fragments() {
+async fn message_may_be_binary_and_in_fragments() {
     within(async {
         let (server, mut client) = websocket().await;
         let mut check = async |kind, fragments: &[&[u8]], expect: &[u8]| {
@@ -362,7 +362,7 @@ async fn a_message_may_be_binary_and_in_fragments() {
             b"1 Lock Is Locked: foo\n",
         )
         .await;
-        // Half a character is no error; it may go on.
+        // Half a character is not an error, as the rest may be in the next fragment.
         check(
             Data::Text,
             &[b"i \xC3", b"\xA9"],
@@ -381,9 +381,9 @@ async fn a_message_may_be_binary_and_in_fragments() {
     .await;
 }
 
-/// Found by the message's length as a whole, or already by its frame's header.
+/// The daemon detects it by the length of the whole message, or already by the header of its frame.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_overlong_message_is_counted_and_ends_its_session() {
+async fn overlong_message_is_counted_and_ends_its_session() {
     within(async {
         let mut server = limited(10).await;
         let mut client = server.connect(Via::WebSocket).await;

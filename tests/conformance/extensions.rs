@@ -1,4 +1,4 @@
-//! The commands that the original does not have: docs/extensions.md.
+//! Commands that the original does not have: docs/extensions.md.
 
 use glockd::{LockLimits, Policy};
 
@@ -9,7 +9,7 @@ async fn check(case: &str, policy: Policy, script: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hello_and_ping() {
+async fn hello_lists_the_features_and_ping_is_echoed() {
     check(
         "hello_and_ping",
         Policy::default(),
@@ -26,7 +26,7 @@ async fn hello_and_ping() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn none_is_known_where_they_are_forbidden() {
+async fn extension_commands_are_unknown_if_disabled() {
     check(
         "none_is_known_where_they_are_forbidden",
         Policy {
@@ -64,7 +64,7 @@ async fn none_is_known_where_they_are_forbidden() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_arguments() {
+async fn bad_arguments_are_refused() {
     check(
         "bad_arguments",
         Policy::default(),
@@ -131,7 +131,7 @@ async fn bad_arguments() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exclusive_lock_is_waited_for() {
+async fn exclusive_lock_can_be_waited_for() {
     check(
         "an_exclusive_lock_is_waited_for",
         Policy::default(),
@@ -165,7 +165,7 @@ async fn an_exclusive_lock_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_ignored_by_those_who_only_try() {
+async fn get_without_a_wait_ignores_the_queue() {
     check(
         "a_line_ignored_by_those_who_only_try",
         Policy::default(),
@@ -194,7 +194,7 @@ async fn a_line_ignored_by_those_who_only_try() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shared_locks_have_limits() {
+async fn shared_lock_can_have_a_limit_of_holders() {
     check(
         "shared_locks_have_limits",
         Policy::default(),
@@ -219,7 +219,7 @@ async fn shared_locks_have_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shared_lock_is_waited_for_in_turn() {
+async fn shared_lock_is_granted_in_the_order_of_arrival() {
     check(
         "a_shared_lock_is_waited_for_in_turn",
         Policy::default(),
@@ -248,7 +248,7 @@ async fn a_shared_lock_is_waited_for_in_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_is_handed_on_by_the_end_of_a_connection() {
+async fn lock_passes_to_the_waiter_when_the_connection_ends() {
     check(
         "a_lock_is_handed_on_by_the_end_of_a_connection",
         Policy::default(),
@@ -274,7 +274,7 @@ async fn a_lock_is_handed_on_by_the_end_of_a_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_beyond_the_maximum_number_of_waiters_is_refused() {
     check(
-        "wait_beyond_the_maximum_number_of_waiters_is_refused",
+        "so_many_may_wait",
         Policy {
             limits: LockLimits {
                 max_waiters: Some(1),
@@ -306,7 +306,7 @@ async fn wait_beyond_the_maximum_number_of_waiters_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_takes_the_place_of_a_lock() {
+async fn wait_counts_as_a_lock_of_its_connection() {
     check(
         "a_wait_takes_the_place_of_a_lock",
         Policy {
@@ -339,7 +339,7 @@ async fn a_wait_takes_the_place_of_a_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_is_cancelled() {
+async fn wait_can_be_cancelled() {
     check(
         "a_wait_is_cancelled",
         Policy::default(),
@@ -373,7 +373,7 @@ async fn a_wait_is_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_a_wait_is_answered_behind_it() {
+async fn commands_after_a_wait_are_answered_after_it() {
     check(
         "what_follows_a_wait_is_answered_behind_it",
         Policy::default(),
@@ -399,7 +399,7 @@ async fn what_follows_a_wait_is_answered_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn free_locks_are_watched_for() {
+async fn client_can_wait_until_a_lock_is_free() {
     check(
         "free_locks_are_watched_for",
         Policy::default(),
@@ -434,9 +434,9 @@ async fn free_locks_are_watched_for() {
     .await;
 }
 
-/// It was free for an instant, even if the next in line has it.
+/// Even if the lock passes to the next waiter: it was free for an instant.
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_are_told_of_each_release() {
+async fn watcher_is_answered_at_each_release() {
     check(
         "watchers_are_told_of_each_release",
         Policy::default(),
@@ -460,7 +460,7 @@ async fn watchers_are_told_of_each_release() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fences_and_owners() {
+async fn fence_and_own_show_tokens_and_claims() {
     check(
         "fences_and_owners",
         Policy::default(),
@@ -518,12 +518,12 @@ const LISTINGS: &str = r"
     ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn listings_are_counted() {
+async fn counted_listings_have_headers() {
     check("listings_are_counted", Policy::default(), LISTINGS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn listings_obey_the_flags() {
+async fn counted_listings_obey_dump_and_registry() {
     for (dump, registry) in [(false, true), (true, false), (false, false)] {
         let case = format!("listings_dump_{dump}_registry_{registry}");
         check(
@@ -539,7 +539,7 @@ async fn listings_obey_the_flags() {
     }
 }
 
-/// Names and holders that make other listings ambiguous: here each says where it ends.
+/// Names and holders that are ambiguous in other listings.
 const LENGTHS: &str = r"
     A: ldl
     A: lsdl
@@ -565,7 +565,7 @@ const LENGTHS: &str = r"
     ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn listings_say_how_long_names_are() {
+async fn listings_with_lengths_state_the_length_of_each_name() {
     check(
         "listings_say_how_long_names_are",
         Policy::default(),
@@ -575,7 +575,7 @@ async fn listings_say_how_long_names_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn listings_with_lengths_obey_the_flags() {
+async fn listings_with_lengths_obey_dump_and_registry() {
     let script = r"
         A: ldl
         A: lsdl

@@ -25,7 +25,7 @@ async fn own(client: &mut Client, name: &str) -> Vec<Owner> {
     owners
 }
 
-/// Roles and tokens alone.
+/// Returns the roles and tokens in the reply to `own`.
 async fn tokens(client: &mut Client, name: &str) -> Vec<(String, u64)> {
     let owners = own(client, name).await.into_iter();
     owners.map(|(role, _, token)| (role, token)).collect()
@@ -38,7 +38,7 @@ async fn fence(client: &mut Client, command: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grant_has_one_token_and_the_next_a_larger_one() {
+async fn each_grant_has_a_larger_token_than_the_last() {
     for via in Via::ALL {
         for (get, wait, release, fenced, role) in [
             ("g x", "gw 60000 x", "r x", "f x", "x"),
@@ -49,7 +49,7 @@ async fn a_grant_has_one_token_and_the_next_a_larger_one() {
                 let mut holder = server.connect(via).await;
                 let mut last = 0;
                 for _ in 0..3 {
-                    // Who has it and gets it again still has the same.
+                    // A get by the holder does not change the token.
                     ask(&mut holder, get).await;
                     let token = fence(&mut holder, fenced).await;
                     assert!(token > last && token < 1 << 63, "{token} after {last}");
@@ -82,7 +82,7 @@ async fn a_grant_has_one_token_and_the_next_a_larger_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_holder_of_a_shared_lock_has_a_token_of_its_own() {
+async fn each_holder_of_a_shared_lock_has_its_own_token() {
     within(async {
         let mut server = TestServer::default().await;
         let mut holders = Vec::new();
@@ -101,9 +101,9 @@ async fn each_holder_of_a_shared_lock_has_a_token_of_its_own() {
     .await;
 }
 
-/// By a clock that may be a tick or two behind.
+/// The clock may be a tick or two behind.
 #[tokio::test(flavor = "multi_thread")]
-async fn ages_are_those_of_the_holding_and_of_the_wait() {
+async fn own_shows_the_age_of_the_grant_or_of_the_wait() {
     const OLD: u64 = 400;
     const TICKS: Duration = Duration::from_millis(100);
     #[track_caller]
@@ -129,7 +129,7 @@ async fn ages_are_those_of_the_holding_and_of_the_wait() {
                 break;
             }
         }
-        // It has the lock from now on, however long it has waited.
+        // The age begins at the grant, however long the wait was.
         let released = Instant::now();
         ask(&mut holder, "r x").await;
         let owners = own(&mut holder, "x").await;

@@ -1,4 +1,4 @@
-//! Peers that mean no good: the others must not notice.
+//! Hostile clients, which must not disturb others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::server::{TestServer, Via};
 
-/// Bytes of a kind that gets beyond the parser often.
+/// Returns random bytes that the parser often accepts as commands.
 fn noise(random: &mut TestRng, length: usize) -> Vec<u8> {
     const LIKELY: &[u8] = b"gris dmpqhowa e\n\n\n\r\t\x00\xC2\xA0\xFF";
     let byte = |random: &mut TestRng| match random.next_u32() {
@@ -23,10 +23,10 @@ fn noise(random: &mut TestRng, length: usize) -> Vec<u8> {
     (0..length).map(|_| byte(random)).collect()
 }
 
-/// Other clients get the same list at once, and the reply to what they sent behind it, however many readers are slow.
-/// Time is paused, and advances only when all tasks are idle.
+/// Other clients get the same list at once, and the reply to the next command, however many readers are slow. Time is
+/// paused, and advances only when all tasks are idle.
 #[tokio::test(start_paused = true)]
-async fn slow_readers_of_owners_keep_nobody_waiting() {
+async fn slow_readers_of_own_do_not_delay_others() {
     const OWNERS: usize = 3000;
     const SLOW: usize = 192;
     let (memory, connector) = Memory::new();
@@ -47,7 +47,7 @@ async fn slow_readers_of_owners_keep_nobody_waiting() {
     }
     let patience = Limits::default().write_timeout.unwrap();
     for other in others.iter_mut().take(10) {
-        // Just fast enough to stay connected.
+        // The slow readers are just fast enough to stay connected.
         sleep(patience * 2 / 3).await;
         for reader in &mut *slow {
             let mut some = [0; 4096];
@@ -67,7 +67,7 @@ async fn slow_readers_of_owners_keep_nobody_waiting() {
         assert!(read[1..=OWNERS].iter().all(|line| line.starts_with("s ")));
         assert_eq!(read[OWNERS + 1], "0 Lock Not Locked: y");
     }
-    // A client that reads nothing any more is disconnected.
+    // A client that stops reading is disconnected.
     sleep(patience * 2).await;
     let mut rest = Vec::new();
     slow[0].read_to_end(&mut rest).await.unwrap();
@@ -75,7 +75,7 @@ async fn slow_readers_of_owners_keep_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_noise_does_not_disturb_others() {
+async fn flood_of_random_bytes_does_not_disturb_others() {
     within(async {
         let limits = Limits::default().with_max_line(200);
         let mut server = TestServer::start(Policy::default(), limits).await;
@@ -98,7 +98,7 @@ async fn a_flood_of_noise_does_not_disturb_others() {
                 done.store(true, Relaxed);
             }
         });
-        // The flood is answered, and read, or it would stop by itself.
+        // The replies to the flood are read, or the flood would stop by itself.
         let reading = tokio::spawn(async move {
             let mut answers = Vec::new();
             input.read_to_end(&mut answers).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_flood_of_noise_does_not_disturb_others() {
             "the noise got nowhere: {}",
             answers.len()
         );
-        // All that the noise held is free again.
+        // All locks that the flood held are free again.
         assert_eq!(
             client.ask(b"d").await.0,
             format!("a lock that no noise spells: {}\n", client.address).as_bytes()
@@ -135,7 +135,7 @@ async fn a_flood_of_noise_does_not_disturb_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_never_reads_does_not_disturb_others() {
+async fn client_that_never_reads_does_not_disturb_others() {
     within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
@@ -143,7 +143,7 @@ async fn a_peer_that_never_reads_does_not_disturb_others() {
             let name = format!("{number:04}{}", "x".repeat(1000));
             holder.ask(format!("g {name}").as_bytes()).await;
         }
-        // Asks for 2 GB, and never reads.
+        // The client asks for 2 GB, and never reads.
         let mut deaf = server.tcp().await;
         deaf.write_all(&b"d\n".repeat(1000)).await.unwrap();
         let mut client = server.connect(Via::Tcp).await;
@@ -161,7 +161,7 @@ async fn a_peer_that_never_reads_does_not_disturb_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listing_of_many_megabytes_arrives_whole() {
+async fn listing_of_many_megabytes_arrives_complete() {
     for via in Via::ALL {
         within(async {
             let mut server = TestServer::default().await;
@@ -173,7 +173,7 @@ async fn a_listing_of_many_megabytes_arrives_whole() {
                 holder.ask(format!("g {name}").as_bytes()).await;
                 expect.extend(format!("{name}: {}\n", holder.address).into_bytes());
             }
-            // What was answered before and after it stays in order.
+            // The replies before and after it stay in order.
             assert_eq!(client.ask(b"i x").await.0, b"0 Lock Not Locked: x\n");
             assert!(client.ask(b"d").await.0 == expect, "{via:?}");
             assert_eq!(client.ask(b"i y").await.0, b"0 Lock Not Locked: y\n");

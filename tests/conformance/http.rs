@@ -1,4 +1,4 @@
-//! HTTP on the port for commands, which any web page can have a browser send.
+//! HTTP on the TCP port. Any web page can make a browser send it.
 
 use glockd::{Limits, Policy};
 
@@ -6,7 +6,7 @@ use glockd_test_support::within;
 
 use crate::server::{Client, TestServer, Via};
 
-/// What `fetch(url, {method: "POST", mode: "no-cors", body})` of a page in Chromium sends to TCP.
+/// Returns what Chromium sends over TCP for `fetch(url, {method: "POST", mode: "no-cors", body})` in a page.
 fn fetch(body: &str) -> String {
     format!(
         "POST / HTTP/1.1\r\n\
@@ -32,7 +32,7 @@ fn fetch(body: &str) -> String {
     )
 }
 
-/// What another client sees in `q`, once it is the only one.
+/// Returns the reply to `q` of another client, once it is the only one.
 async fn statistics(server: &mut TestServer) -> String {
     let mut observer = server.connect(Via::Memory).await;
     loop {
@@ -52,8 +52,8 @@ fn assert_counted(statistics: &str, key: &str, expect: u64) {
     assert_eq!(value, expect, "{key} in\n{statistics}");
 }
 
-/// Sends these segments over TCP, and keeps the connection open. It must be closed at a line of HTTP, after
-/// `answers` to what stands before that, and nothing behind it may be run.
+/// Sends these segments over TCP, and keeps the connection open. Checks that the server closes it at a line of HTTP,
+/// after it has sent `answers` to the commands before that line, and runs no command after it.
 async fn check_closed(policy: Policy, limits: Limits, segments: &[&[u8]], answers: &str) {
     within(async {
         let mut server = TestServer::start(policy, limits).await;
@@ -78,18 +78,18 @@ async fn check_closed_by_default(segments: &[&[u8]], answers: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fetch_takes_no_lock() {
+async fn fetch_of_a_web_page_takes_no_lock() {
     let request = fetch("g prod-deploy\n");
     check_closed_by_default(&[request.as_bytes()], "").await;
     let bytes: Vec<&[u8]> = request.as_bytes().chunks(1).collect();
     check_closed_by_default(&bytes, "").await;
-    // A body that comes slowly, and would hold the lock for as long as it takes.
+    // A slow body would otherwise hold the lock for as long as it takes.
     let (head, body) = request.split_at(request.len() - "g prod-deploy\n".len());
     check_closed_by_default(&[head.as_bytes(), body.as_bytes()], "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_of_http_closes_a_tcp_connection() {
+async fn line_of_http_closes_a_tcp_connection() {
     for line in [
         "GET / HTTP/1.1\r\n",
         "GET / HTTP/1.0\n",
@@ -109,7 +109,7 @@ async fn a_line_of_http_closes_a_tcp_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_before_a_line_of_http_is_answered() {
+async fn commands_before_a_line_of_http_are_answered() {
     let lines = b"g a\ni a\nGET / HTTP/1.1\r\ng b\n";
     let answers = "1 Lock Get Success: a\n1 Lock Is Locked: a\n";
     check_closed_by_default(&[lines], answers).await;
@@ -117,7 +117,7 @@ async fn what_stands_before_a_line_of_http_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_last_line_without_an_end_may_be_one_of_http() {
+async fn last_line_without_a_line_end_can_be_http() {
     within(async {
         let mut server = TestServer::default().await;
         let client = server.connect(Via::Tcp).await;
@@ -130,7 +130,7 @@ async fn a_last_line_without_an_end_may_be_one_of_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_are_never_http() {
+async fn commands_are_never_taken_for_http() {
     let check = async |client: &mut Client, command: &str, expect: &str| {
         let (reply, _) = client.ask(command.as_bytes()).await;
         assert_eq!(reply.escape_ascii().to_string(), format!("{expect}\\n"));
@@ -160,7 +160,7 @@ async fn commands_are_never_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verbs_that_are_not_known_are_methods() {
+async fn unknown_verb_with_an_http_version_is_http() {
     let policy = Policy {
         extensions: false,
         ..Policy::default()
@@ -185,7 +185,7 @@ async fn other_header_lines_are_unknown_commands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_is_an_unknown_command_where_no_browser_comes() {
+async fn http_is_an_unknown_command_on_other_transports() {
     for via in [Via::Unix, Via::Memory, Via::WebSocket] {
         within(async {
             let mut server = TestServer::default().await;
@@ -205,7 +205,7 @@ async fn http_is_an_unknown_command_where_no_browser_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_behind_an_overlong_line_of_http_is_run() {
+async fn commands_after_an_overlong_line_of_http_do_not_run() {
     let check = async |max_line: usize, line: &str| {
         let limits = Limits::default().with_max_line(max_line);
         let answer = format!("0 Line Too Long: limit {max_line}\n");
@@ -223,7 +223,7 @@ async fn nothing_behind_an_overlong_line_of_http_is_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_overlong_lines_close_nothing() {
+async fn other_overlong_lines_do_not_close_the_connection() {
     for via in Via::STREAMS {
         within(async {
             let limits = Limits::default().with_max_line(50);
@@ -248,7 +248,7 @@ async fn other_overlong_lines_close_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_during_a_wait_ends_it() {
+async fn http_during_a_wait_ends_the_wait() {
     for line in ["Host: x", &format!("GET /{} HTTP/1.1", "x".repeat(200_000))] {
         within(async {
             let mut server = TestServer::default().await;
@@ -256,7 +256,7 @@ async fn http_during_a_wait_ends_it() {
             holder.ask(b"g x").await;
             let mut waiter = server.connect(Via::Tcp).await;
             assert_eq!(waiter.begin(b"gw 600000 x").await, b"");
-            // What has queued is run; what stands behind is not, though it would be answered at once.
+            // The commands that have queued run. The one after the line of HTTP does not, although it need not wait.
             let lines = format!("i queued\n{line}\r\nping\ncancel x\ng y\n");
             let answered = waiter.send_until_closed(&[lines.as_bytes()]).await;
             let mut expect = "0 Lock Get Cancelled: x\n0 Lock Not Locked: queued\n".to_owned();

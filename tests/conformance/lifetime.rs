@@ -1,4 +1,4 @@
-//! How connections and servers begin and end, and that they know nothing of each other.
+//! The beginning and end of connections and servers, and their independence of each other.
 
 use glockd::transports::{
     Address, Input, Limits, Listener, Output, Peer, Pending, Session, Transport,
@@ -14,7 +14,7 @@ use crate::script;
 use crate::server::{TestServer, Via};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_half_closed_peer_is_answered_and_then_closed() {
+async fn half_closed_client_is_answered_and_then_closed() {
     for via in Via::STREAMS {
         within(async {
             let mut server = TestServer::default().await;
@@ -33,7 +33,7 @@ async fn a_half_closed_peer_is_answered_and_then_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_server_closes_every_connection() {
+async fn end_of_the_server_closes_every_connection() {
     within(async {
         let mut server = TestServer::default().await;
         let mut clients = Vec::new();
@@ -55,7 +55,7 @@ async fn the_end_of_a_server_closes_every_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_server_closes_every_connection() {
+async fn dropped_server_closes_every_connection() {
     within(async {
         let (memory, connector) = Memory::new();
         let server = Server::builder().transport(memory).bind().await.unwrap();
@@ -72,7 +72,7 @@ async fn a_dropped_server_closes_every_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_servers_do_not_see_each_other() {
+async fn two_servers_do_not_share_locks() {
     within(async {
         let (mut one, mut two) = (TestServer::default().await, TestServer::default().await);
         for server in [&mut one, &mut two] {
@@ -89,7 +89,7 @@ async fn two_servers_do_not_see_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_over_each_transport_contend_for_one_lock() {
+async fn connections_over_all_transports_contend_for_one_lock() {
     within(async {
         let mut server = TestServer::default().await;
         let mut clients = Vec::new();
@@ -112,7 +112,7 @@ async fn one_connection_over_each_transport_contend_for_one_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_may_be_shared_but_locks_are_not() {
+async fn connections_of_one_address_do_not_share_locks() {
     script::check(
         "lifetime__names_may_be_shared",
         Policy::default(),
@@ -131,7 +131,7 @@ async fn addresses_may_be_shared_but_locks_are_not() {
     .await;
 }
 
-/// A transport whose sessions all come from one address, and do what a test tells them to.
+/// A transport whose sessions all have one address, and do what a test tells them.
 struct Puppets(mpsc::UnboundedReceiver<mpsc::UnboundedReceiver<Act>>);
 
 enum Act {
@@ -194,7 +194,7 @@ impl Session for Puppet {
     }
 }
 
-/// Says a line through a puppet, and gives back the answer.
+/// Sends a line through a puppet, and returns the reply.
 async fn say(puppet: &mpsc::UnboundedSender<Act>, line: &'static str) -> String {
     let (heard, answer) = oneshot::channel();
     assert!(puppet.send(Act::Say(line, heard)).is_ok());
@@ -231,7 +231,7 @@ async fn locks_are_freed_whatever_ends_a_connection() {
                 say(&puppet, "sg foo").await,
                 "1 Shared Lock Get Success: foo\n"
             );
-            // The same address, but another connection.
+            // Another connection with the same address.
             assert_eq!(say(&observer, "g foo").await, "0 Lock Get Failure: foo\n");
             assert_eq!(
                 say(&observer, "r foo").await,
@@ -260,7 +260,7 @@ async fn locks_are_freed_whatever_ends_a_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transport_that_cannot_listen_takes_the_others_with_it() {
+async fn failed_bind_closes_the_other_listeners() {
     within(async {
         let (memory, connector) = Memory::new();
         let taken = tempfile::NamedTempFile::new().unwrap();
@@ -283,7 +283,7 @@ async fn a_transport_that_cannot_listen_takes_the_others_with_it() {
     .await;
 }
 
-/// A transport that accepts, or fails to, what a test tells it to.
+/// A transport that accepts connections, or fails, as a test tells it.
 struct Arrivals(mpsc::UnboundedReceiver<std::io::Result<Pending>>);
 
 #[async_trait::async_trait]
@@ -300,7 +300,7 @@ impl Transport for Arrivals {
     }
 }
 
-/// Sends its word when it is dropped.
+/// Sends a message when it is dropped.
 struct Drops(Option<oneshot::Sender<()>>);
 
 impl Drop for Drops {
@@ -310,7 +310,7 @@ impl Drop for Drops {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing() {
+async fn failed_accepts_and_handshakes_do_not_count_as_connections() {
     use std::io::{Error, ErrorKind, Result};
     use std::pin::Pin;
     use std::time::Duration;
@@ -330,11 +330,11 @@ async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing()
             assert!(arrivals.send(Ok(pending)).is_ok());
         };
 
-        // Accepts that fail, for a peer's reason and for a reason that takes a pause.
+        // Accepts that fail: because of the peer, and for a reason that calls for a pause.
         for kind in [ErrorKind::ConnectionReset, ErrorKind::OutOfMemory] {
             assert!(arrivals.send(Err(kind.into())).is_ok());
         }
-        // Handshakes that fail, panic at once and later, want something else, and never end.
+        // Handshakes that fail, that panic at once or later, that were for something else, and that never end.
         shake(Box::pin(async { Err(Error::other("no")) }));
         shake(Box::pin(async { panic!("as a bug in a transport would") }));
         shake(Box::pin(async {
@@ -362,10 +362,10 @@ async fn what_fails_before_it_is_a_session_harms_nobody_and_counts_for_nothing()
     .await;
 }
 
-/// Connections end one after the other, and many stand between a holder and its waiter. (That the end of a server closes
-/// the table first is tested beside it, in `src/server/context.rs`.)
+/// Connections end one after the other, and there are many between the holder and its waiter. (A test in
+/// `src/server/context.rs` checks that the end of a server closes the table first.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_end_of_a_server_grants_no_lock_to_waiters() {
+async fn end_of_the_server_grants_no_lock_to_waiters() {
     const PAIRS: usize = 100;
     const IDLE: usize = 4000;
     within(async {

@@ -1,10 +1,11 @@
-//! The protocol, pinned byte by byte against a server in this process: scripts with labelled clients,
-//! each run over every transport, their transcripts kept in `snapshots/`.
+//! The protocol, byte by byte, with a server in this process: scripts with labelled clients, each run over every
+//! transport, with their transcripts in `snapshots/`.
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 mod bytes_in;
+mod documentation;
 mod extensions;
 mod fences;
 mod hostile;
@@ -13,6 +14,5 @@ mod lifetime;
 mod orphans;
 mod policy;
 mod script;
-mod seed;
 mod server;
 mod waits;

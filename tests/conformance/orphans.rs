@@ -1,4 +1,4 @@
-//! What a connection held is free when it has gone, however it went, and counted.
+//! The locks of a connection that has ended, in whatever way: they are free, and counted as orphans.
 
 use glockd::Policy;
 
@@ -12,7 +12,7 @@ async fn check(case: &str, script: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exclusive() {
+async fn exclusive_locks_of_an_ended_connection_are_orphans() {
     check(
         "exclusive",
         "
@@ -32,7 +32,7 @@ async fn exclusive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shared_by_two() {
+async fn shared_lock_of_an_ended_connection_stays_with_the_other_holder() {
     check(
         "shared_by_two",
         "
@@ -53,7 +53,7 @@ async fn shared_by_two() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn released_ones_are_no_orphans() {
+async fn released_locks_are_not_orphans() {
     check(
         "released_ones_are_no_orphans",
         "
@@ -70,7 +70,7 @@ async fn released_ones_are_no_orphans() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_goes_with_its_connection() {
+async fn registered_name_ends_with_its_connection() {
     check(
         "a_name_goes_with_its_connection",
         "
@@ -84,13 +84,13 @@ async fn a_name_goes_with_its_connection() {
     .await;
 }
 
-/// Asks until the reply is this one.
+/// Sends a command again and again, until this is the reply.
 async fn await_reply(client: &mut crate::server::Client, command: &[u8], expect: &[u8]) {
     while client.ask(command).await.0 != expect {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_abrupt_reset_frees_too() {
+async fn reset_connection_frees_its_locks() {
     within(async {
         let mut server = TestServer::default().await;
         let mut other = server.connect(Via::Memory).await;
@@ -117,7 +117,7 @@ async fn an_abrupt_reset_frees_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_locks_are_all_freed_and_counted() {
+async fn many_locks_of_one_connection_are_freed_and_counted() {
     const COUNT: usize = 30_000;
     for via in Via::ALL {
         within(async {

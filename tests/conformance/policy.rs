@@ -1,5 +1,5 @@
-//! Thirteen commands under the four settings of `-dump` and `-registry`: one script, one snapshot a
-//! setting, the same over all transports.
+//! Thirteen commands with the four settings of `-dump` and `-registry`: one script, and one snapshot for each setting,
+//! which is the same over all transports.
 
 use glockd::Policy;
 
@@ -29,36 +29,41 @@ const SCRIPT: &str = "
     B: q
     ";
 
-async fn check(dump: bool, registry: bool) {
+async fn check(policy: Policy) {
+    let Policy { dump, registry, .. } = policy;
     let snapshot = format!("policy__dump_{dump}_registry_{registry}");
-    script::check(
-        &snapshot,
-        Policy {
-            dump,
-            registry,
-            ..Policy::default()
-        },
-        SCRIPT,
-    )
+    script::check(&snapshot, policy, SCRIPT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_commands_are_answered_by_default() {
+    check(Policy::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_dump_listings_are_disabled() {
+    check(Policy {
+        dump: false,
+        ..Policy::default()
+    })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_is_allowed() {
-    check(true, true).await;
+async fn without_registry_names_are_disabled() {
+    check(Policy {
+        registry: false,
+        ..Policy::default()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_dump() {
-    check(false, true).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_registry() {
-    check(true, false).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn neither() {
-    check(false, false).await;
+async fn without_dump_and_registry_both_are_disabled() {
+    check(Policy {
+        dump: false,
+        registry: false,
+        ..Policy::default()
+    })
+    .await;
 }

@@ -1,11 +1,17 @@
-//! Scripts with labelled clients, and the transcripts they make.
+//! Scripts with labelled clients, and their transcripts.
 //!
-//! A line of a script is `A: COMMAND` (client `A`, which connects when it is first named, sends a
-//! command, `\xNN` and the like standing for bytes, and hears all that it is answered), `+ A` (it
-//! connects) or `- A` (it closes, and the script goes on when the server knows). `A! COMMAND` hears only
-//! what is answered at once, and leaves the client waiting, if it is a command that waits; `A?` hears what
-//! is answered when the wait is over. In a transcript `A< …` is a line of the reply, as escaped bytes;
-//! addresses stand as `<A>`, and fencing tokens and the age of what is held as `TOKEN` and `MS`.
+//! Lines of a script:
+//!
+//! | line | meaning |
+//! | --- | --- |
+//! | `A: COMMAND` | client `A` connects if it is new, sends a command (`\xNN` and the like are bytes), and receives its reply |
+//! | `+ A` | client `A` connects |
+//! | `- A` | client `A` closes its connection; the script continues when the server has noticed |
+//! | `A! COMMAND` | client `A` sends a command, and receives what is answered at once; it may be left waiting |
+//! | `A?` | client `A` receives what is answered after its wait |
+//!
+//! In a transcript, `A< …` is a line of a reply, as escaped bytes. `<A>` stands for an address, `TOKEN` for a fencing
+//! token and `MS` for the age of a claim.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +21,8 @@ use glockd_test_support::within;
 
 use crate::server::{Client, TestServer, Via};
 
-/// Runs a script over every transport, and holds the transcript, which must be the same for all, against
-/// its snapshot. The script is of the documented commands, and the same without the others.
+/// Runs a script over every transport, and compares the transcripts with the snapshot. The script has only documented
+/// commands, so its transcript is the same without the extensions.
 pub(crate) async fn check(snapshot: &str, policy: Policy, script: &str) {
     let policies = [
         policy,
@@ -28,7 +34,7 @@ pub(crate) async fn check(snapshot: &str, policy: Policy, script: &str) {
     check_with(snapshot, &policies, script).await;
 }
 
-/// The same, with some policies that must make no difference.
+/// Runs a script over every transport and with each of these policies, which must make no difference.
 pub(crate) async fn check_with(snapshot: &str, policies: &[Policy], script: &str) {
     let mut first = None;
     for &policy in policies {
@@ -41,7 +47,7 @@ pub(crate) async fn check_with(snapshot: &str, policies: &[Policy], script: &str
     pin(snapshot, &first.unwrap());
 }
 
-/// Holds a text against a snapshot.
+/// Compares a text with a snapshot.
 pub(crate) fn pin(snapshot: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
@@ -50,7 +56,7 @@ pub(crate) fn pin(snapshot: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(snapshot, text));
 }
 
-/// What a script leads to over a transport.
+/// One run of a script over one transport.
 pub(crate) async fn transcript(via: Via, policy: Policy, script: &str) -> String {
     let mut run = Run::start(via, policy).await;
     for line in script
@@ -60,7 +66,7 @@ pub(crate) async fn transcript(via: Via, policy: Policy, script: &str) -> String
     {
         run.step(line).await;
     }
-    // A WebSocket client that is there but does not read would keep the server waiting at its end.
+    // A WebSocket client that is connected but does not read would delay the end of the server.
     drop((run.clients, run.control));
     run.server.stop().await;
     run.transcript
@@ -69,10 +75,10 @@ pub(crate) async fn transcript(via: Via, policy: Policy, script: &str) -> String
 struct Run {
     via: Via,
     server: TestServer,
-    /// Sees when others are gone. It and what it asks are taken off the statistics.
+    /// A client that sees when others have disconnected. It and its commands are subtracted from the statistics.
     control: Client,
     clients: BTreeMap<String, Client>,
-    /// The label of each address that was ever seen.
+    /// The label of each address so far.
     labels: Vec<(String, String)>,
     asked: u64,
     marks: u64,
@@ -114,7 +120,7 @@ impl Run {
             }
             let command = unescape(command.strip_prefix(' ').unwrap_or(command));
             let client = self.clients.get_mut(label).unwrap();
-            // Counted only at the end: a `q` is answered before its mark.
+            // Counted after the reply: `q` runs before its mark.
             let (reply, marks, pings) = match how {
                 ":" => {
                     let (reply, marks) = client.ask(&command).await;
@@ -138,7 +144,7 @@ impl Run {
         self.labels
             .push((client.address.clone(), format!("<{label}>")));
         self.clients.insert(label.to_owned(), client);
-        // A stream is accepted some time after its client believes itself connected.
+        // The server accepts a stream a moment after the client is connected.
         let all = self.clients.len() as u64 + 1;
         while self.connections().await != all {}
     }
@@ -150,7 +156,7 @@ impl Run {
         line
     }
 
-    /// Takes what this runner has caused itself off the statistics.
+    /// Subtracts from the statistics what this runner has caused itself.
     fn normalise(&self, reply: &[u8]) -> Vec<u8> {
         let line = |line: &[u8]| {
             let own = [
@@ -191,7 +197,7 @@ impl Run {
     }
 }
 
-/// A line with what differs from run to run by what it stands for.
+/// Replaces what differs from run to run by placeholders.
 fn mask(line: &[u8]) -> Vec<u8> {
     let Ok(text) = str::from_utf8(line) else {
         return line.to_vec();
@@ -217,7 +223,7 @@ fn mask(line: &[u8]) -> Vec<u8> {
     line.to_vec()
 }
 
-/// The bytes that a script's `\t \v \f \r \n \\ \xNN` stand for.
+/// Replaces `\t \v \f \r \n \\ \xNN` in a script by the bytes that they mean.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();

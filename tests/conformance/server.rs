@@ -1,4 +1,4 @@
-//! A server of the test's own, and clients of it over any transport.
+//! A server for one test, and clients over any transport.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-/// The way a client comes in.
+/// The transport of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
     Tcp,
@@ -30,11 +30,11 @@ pub(crate) enum Via {
 impl Via {
     pub(crate) const ALL: [Via; 4] = [Via::Tcp, Via::Unix, Via::WebSocket, Via::Memory];
 
-    /// Those whose frames are lines.
+    /// The transports whose frames are lines.
     pub(crate) const STREAMS: [Via; 3] = [Via::Tcp, Via::Unix, Via::Memory];
 }
 
-/// A running server that listens everywhere.
+/// A running server that listens on all transports.
 pub(crate) struct TestServer {
     tcp: SocketAddr,
     websocket: SocketAddr,
@@ -77,18 +77,18 @@ impl TestServer {
         }
     }
 
-    /// A server as it is by default.
+    /// Starts a server with default settings.
     pub(crate) async fn default() -> TestServer {
         TestServer::start(Policy::default(), Limits::default()).await
     }
 
-    /// Ends the server, and waits until it has.
+    /// Stops the server, and waits for its end.
     pub(crate) async fn stop(mut self) {
         self.stop.take();
         self.running.await.unwrap();
     }
 
-    /// A new client. The addresses of a series of clients of one kind are in sorted order.
+    /// Connects a new client. The addresses of successive clients of one transport are in sorted order.
     pub(crate) async fn connect(&mut self, via: Via) -> Client {
         match via {
             Via::Tcp => {
@@ -113,20 +113,20 @@ impl TestServer {
         }
     }
 
-    /// A bare TCP connection to the port for lines.
+    /// Returns a bare TCP connection to the port for lines.
     pub(crate) async fn tcp(&mut self) -> TcpStream {
         self.connect_tcp(self.tcp).await
     }
 
     async fn connect_tcp(&mut self, to: SocketAddr) -> TcpStream {
-        // Each from a loopback address of its own: their order must not depend on the ports they get.
+        // Each client has its own loopback address: the order must not depend on the ports that they get.
         let number = u8::try_from(self.next("ip")).unwrap();
         let socket = TcpSocket::new_v4().unwrap();
         socket
             .bind((Ipv4Addr::new(127, 0, 0, number), 0).into())
             .unwrap();
         let stream = socket.connect(to).await.unwrap();
-        // A second write must not wait until the first has been acknowledged.
+        // Otherwise a second write would wait until the first one is acknowledged.
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -149,20 +149,20 @@ enum Wire {
 
 /// A client's end of a connection.
 pub(crate) struct Client {
-    /// Its address, as the server should see it.
+    /// The client's address, as the server should see it.
     pub(crate) address: String,
     wire: Wire,
 }
 
-/// A name that nobody locks: asking for it marks the end of the reply before.
+/// An inspection of a lock that no client holds. Its reply marks the end of the reply before.
 const MARK: &[u8] = b"i \x01mark\n";
 const MARK_REPLY: &[u8] = b"0 Lock Not Locked: \x01mark\n";
 
-/// It marks the end of what is answered at once.
+/// A ping. Its reply marks the end of what is answered at once.
 const PING: &[u8] = b"ping \x01mark\n";
 const PONG: &[u8] = b"1 pong: \x01mark\n";
 
-/// A message of these bytes, a text if they are one.
+/// Returns a message of these bytes: a text message if they are UTF-8.
 fn message(bytes: &[u8]) -> Message {
     match str::from_utf8(bytes) {
         Ok(text) => Message::text(text),
@@ -178,7 +178,7 @@ impl Client {
         }
     }
 
-    /// Sends bytes as they are, or as one message.
+    /// Sends bytes as they are, or over a WebSocket as one message.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         match &mut self.wire {
             Wire::Stream(stream) => stream.write_all(bytes).await.unwrap(),
@@ -210,7 +210,7 @@ impl Client {
         socket.flush().await.unwrap();
     }
 
-    /// The next message, pongs included.
+    /// Receives the next message, including pongs.
     pub(crate) async fn next_message(&mut self) -> Message {
         let Wire::WebSocket(socket) = &mut self.wire else {
             unreachable!("streams have no messages");
@@ -218,8 +218,7 @@ impl Client {
         socket.next().await.unwrap().unwrap()
     }
 
-    /// Sends one command and gives back the bytes of its reply, and how many inspections of a lock were
-    /// added to find its end.
+    /// Sends one command. Returns the bytes of its reply, and the number of inspections that were sent to find its end.
     pub(crate) async fn ask(&mut self, command: &[u8]) -> (Vec<u8>, u64) {
         match &mut self.wire {
             Wire::Stream(_) => {
@@ -233,14 +232,14 @@ impl Client {
         }
     }
 
-    /// Sends one command, and gives back what is answered before a ping behind it, which does not wait.
+    /// Sends one command, and a ping, which is answered even during a wait. Returns what is answered before the ping.
     pub(crate) async fn begin(&mut self, command: &[u8]) -> Vec<u8> {
         self.send(&[command, b"\n"].concat()).await;
         self.send(PING).await;
         self.read_up_to(PONG).await
     }
 
-    /// What is yet to be answered.
+    /// Receives all replies that are due.
     pub(crate) async fn await_rest(&mut self) -> Vec<u8> {
         self.send(MARK).await;
         self.read_up_to(MARK_REPLY).await
@@ -252,7 +251,7 @@ impl Client {
         read
     }
 
-    /// Reads until what was read ends so.
+    /// Reads until the bytes read end with `end`. Returns them.
     pub(crate) async fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut read = Vec::new();
         while !read.ends_with(end) {
@@ -270,7 +269,7 @@ impl Client {
         read
     }
 
-    /// The bytes of the next message.
+    /// Receives the next message, and returns its bytes.
     pub(crate) async fn message(&mut self) -> Vec<u8> {
         let Wire::WebSocket(socket) = &mut self.wire else {
             unreachable!("streams have no messages");
@@ -289,8 +288,7 @@ impl Client {
         }
     }
 
-    /// Sends segments, or messages, and closes the sending side, while reading what is answered up to the
-    /// server's close.
+    /// Sends segments, or messages, and closes the sending side. Meanwhile reads all replies, until the server closes.
     pub(crate) async fn finish(self, segments: &[&[u8]]) -> Vec<u8> {
         let mut read = Vec::new();
         match self.wire {
@@ -303,7 +301,7 @@ impl Client {
                     }
                     output.shutdown().await.unwrap();
                 };
-                // At once, or a server whose answers nobody takes would stop reading.
+                // At the same time: a server whose replies are not read stops reading.
                 let (_, received) = tokio::join!(sending, input.read_to_end(&mut read));
                 received.unwrap();
             }
@@ -323,7 +321,7 @@ impl Client {
         read
     }
 
-    /// Sends segments to a server that may close at any of them, and returns what it answered before. Keeps the
+    /// Sends segments to a server that may close at any of them, and returns the replies before that. Keeps the
     /// sending side open.
     pub(crate) async fn send_until_closed(self, segments: &[&[u8]]) -> Vec<u8> {
         let Wire::Stream(stream) = self.wire else {
@@ -338,12 +336,12 @@ impl Client {
             }
         };
         let mut read = Vec::new();
-        // An error is a reset: not everything was read.
+        // An error is a reset, which the server sends if it has not read everything.
         let (_, _) = tokio::join!(sending, input.read_to_end(&mut read));
         read
     }
 
-    /// Waits until the server closes, and gives back what it said before.
+    /// Waits until the server closes, and returns what it sent before.
     pub(crate) async fn expect_end(&mut self) -> Vec<u8> {
         let mut read = Vec::new();
         match &mut self.wire {
@@ -354,7 +352,7 @@ impl Client {
     }
 }
 
-/// Makes the next close of a socket a reset.
+/// Makes the socket reset the connection when it is closed.
 pub(crate) fn reset_on_close(stream: &TcpStream) {
     let socket: SockRef<'_> = SockRef::from(stream);
     let socket: &Socket = &socket;

@@ -1,4 +1,4 @@
-//! Waits, and what becomes of them when they are left alone, overrun or abandoned.
+//! Waits, and what ends them: time, too much input, the end of the connection or of the server.
 
 use glockd::{Limits, Policy};
 use glockd_test_support::within;
@@ -22,7 +22,7 @@ pub(crate) async fn ask(client: &mut Client, command: &str) -> String {
     String::from_utf8(client.ask(command.as_bytes()).await.0).unwrap()
 }
 
-/// Waits until so many hold the locks of this name or wait for them.
+/// Waits until this number of clients hold the locks of this name or wait for them.
 async fn await_owners(observer: &mut Client, name: &str, owners: usize) {
     let expect = format!("{owners} Lock Owners: {name}\n");
     while !ask(observer, &format!("own {name}"))
@@ -32,7 +32,7 @@ async fn await_owners(observer: &mut Client, name: &str, owners: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_ping_is_answered_in_order_but_does_not_wait() {
+async fn websocket_ping_is_answered_in_order_and_without_a_wait() {
     within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
@@ -48,7 +48,7 @@ async fn a_websocket_ping_is_answered_in_order_but_does_not_wait() {
         assert_eq!(client.next_message().await, pong);
         assert_eq!(client.next_message().await, text("0 Lock Not Locked: b\n"));
         assert_eq!(client.next_message().await, pong);
-        // Behind a message that has queued, too.
+        // The same after a message that has queued.
         client.send_messages([text("i c"), ping()]).await;
         assert_eq!(client.next_message().await, pong);
         ask(&mut holder, "r x").await;
@@ -61,7 +61,7 @@ async fn a_websocket_ping_is_answered_in_order_but_does_not_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_input_ends_a_wait() {
+async fn end_of_input_ends_the_wait() {
     for via in Via::STREAMS {
         within(async {
             let mut server = TestServer::default().await;
@@ -93,9 +93,9 @@ async fn the_end_of_input_ends_a_wait() {
     }
 }
 
-/// Of messages, it is the closing handshake.
+/// Over a WebSocket, this is the end of input.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closing_handshake_ends_a_wait() {
+async fn closing_handshake_ends_the_wait() {
     within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::WebSocket).await;
@@ -119,7 +119,7 @@ async fn a_closing_handshake_ends_a_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_server_ends_waits() {
+async fn end_of_the_server_ends_waits() {
     within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
@@ -134,7 +134,7 @@ async fn the_end_of_a_server_ends_waits() {
         }
         let ending = tokio::spawn(server.stop());
         for mut client in clients {
-            // Who ends first hands the lock on, so one of them may hear that.
+            // The connections end one by one, so the lock may pass to one of the waiters.
             client.expect_end().await;
         }
         ending.await.unwrap();
@@ -142,9 +142,9 @@ async fn the_end_of_a_server_ends_waits() {
     .await;
 }
 
-/// By the byte: what is queued is counted as it came, and each line or message with an end.
+/// To the byte: the queue counts the received bytes, and a line end for each line or message.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_is_cancelled_when_too_much_has_queued() {
+async fn wait_is_cancelled_when_too_much_input_queues() {
     const MAX_LINE: usize = 100;
     const LINE: usize = 61;
     const LINES: usize = (MAX_LINE + ROOM) / LINE;
@@ -172,7 +172,7 @@ async fn a_wait_is_cancelled_when_too_much_has_queued() {
                 _ => waiter.send(lines.as_bytes()).await,
             }
             equal(&waiter.begin(b"ping 1").await, "1 pong: 1\n");
-            // So all of that has queued, and no more may, be it empty.
+            // All of that has queued. Now even an empty command is too much.
             waiter
                 .send(if via == Via::WebSocket { b"" } else { b"\n" })
                 .await;
@@ -191,9 +191,9 @@ async fn a_wait_is_cancelled_when_too_much_has_queued() {
     }
 }
 
-/// What is skipped takes no room, and is answered in its turn.
+/// An overlong line is skipped, so that it takes no room. It is answered in its turn.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_is_too_long_does_not_cancel_a_wait() {
+async fn overlong_line_does_not_cancel_the_wait() {
     for via in Via::STREAMS {
         within(async {
             let limits = Limits::default().with_max_line(100);
@@ -219,9 +219,8 @@ async fn a_line_that_is_too_long_does_not_cancel_a_wait() {
     }
 }
 
-/// What was cancelled while it was queued takes no room any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_cancelled_makes_room() {
+async fn cancelled_command_frees_its_room_in_the_queue() {
     within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::Memory).await;
@@ -253,7 +252,7 @@ async fn what_is_cancelled_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_vanished_is_out_of_the_line() {
+async fn disconnected_waiter_leaves_the_queue() {
     for via in Via::ALL {
         within(async {
             let mut server = TestServer::default().await;
@@ -277,9 +276,9 @@ async fn who_has_vanished_is_out_of_the_line() {
     }
 }
 
-/// Whichever of the two is first: the lock reaches the next in line, not one that is gone.
+/// Whichever comes first, the lock reaches the next waiter that is still connected.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_vanishes_as_its_turn_comes_does_not_keep_the_lock() {
+async fn waiter_that_disconnects_during_the_grant_does_not_keep_the_lock() {
     const ROUNDS: usize = 50;
     for via in Via::ALL {
         within(async {
@@ -320,7 +319,7 @@ async fn who_vanishes_as_its_turn_comes_does_not_keep_the_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_is_first_come_first_served() {
+async fn waiters_are_served_in_the_order_of_arrival() {
     const WAITERS: usize = 200;
     within(async {
         let mut server = TestServer::default().await;
@@ -334,7 +333,7 @@ async fn a_line_is_first_come_first_served() {
         }
         let mut last = 0;
         for (number, mut waiter) in waiters.into_iter().enumerate() {
-            // By its end, or by its word.
+            // By the end of its connection, or by a release.
             match number % 2 {
                 0 => drop(holder),
                 _ => equal(
@@ -355,9 +354,9 @@ async fn a_line_is_first_come_first_served() {
     .await;
 }
 
-/// More than are served at once, by one release.
+/// One release serves more waiters than are served in one go.
 #[tokio::test(flavor = "multi_thread")]
-async fn all_who_fit_are_served() {
+async fn release_serves_all_waiters_within_their_limits() {
     const WAITERS: usize = 500;
     within(async {
         let mut server = TestServer::default().await;
@@ -373,7 +372,7 @@ async fn all_who_fit_are_served() {
             equal(&watcher.begin(b"iw 60000 x").await, "");
             waiters.push(watcher);
         }
-        // The limits of those behind the first let them all in, once it is out of the way.
+        // The limits of the other waiters allow them all, once the first one is gone.
         let mut behind = Vec::new();
         for _ in 0..WAITERS {
             let mut sharer = server.connect(Via::Memory).await;
@@ -404,9 +403,9 @@ async fn all_who_fit_are_served() {
     .await;
 }
 
-/// Also where an answer comes later, or before its turn.
+/// Even if the reply comes later, or before its turn.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_message_is_answered_by_one() {
+async fn each_message_is_answered_by_one_message() {
     within(async {
         let mut server = TestServer::default().await;
         let mut holder = server.connect(Via::WebSocket).await;
@@ -435,7 +434,7 @@ async fn each_message_is_answered_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn waits_end_with_their_time() {
+async fn wait_ends_after_its_time() {
     for via in Via::ALL {
         within(async {
             let mut server = TestServer::default().await;

@@ -13,7 +13,7 @@
 //! GLOCKD_MODEL_SECONDS=300 cargo test --test model -- --nocapture
 //! ```
 
-// Always so here; it tells clippy that not only the functions marked as tests may unwrap.
+// Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
 mod checker;
