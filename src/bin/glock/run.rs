@@ -111,8 +111,8 @@ pub(crate) async fn run(server: &str, args: Run, inherited: &Inherited) -> Resul
         }
     };
     let members = group.members();
-    // A signal to glock's own process group also ends a command that is still starting, in that group. The end of the
-    // command may be seen before the signal is.
+    // A command that is still starting may be in glock's own process group, where a signal to that group ends it as well.
+    // glock may see that end before it sees the signal.
     yield_now().await;
     {
         let mut ended = pin!(group.end(args.grace));
