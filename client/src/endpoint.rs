@@ -16,7 +16,7 @@ use http::Uri;
 pub enum Endpoint {
     /// The line protocol over TCP.
     Tcp {
-        /// Host name or IP address, without brackets.
+        /// Host name or IP address, without brackets. `localhost` means `::1` and `127.0.0.1`, and is not looked up.
         host: String,
         /// Port.
         port: u16,

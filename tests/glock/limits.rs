@@ -27,10 +27,10 @@ fn serve(limits: Limits) -> (Runtime, [String; 3]) {
         drop(dir);
     });
     let urls = [
-        // By name: a thread looks it up, and is still there when the command is forked.
+        // In a notation that only the C library reads. It does so on a thread, which is there when the command is forked.
         format!(
-            "tcp://{}",
-            addresses[0].to_string().replace("127.0.0.1", "localhost")
+            "tcp://127.1:{}",
+            addresses[0].to_string().replace("127.0.0.1:", "")
         ),
         format!("ws://{}/", addresses[1]),
         format!("unix:{}", path.display()),
