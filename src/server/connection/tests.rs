@@ -1,6 +1,8 @@
 //! A connection on a runtime of one thread: there, how much is done between two turns of another task
 //! can be counted.
 
+mod parking;
+
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
