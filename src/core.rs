@@ -4,6 +4,7 @@ pub mod cursor;
 pub mod dispatcher;
 pub(crate) mod fence;
 pub mod locks;
+pub mod observer;
 pub(crate) mod policy;
 pub mod registry;
 pub(crate) mod slots;

@@ -49,6 +49,7 @@ mod server;
 mod testing;
 
 pub use core::locks::LockLimits;
+pub use core::observer::{Event, GrantDelay, LockLimit, Observer};
 pub use core::policy::{Permission, Policy};
 pub use core::registry::ConnectionId;
 pub use core::statistics::Statistics;

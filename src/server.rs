@@ -24,6 +24,7 @@ use tracing::{error, info};
 
 use crate::core::dispatcher::{self, Dispatcher};
 use crate::core::fence::Fence;
+use crate::core::observer::{Events, Observer};
 use crate::core::policy::Policy;
 use crate::server::accept::accept_connections;
 use crate::server::admission::Capacity;
@@ -57,6 +58,7 @@ pub struct Builder {
     fence_file: Option<FenceFile>,
     limits: Limits,
     capacity: Capacity,
+    events: Events,
     transports: Vec<Box<dyn Transport>>,
 }
 
@@ -87,6 +89,14 @@ impl Builder {
     /// Sets the longest line, and the time limits for peers.
     pub fn limits(self, limits: Limits) -> Builder {
         Builder { limits, ..self }
+    }
+
+    /// Sets the observer of the server's events. By default there is none, which costs nothing.
+    ///
+    /// See [`Observer`] for the order of events and for what a slow observer costs.
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Builder {
+        self.events = Events::to(Box::new(observer));
+        self
     }
 
     /// Sets the maximum number of connections; `None`, the default, means unlimited. A connection beyond it is
@@ -132,6 +142,7 @@ impl Builder {
             policy: self.policy,
             fence,
             peer_timeout: self.limits.peer_timeout(),
+            events: self.events,
         }));
         let (sender, queue) = mpsc::unbounded_channel();
         let context = Context::new(Arc::clone(&dispatcher), self.limits, self.capacity, sender);

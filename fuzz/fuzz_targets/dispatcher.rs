@@ -272,7 +272,7 @@ impl Server {
         match step {
             Step::Come { address } => self.come(pick(&ADDRESSES, address)),
             Step::Refuse => {
-                self.dispatcher.count_refused_connection();
+                self.dispatcher.count_refused_connection(b"refused");
                 self.model.refuse();
             }
             Step::Line { client, verb, name } => match name {

@@ -10,8 +10,9 @@ use glockd_protocol::{Command, LockKind, ParseError, Refusal, Reply, Verb, parse
 use crate::core::cursor::Cursor;
 use crate::core::fence::Fence;
 use crate::core::locks::{Attempt, Disconnection, IfBusy, LockTable};
+use crate::core::observer::{Event, Events};
 use crate::core::policy::{Permission, Permissions, Policy};
-use crate::core::registry::{ClientId, Registry};
+use crate::core::registry::{Client, ClientId, Registry};
 use crate::core::state::State;
 use crate::core::statistics::Statistics;
 use crate::core::stats::Stats;
@@ -24,6 +25,7 @@ use crate::core::ticket::{Purpose, Ticket};
 pub struct Dispatcher {
     permissions: Permissions,
     state: State,
+    events: Events,
     /// Time limit that `hello` announces.
     peer_timeout: Option<Duration>,
 }
@@ -48,15 +50,19 @@ pub struct Options {
     pub fence: Fence,
     /// Time limit that `hello` announces: a client that stays silent for longer is disconnected. `None`: never.
     pub peer_timeout: Option<Duration>,
+    /// Destination of the events.
+    pub events: Events,
 }
 
 impl Default for Options {
-    /// Everything is allowed and unlimited, tokens start at the time of day, and silent clients stay connected.
+    /// Everything is allowed and unlimited, tokens start at the time of day, silent clients stay connected, and nobody
+    /// observes events.
     fn default() -> Options {
         Options {
             policy: Policy::default(),
             fence: Fence::from_clock(),
             peer_timeout: None,
+            events: Events::default(),
         }
     }
 }
@@ -74,27 +80,37 @@ impl Dispatcher {
             policy,
             fence,
             peer_timeout,
+            events,
         } = options;
         Dispatcher {
             permissions: Permissions::new(&policy),
             state: State {
-                locks: LockTable::with_limits(policy.limits),
+                locks: LockTable::observed(policy.limits, events.clone()),
                 registry: Registry::default(),
                 stats: Stats::new(),
                 fence,
             },
             peer_timeout,
+            events,
         }
     }
 
     /// Adds a connection from this address. It must end by [`disconnect`](Dispatcher::disconnect).
     pub fn connect(&self, address: &[u8]) -> ClientId {
-        self.state.registry.add(address)
+        let registry = &self.state.registry;
+        let client = registry.add(address);
+        if self.events.are_observed()
+            && let Some(id) = registry.with_client(client, Client::id)
+        {
+            self.events.emit_connected(client, id, address);
+        }
+        client
     }
 
-    /// Counts a connection that was refused by a limit.
-    pub fn count_refused_connection(&self) {
+    /// Counts a connection from this address that was refused by a limit.
+    pub fn count_refused_connection(&self, address: &[u8]) {
         self.state.stats.count_refused_connection();
+        self.events.emit_connection_refused(address);
     }
 
     /// Counts a connection that was closed because its peer spoke HTTP.
@@ -123,6 +139,11 @@ impl Dispatcher {
         }
         stats.count_command(verb);
         if permission == Permission::Disabled {
+            self.events
+                .emit(client, |connection| Event::CommandRefused {
+                    connection,
+                    verb,
+                });
             return Outcome::Reply(Reply::Disabled);
         }
         Outcome::Reply(match command {
@@ -314,7 +335,10 @@ impl Dispatcher {
         let released = locks.release_some(disconnection, budget);
         stats.count_orphans(released.exclusive as u64, released.shared as u64);
         if disconnection.is_complete() {
-            registry.remove(disconnection.client());
+            let client = disconnection.client();
+            self.events
+                .emit(client, |connection| Event::Disconnected { connection });
+            registry.remove(client);
         }
         disconnection.is_complete()
     }

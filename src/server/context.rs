@@ -65,7 +65,8 @@ impl Context {
     pub(crate) fn admit(&self, peer: &Peer) -> Option<Permit> {
         let permit = self.admission.admit(peer);
         if permit.is_none() {
-            self.dispatcher.count_refused_connection();
+            self.dispatcher
+                .count_refused_connection(peer.as_str().as_bytes());
         }
         permit
     }

@@ -9,6 +9,7 @@ use super::shard::ShardState;
 use super::stamp::Stamp;
 use super::table::LockTable;
 use super::wait::{Attempt, IfBusy};
+use crate::core::observer::{Event, GrantDelay, LockLimit};
 use crate::core::registry::ClientId;
 
 impl LockTable {
@@ -45,11 +46,14 @@ impl LockTable {
             ..
         } = &mut *guard;
         let is_released = exclusive.release(key.name, client, || {
+            self.emit_released(client, key);
             self.hand_over(queues, last_stamp, key, &mut wakes)
         });
         if is_released {
-            // Under the mutex: a client that sees the lock free may rely on the quota.
-            self.quota.release(client, 1);
+            if !self.is_plain {
+                // Under the mutex: a client that sees the lock free may rely on the quota.
+                self.quota.release(client, 1);
+            }
             self.finish_release(key.name.hash, guard, wakes);
         }
         is_released
@@ -94,6 +98,7 @@ impl LockTable {
         let Some(holders) = guard.shared.release(key.name, client) else {
             return false;
         };
+        self.emit_released(client, key);
         self.note_fewer_holders(&mut guard.queues, key, holders);
         self.quota.release(client, 1);
         self.finish_release(key.name.hash, guard, Wakes::default());
@@ -113,7 +118,7 @@ impl LockTable {
             ..
         } = state;
         exclusive.get(key.name, client, &self.hasher, || {
-            self.stamp_grant(client, last_stamp)
+            self.stamp_grant(client, key, last_stamp)
         })
     }
 
@@ -128,14 +133,50 @@ impl LockTable {
             shared, last_stamp, ..
         } = state;
         shared.get(key.name, client, limit, &self.hasher, || {
-            self.stamp_grant(client, last_stamp)
+            self.stamp_grant(client, key, last_stamp)
         })
     }
 
     /// Returns the stamp of a grant, or `None` if a limit is reached.
-    fn stamp_grant(&self, client: ClientId, last: &mut Stamp) -> Option<Stamp> {
-        self.quota
-            .try_acquire(client)
-            .then(|| self.next_stamp(last))
+    #[inline(always)]
+    fn stamp_grant(&self, client: ClientId, key: Key<'_>, last: &mut Stamp) -> Option<Stamp> {
+        match self.is_plain || self.count_grant(client, key) {
+            true => Some(self.next_stamp(last)),
+            false => None,
+        }
+    }
+
+    /// Counts a grant against the limits, and lets it be observed. Returns false if a limit is reached.
+    #[cold]
+    fn count_grant(&self, client: ClientId, key: Key<'_>) -> bool {
+        let Key { kind, name } = key;
+        let name = name.bytes;
+        let is_granted = self.quota.try_acquire(client);
+        self.events.emit(client, |connection| match is_granted {
+            true => Event::Granted {
+                connection,
+                kind,
+                name,
+                delay: GrantDelay::Immediate,
+            },
+            false => Event::LockRefused {
+                connection,
+                kind,
+                name,
+                limit: LockLimit::Locks,
+            },
+        });
+        is_granted
+    }
+
+    #[inline(always)]
+    fn emit_released(&self, client: ClientId, key: Key<'_>) {
+        if !self.is_plain {
+            self.events.emit(client, |connection| Event::Released {
+                connection,
+                kind: key.kind,
+                name: key.name.bytes,
+            });
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::key::Key;
 use super::queue::Wakes;
 use super::shard::ShardState;
 use super::table::LockTable;
+use crate::core::observer::Event;
 use crate::core::registry::ClientId;
 
 /// Maximum number of locks that are released under one hold of a shard's mutex: some ten microseconds.
@@ -95,15 +96,27 @@ impl LockTable {
         } = &mut *guard;
         let kind = LockKind::Exclusive;
         let exclusive = exclusive.release_some(client, budget, &self.hasher, |name| {
-            self.hand_over(queues, last_stamp, Key { kind, name }, &mut wakes)
+            let key = Key { kind, name };
+            self.emit_orphaned(client, key);
+            self.hand_over(queues, last_stamp, key, &mut wakes)
         });
         let kind = LockKind::Shared;
         let left = budget - exclusive;
         let shared = shared.release_some(client, left, &self.hasher, |name, holders| {
-            self.note_fewer_holders(queues, Key { kind, name }, holders);
+            let key = Key { kind, name };
+            self.emit_orphaned(client, key);
+            self.note_fewer_holders(queues, key, holders);
         });
         self.quota.release(client, exclusive + shared);
         self.serve_waiters(shard, guard, wakes);
         OrphanCounts { exclusive, shared }
+    }
+
+    fn emit_orphaned(&self, client: ClientId, key: Key<'_>) {
+        self.events.emit(client, |connection| Event::Orphaned {
+            connection,
+            kind: key.kind,
+            name: key.name.bytes,
+        });
     }
 }

@@ -236,6 +236,15 @@ impl WaitQueues {
         }
     }
 
+    /// Returns the client and the lock of a waiter that is still in line.
+    pub(super) fn in_line(&self, waiter: u32) -> Option<(ClientId, Key<'_>)> {
+        let waiter = &self.waiters[waiter];
+        match waiter.state {
+            WaiterState::InLine(queue) => Some((waiter.client?, self.queues[queue].key())),
+            _ => None,
+        }
+    }
+
     /// Ends a wait and removes the waiter.
     pub(super) fn end_wait(&mut self, waiter: u32) -> WaitEnd {
         let client = self.waiters[waiter].client;

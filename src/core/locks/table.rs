@@ -12,6 +12,7 @@ use super::limits::LockLimits;
 use super::quota::Quota;
 use super::shard::{Shard, ShardState};
 use super::stamp::{Clock, Stamp};
+use crate::core::observer::Events;
 
 /// Number of shards for each processor: enough that two threads seldom need the same one, and few enough that visiting all
 /// of them, when a connection ends, takes a microsecond.
@@ -27,6 +28,10 @@ pub struct LockTable {
     pub(super) shards: Box<[Shard]>,
     pub(super) hasher: NameHasher,
     pub(super) quota: Quota,
+    /// True if a grant or a release has nothing to do but itself: no limit counts it, and nobody observes it. One test of
+    /// this is all that commands pay for both.
+    pub(super) is_plain: bool,
+    pub(super) events: Events,
     pub(super) max_waiters: u32,
     pub(super) clock: Clock,
     pub(super) due: DueShards,
@@ -39,8 +44,13 @@ impl LockTable {
         LockTable::with_limits(LockLimits::default())
     }
 
-    /// Makes an empty table with limits. The number of shards depends on the number of processors.
+    /// Makes an empty table with limits.
     pub fn with_limits(limits: LockLimits) -> LockTable {
+        LockTable::observed(limits, Events::default())
+    }
+
+    /// Makes an empty table with limits, whose events go there. The number of shards depends on the number of processors.
+    pub fn observed(limits: LockLimits, events: Events) -> LockTable {
         let cores = available_parallelism().map_or(1, usize::from);
         let shards = (cores * SHARDS_PER_CORE)
             .max(MIN_SHARDS)
@@ -49,6 +59,10 @@ impl LockTable {
         LockTable {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             hasher: NameHasher::new(),
+            is_plain: limits.max_locks.is_none()
+                && limits.max_locks_per_connection.is_none()
+                && !events.are_observed(),
+            events,
             quota: Quota::new(limits),
             max_waiters: max_waiters.map_or(u32::MAX, |max| max.unwrap_or(u32::MAX)),
             clock: Clock::new(),

@@ -13,6 +13,7 @@ use super::queue::{WaitEnd, WaitQueues, Wakes};
 use super::shard::ShardState;
 use super::stamp::Stamp;
 use super::table::LockTable;
+use crate::core::observer::{Event, GrantDelay, LockLimit};
 use crate::core::registry::ClientId;
 
 /// Maximum number of waiters that are served under one hold of a shard's mutex: some ten microseconds.
@@ -101,6 +102,15 @@ impl LockTable {
     pub fn end_wait(&self, handle: WaitHandle) -> Option<u32> {
         let shard = handle.shard as usize;
         let mut guard = self.shards[shard].lock();
+        if self.events.are_observed()
+            && let Some((client, key)) = guard.queues_mut().in_line(handle.waiter)
+        {
+            self.events.emit(client, |connection| Event::WaitEnded {
+                connection,
+                kind: key.kind,
+                name: key.name.bytes,
+            });
+        }
         let end = guard.queues_mut().end_wait(handle.waiter);
         if let WaitEnd::LeftLine(client) = end {
             self.quota.release(client, 1);
@@ -144,7 +154,28 @@ impl LockTable {
         key: Key<'_>,
         limit: u32,
     ) -> Attempt {
-        if state.line_len(key) >= self.max_waiters || !self.quota.try_acquire(client) {
+        let limit_reached = if state.line_len(key) >= self.max_waiters {
+            Some(LockLimit::Waiters)
+        } else if !self.quota.try_acquire(client) {
+            Some(LockLimit::Locks)
+        } else {
+            None
+        };
+        let (kind, name) = (key.kind, key.name.bytes);
+        self.events.emit(client, |connection| match limit_reached {
+            Some(limit) => Event::LockRefused {
+                connection,
+                kind,
+                name,
+                limit,
+            },
+            None => Event::WaitBegun {
+                connection,
+                kind,
+                name,
+            },
+        });
+        if limit_reached.is_some() {
             return Attempt::Full;
         }
         let since = self.next_stamp(&mut state.last_stamp);
@@ -162,6 +193,7 @@ impl LockTable {
         wakes: &mut Wakes,
     ) -> Option<Grant> {
         let client = self.queues_to_serve(queues)?.hand_over(key, wakes)?;
+        self.emit_granted_waiter(client, key);
         Some(Grant {
             client,
             stamp: self.next_stamp(last_stamp),
@@ -217,7 +249,10 @@ impl LockTable {
             LockKind::Exclusive => None,
             LockKind::Shared => {
                 // The quota has counted it since the client joined the line.
-                let stamp = || Some(self.next_stamp(last_stamp));
+                let stamp = || {
+                    self.emit_granted_waiter(client, key);
+                    Some(self.next_stamp(last_stamp))
+                };
                 let got = shared.get(key.name, client, limit, &self.hasher, stamp);
                 got.ok()
             }
@@ -242,6 +277,15 @@ impl LockTable {
     ) -> Option<&'a mut WaitQueues> {
         let queues = queues.as_mut()?;
         (!self.has_stopped_granting.load(Ordering::Acquire)).then_some(queues)
+    }
+
+    fn emit_granted_waiter(&self, client: ClientId, key: Key<'_>) {
+        self.events.emit(client, |connection| Event::Granted {
+            connection,
+            kind: key.kind,
+            name: key.name.bytes,
+            delay: GrantDelay::Waited,
+        });
     }
 
     fn wait_handle(&self, key: Key<'_>, waiter: u32) -> WaitHandle {

@@ -3,10 +3,12 @@
 // Always true here. It tells clippy that helper functions may unwrap, too.
 #![cfg(test)]
 
+mod events;
+
 use std::future::{pending, ready};
 
 use glockd::protocol::Verb;
-use glockd::{ConnectionId, Connector, Handle, Memory, Server, StopReason};
+use glockd::{Builder, ConnectionId, Connector, Handle, Memory, Server, StopReason};
 use glockd_test_support::{PATIENCE, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::task::JoinHandle;
@@ -20,7 +22,12 @@ struct Running {
 
 impl Running {
     async fn start() -> Running {
-        let (server, connector) = bind().await;
+        Running::start_as(Server::builder()).await
+    }
+
+    async fn start_as(builder: Builder) -> Running {
+        let (memory, connector) = Memory::new();
+        let server = builder.transport(memory).bind().await.unwrap();
         Running {
             connector,
             handle: server.handle(),
