@@ -1,41 +1,40 @@
-//! Whether what clients saw of a lock can be true.
+//! Checks whether the replies that clients have received about a lock are possible.
 //!
-//! The server's own order of things is not known, only that each operation took effect between two moments
-//! that its client saw. So an order is looked for in which a lock that does what is written here, one thing
-//! after the other, gives every answer that was given: linearizability, as Herlihy and Wing have it. If there
-//! is none, then a lock was held twice, or a count was wrong, or a refusal had no reason, or a waiter was
-//! forgotten or overtaken. If there is one, then no client could tell that anything was amiss.
+//! The order in which the server ran the operations is not known. It is only known that each operation took effect
+//! between two moments that its client observed. So the checker searches an order in which a lock that follows the
+//! rules below, one operation after the other, gives each reply that was received: linearizability, as defined by
+//! Herlihy and Wing. If there is no such order, a lock was held twice, a count was wrong, a refusal had no reason, or
+//! a waiter was forgotten or overtaken. If there is one, no client can have noticed an error.
 //!
-//! Orders are found as by Lowe ("Testing for linearizability", 2017): going through what was seen as it was
-//! seen, and putting nothing in order before an answer asks for it. Of all orders so far is kept what later
-//! answers can tell apart: who holds the lock, and what took effect and has yet to be answered.
+//! The search follows Lowe ("Testing for linearizability", 2017): it goes through the observed events in time, and
+//! puts an operation into an order only when a reply requires it. Of all orders so far, it keeps what later replies
+//! can distinguish: the holders, and the operations that have taken effect and are not answered yet.
 //!
-//! Who waits stands in line, first come, first served; but no client sees when it joins the line. To try all
-//! the orders in which they may have joined would be too much, and little of it ever matters. So a line is
-//! known only as a set, of those who have certainly joined it, and its head, which alone makes a difference:
-//! that is chosen when there is a choice to make, among all who may have joined before the others.
+//! Waiters are served in the order of arrival, but no client observes when it joins the queue. Trying all orders in
+//! which they may have joined would take too long, and most of them make no difference. So a queue is known only as
+//! the set of the waiters that have certainly joined it, and its head, which alone makes a difference. The head is
+//! chosen when a choice must be made, among all waiters that may have joined before the others.
 //!
-//! Turned down: comparing the times during which a lock was certainly held, and possibly held. It is less
-//! code, but lets a count pass that is wrong by as many as have commands under way.
+//! Turned down: comparing the times during which a lock was certainly held with those during which it was possibly
+//! held. That is less code, but accepts a count that is wrong by the number of commands under way.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use crate::history::{Act, Operation};
 
-/// What is left of all that happened to a lock.
+/// The state of a lock before the operations to check.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Past {
     pub(crate) holders: BTreeSet<u32>,
-    /// The greatest that is known.
+    /// The largest known fencing token.
     pub(crate) token: u64,
 }
 
-/// Holds what happened to a lock since then against what a lock does. The operations of each connection stand
-/// in the order in which it sent them.
+/// Checks the operations on a lock since `past`. Those of each connection are in the order in which it sent them.
 ///
 /// # Errors
 ///
-/// The first answer that is true in no order.
+/// The first reply that is not possible in any order.
 pub(crate) fn check(shared: bool, past: &Past, operations: &[Operation]) -> Result<(), String> {
     let mut search = Search {
         shared,
@@ -59,7 +58,7 @@ pub(crate) fn check(shared: bool, past: &Past, operations: &[Operation]) -> Resu
             seen.push((begun, Seen::Begun, index));
         }
     }
-    // What was seen at one moment belongs to one connection, and keeps its order.
+    // Events of the same moment belong to one connection, and keep their order.
     seen.sort_unstable();
     for (now, seen, index) in seen {
         search.now = now;
@@ -75,7 +74,7 @@ pub(crate) fn check(shared: bool, past: &Past, operations: &[Operation]) -> Resu
     Ok(())
 }
 
-/// What is known at a moment; that an operation has begun, only after it.
+/// An event that a client observed. `Begun` means that the operation had begun by then.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
     Invoked,
@@ -84,16 +83,16 @@ enum Seen {
 }
 
 impl Operation {
-    /// Whether it has perhaps never been run: what has no answer, and what was cancelled before it began. But
-    /// that a connection ends is certain.
+    /// Returns true if the operation possibly never ran: it was not answered, or was cancelled before it began. The
+    /// end of a connection is certain.
     fn may_be_nothing(&self) -> bool {
         let cancelled = self.act.waits() && self.answer == Some(0);
         let unknown = self.answer.is_none() && self.act != Act::End;
         self.begun.is_none() && (unknown || cancelled)
     }
 
-    /// Whether it stands in line for the lock, and how many may hold it then.
-    fn stands_in_line(&self) -> Option<u32> {
+    /// Returns the limit of holders if the operation waits in the queue of the lock.
+    fn queue_limit(&self) -> Option<u32> {
         match self.act {
             Act::GetBelow { limit, waits: true } => Some(limit),
             _ => None,
@@ -101,17 +100,17 @@ impl Operation {
     }
 }
 
-/// What is to be known of an order of what was answered so far.
+/// The state of the lock after an order of the operations answered so far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Order {
     holders: BTreeSet<u32>,
-    /// The greatest of all grants that is known.
+    /// The largest known fencing token of a grant.
     token: u64,
-    /// The first in line; there is one if anybody has certainly joined it.
+    /// The head of the queue; there is one if any waiter has certainly joined it.
     head: Option<usize>,
-    /// Of these, the first joins the line behind the second, though it was asked for in time.
+    /// Pairs of waiters of which the first joins the queue after the second, although it was invoked in time.
     behind: BTreeSet<(usize, usize)>,
-    /// Operations that are in the order, though their answers come later.
+    /// Operations that are in the order although their replies come later.
     ahead: BTreeSet<usize>,
 }
 
@@ -127,7 +126,7 @@ impl Order {
         }
     }
 
-    /// Whether the lock is as it is in another order.
+    /// Returns true if the lock is in the same state as after another order.
     fn is_as(&self, other: &Order) -> bool {
         let lock = |order: &Order| (order.token, order.head);
         self.holders == other.holders && lock(self) == lock(other)
@@ -138,7 +137,7 @@ struct Search<'a> {
     shared: bool,
     operations: &'a [Operation],
     now: u64,
-    /// What is under way, by connection.
+    /// Operations under way, by connection.
     open: BTreeMap<u32, VecDeque<usize>>,
     /// Waits under way that have certainly begun.
     begun: BTreeSet<usize>,
@@ -151,7 +150,7 @@ impl Search<'_> {
         self.open.entry(connection).or_default().push_back(index);
     }
 
-    /// Goes on with orders in which this operation has taken effect.
+    /// Continues with the orders in which this operation has taken effect.
     fn answered(&mut self, index: usize) {
         self.search(|_, order| {
             let mut order = order.clone();
@@ -159,14 +158,14 @@ impl Search<'_> {
         });
         let connection = self.operations[index].connection;
         let open = self.open.entry(connection).or_default();
-        assert_eq!(open.pop_front(), Some(index), "answers come in order");
+        assert_eq!(open.pop_front(), Some(index), "replies come in order");
         if open.is_empty() {
             self.open.remove(&connection);
         }
         self.begun.remove(&index);
     }
 
-    /// Goes on with orders in which this wait has begun, or is over.
+    /// Continues with the orders in which this wait has begun, or is over.
     fn begun(&mut self, index: usize) {
         let operation = &self.operations[index];
         let mut joined = HashSet::new();
@@ -183,7 +182,7 @@ impl Search<'_> {
         self.begun.insert(index);
     }
 
-    /// Makes orders longer, until each is one that is looked for.
+    /// Extends all orders, until `found` accepts each.
     fn search(&mut self, mut found: impl FnMut(&Self, &Order) -> Option<Order>) {
         let mut untried: Vec<Order> = self.orders.drain().collect();
         let mut tried = HashSet::new();
@@ -199,7 +198,7 @@ impl Search<'_> {
         self.orders = orders;
     }
 
-    /// Adds the orders that have one operation more, of those that are under way.
+    /// Adds the orders that have one more of the operations under way.
     fn extend(&self, order: &Order, orders: &mut Vec<Order>) {
         let before = orders.len();
         for &connection in self.open.keys() {
@@ -209,14 +208,14 @@ impl Search<'_> {
             let first = orders.len();
             self.run(order, next, orders);
             let operation = &self.operations[next];
-            let waits_in_vain =
-                operation.stands_in_line().is_some() && operation.answer.is_none_or(|it| it == 0);
+            let waits_without_success =
+                operation.queue_limit().is_some() && operation.answer.is_none_or(|it| it == 0);
             if let [longer] = &orders[first..]
                 && !operation.may_be_nothing()
-                && !waits_in_vain
+                && !waits_without_success
                 && longer.is_as(order)
             {
-                // It is as true now as it could be later, and stands in nobody's way.
+                // The operation changes nothing, so that now is as good as later.
                 let longer = longer.clone();
                 orders.truncate(before);
                 orders.push(longer);
@@ -225,39 +224,39 @@ impl Search<'_> {
         }
     }
 
-    /// The first operation of a connection that is not yet in an order.
+    /// Returns the first operation of a connection that is not yet in an order.
     fn next(&self, order: &Order, connection: u32) -> Option<usize> {
         let mut open = self.open.get(&connection)?.iter().copied();
         open.find(|index| !order.ahead.contains(index))
     }
 
-    /// What a lock does: adds the orders in which this operation comes next, or what it waits for, and is
-    /// answered as it was.
+    /// The rules of a lock: adds the orders in which this operation comes next, or what it waits for, and has the
+    /// reply that it had.
     fn run(&self, order: &Order, index: usize, orders: &mut Vec<Order>) {
         let operation = &self.operations[index];
         let holds = order.holders.contains(&operation.connection);
-        let is_in_line = order.head == Some(index) || self.begun.contains(&index);
+        let is_queued = order.head == Some(index) || self.begun.contains(&index);
         let may_end = !operation.act.waits() || operation.lasted < self.now;
         let may_answer = |answer| operation.answer.is_none_or(|given| given == answer);
-        if operation.may_be_nothing() && !is_in_line {
-            orders.push(self.put(order.clone(), index));
+        if operation.may_be_nothing() && !is_queued {
+            orders.push(self.append(order.clone(), index));
         }
         match operation.act {
             Act::Get if holds || self.shared || order.count() == 0 => {
                 orders.extend(self.grant(order.clone(), index));
             }
-            Act::Get if may_answer(0) => orders.push(self.put(order.clone(), index)),
+            Act::Get if may_answer(0) => orders.push(self.append(order.clone(), index)),
             Act::Inspect if may_answer(order.count()) => {
-                orders.push(self.put(order.clone(), index));
+                orders.push(self.append(order.clone(), index));
             }
             Act::Release | Act::End if may_answer(holds.into()) => match holds {
                 true => self.release(order, index, orders),
-                false => orders.push(self.put(order.clone(), index)),
+                false => orders.push(self.append(order.clone(), index)),
             },
-            Act::GetBelow { .. } if is_in_line && may_answer(0) && may_end => {
+            Act::GetBelow { .. } if is_queued && may_answer(0) && may_end => {
                 self.leave(order.clone(), index, orders);
             }
-            Act::GetBelow { .. } if is_in_line => {}
+            Act::GetBelow { .. } if is_queued => {}
             Act::GetBelow { limit, .. } => {
                 let is_full = order.head.is_some() || order.count() >= limit;
                 if holds || !is_full {
@@ -265,11 +264,11 @@ impl Search<'_> {
                 }
                 if !holds && may_answer(0) && may_end {
                     match is_full {
-                        true => orders.push(self.put(order.clone(), index)),
+                        true => orders.push(self.append(order.clone(), index)),
                         false => orders.extend(
                             self.blockers(order)
                                 .filter(|&head| head != index)
-                                .map(|head| self.put(order.with_head(head), index)),
+                                .map(|head| self.append(order.with_head(head), index)),
                         ),
                     }
                 }
@@ -278,14 +277,14 @@ impl Search<'_> {
                 let is_free = order.count() < below;
                 let is_watched = !is_free || self.begun.contains(&index);
                 if is_free && may_answer(1) || is_watched && may_answer(0) && may_end {
-                    orders.push(self.put(order.clone(), index));
+                    orders.push(self.append(order.clone(), index));
                 }
             }
             _ => {}
         }
     }
 
-    /// Gives the lock to who has asked for it.
+    /// Grants the lock.
     fn grant(&self, mut order: Order, index: usize) -> Option<Order> {
         let operation = &self.operations[index];
         if order.holders.insert(operation.connection)
@@ -297,10 +296,10 @@ impl Search<'_> {
             order.token = token;
         }
         let is_true = operation.answer.is_none_or(|given| given == order.count());
-        is_true.then(|| self.put(order, index))
+        is_true.then(|| self.append(order, index))
     }
 
-    /// Takes the lock from who holds it. Who watches sees that before anybody else is given it.
+    /// Releases the lock. Watchers are answered before it is granted to another connection.
     fn release(&self, order: &Order, index: usize, orders: &mut Vec<Order>) {
         let mut after = order.clone();
         after.holders.remove(&self.operations[index].connection);
@@ -310,23 +309,23 @@ impl Search<'_> {
                 && after.count() < below
             {
                 match operation.answer {
-                    Some(1) => after = self.put(after, next),
+                    Some(1) => after = self.append(after, next),
                     Some(0) if self.begun.contains(&next) => return,
                     _ => {}
                 }
             }
         }
-        self.serve(self.put(after, index), orders);
+        self.serve_queue(self.append(after, index), orders);
     }
 
-    /// Takes a waiter out of the line.
+    /// Removes a waiter from the queue.
     fn leave(&self, mut order: Order, index: usize, orders: &mut Vec<Order>) {
         order.head = order.head.filter(|&head| head != index);
-        self.serve(self.put(order, index), orders);
+        self.serve_queue(self.append(order, index), orders);
     }
 
-    /// Gives the lock to the first in line, as long as there is one who may have it.
-    fn serve(&self, order: Order, orders: &mut Vec<Order>) {
+    /// Grants the lock to the head of the queue, as long as its limit allows that.
+    fn serve_queue(&self, order: Order, orders: &mut Vec<Order>) {
         if let Some(head) = order.head {
             match self.is_blocked(&order, head) {
                 true => orders.push(order),
@@ -336,14 +335,14 @@ impl Search<'_> {
                         ..order
                     };
                     if let Some(order) = self.grant(order, head) {
-                        self.serve(order, orders);
+                        self.serve_queue(order, orders);
                     }
                 }
             }
             return;
         }
-        let line = self.line(&order);
-        if line.is_empty() {
+        let queue = self.queue(&order);
+        if queue.is_empty() {
             orders.push(order);
             return;
         }
@@ -354,13 +353,13 @@ impl Search<'_> {
                 joined.is_some_and(|joined| joined < invoked)
                     || order.behind.contains(&(head, *other))
             };
-            if !line.iter().any(|other| *other != head && is_behind(other)) {
-                self.serve(order.with_head(head), orders);
+            if !queue.iter().any(|other| *other != head && is_behind(other)) {
+                self.serve_queue(order.with_head(head), orders);
             }
         }
     }
 
-    /// The orders in which a wait begins now.
+    /// Returns the orders in which a wait begins now.
     fn begin(&self, order: &Order, index: usize) -> Vec<Order> {
         let operation = &self.operations[index];
         match operation.act {
@@ -378,61 +377,61 @@ impl Search<'_> {
         }
     }
 
-    /// Who may stand in line first, and waits then.
+    /// Returns the waiters that may be the head of the queue and cannot get the lock.
     fn blockers(&self, order: &Order) -> impl Iterator<Item = usize> {
         self.waiters(order)
             .filter(|&waiter| self.is_blocked(order, waiter))
     }
 
-    /// Who may stand in line.
+    /// Returns the waiters that may be in the queue.
     fn waiters(&self, order: &Order) -> impl Iterator<Item = usize> {
         let others = self.open.keys().filter(|&it| !order.holders.contains(it));
         others
             .filter_map(|&connection| self.next(order, connection))
-            .filter(|&next| self.operations[next].stands_in_line().is_some())
+            .filter(|&next| self.operations[next].queue_limit().is_some())
     }
 
-    /// Who has certainly joined the line, perhaps without its head.
-    fn line(&self, order: &Order) -> Vec<usize> {
-        let stands = |index: &usize| {
-            let stands = self.operations[*index].stands_in_line().is_some();
-            stands && !order.ahead.contains(index)
+    /// Returns the waiters that have certainly joined the queue. The head may be missing.
+    fn queue(&self, order: &Order) -> Vec<usize> {
+        let is_queued = |index: &usize| {
+            let is_queued = self.operations[*index].queue_limit().is_some();
+            is_queued && !order.ahead.contains(index)
         };
-        self.begun.iter().copied().filter(stands).collect()
+        self.begun.iter().copied().filter(is_queued).collect()
     }
 
     fn is_blocked(&self, order: &Order, waiter: usize) -> bool {
-        let limit = self.operations[waiter].stands_in_line();
+        let limit = self.operations[waiter].queue_limit();
         limit.is_some_and(|limit| order.count() >= limit)
     }
 
-    /// Puts an operation at the end of an order. What its connection waits for next was not in line before.
-    fn put(&self, mut order: Order, index: usize) -> Order {
+    /// Puts an operation at the end of an order. If its connection then waits, that wait was not in the queue before.
+    fn append(&self, mut order: Order, index: usize) -> Order {
         order.ahead.insert(index);
         order
             .behind
             .retain(|&(one, other)| one != index && other != index);
         let connection = self.operations[index].connection;
         if let Some(next) = self.next(&order, connection)
-            && self.operations[next].stands_in_line().is_some()
+            && self.operations[next].queue_limit().is_some()
         {
-            let line = self.line(&order);
+            let queue = self.queue(&order);
             order
                 .behind
-                .extend(line.into_iter().map(|other| (next, other)));
+                .extend(queue.into_iter().map(|other| (next, other)));
         }
         order
     }
 }
 
-/// What was seen of an operation, and of those that were under way with it.
+/// Describes an operation, and those that were under way at the same time.
 fn explain(operations: &[Operation], index: usize) -> String {
     let wrong = &operations[index];
     let meanwhile =
         |other: &&Operation| other.answered > wrong.invoked && other.invoked < wrong.answered;
     let mut context: Vec<&Operation> = operations.iter().filter(meanwhile).collect();
     context.sort_by_key(|operation| operation.invoked);
-    let mut text = format!("{wrong:?} is true in no order. Meanwhile:");
+    let mut text = format!("{wrong:?} is not possible in any order. Meanwhile:");
     for operation in context {
         text += &format!("\n{operation:?}");
     }

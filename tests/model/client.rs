@@ -1,4 +1,4 @@
-//! A client that does what its random numbers say, through one connection after the other.
+//! A client that acts at random, through one connection after the other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::connection::{Connection, World};
 use crate::history::{Act, Lock, NAMES};
 use crate::wire::Via;
 
-/// How many commands are sent together, at most.
+/// Maximum number of commands that are sent together.
 const BATCH: usize = 8;
 
-/// How long a wait may take. Most are short, so that something else happens as they end.
+/// Times of waits, in milliseconds. Most are short, so that they end while other operations run.
 const MILLISECONDS: [u32; 16] = [0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 5, 5, 20];
 
 pub(crate) struct Client {
@@ -29,12 +29,11 @@ pub(crate) struct Client {
 /// How a client ends a connection.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// By closing its sending side behind its last commands, and waiting for the server to close, which
-    /// ends its waits.
+    /// Closes its sending side after its last commands, which ends its waits, and waits for the server to close.
     Finish,
-    /// Without a word, once all is answered.
-    Vanish,
-    /// Without a word, while commands are under way.
+    /// Disconnects once everything is answered.
+    Disconnect,
+    /// Disconnects while commands are under way.
     BreakOff,
 }
 
@@ -47,7 +46,7 @@ impl Client {
         }
     }
 
-    /// Does so many things. Who is polite never goes before all is answered.
+    /// Acts this number of times. A polite client never disconnects before everything is answered.
     pub(crate) async fn act(mut self, times: usize, polite: bool) -> Client {
         for _ in 0..times {
             match self.random.below(20) {
@@ -55,38 +54,38 @@ impl Client {
                 1 => self.visit().await,
                 _ => {
                     self.send_commands().await;
-                    while self.connection.hear().await.is_some() {}
+                    while self.connection.receive().await.is_some() {}
                 }
             }
         }
         self
     }
 
-    /// Goes for good.
+    /// Disconnects for good.
     pub(crate) async fn leave(mut self) {
         self.reconnect(false).await;
         self.send_commands().await;
         self.connection.finish().await;
     }
 
-    /// Ends its connection in some way, and goes on with another, by which it sees when the end has come.
+    /// Ends the connection in some way, and opens another one, on which it observes that end.
     async fn reconnect(&mut self, polite: bool) {
         let next = Connection::open(&self.world, self.random.of(&Via::ALL)).await;
         self.send_commands().await;
         let mut last = std::mem::replace(&mut self.connection, next);
-        let ends = [End::Finish, End::Vanish, End::BreakOff];
+        let ends = [End::Finish, End::Disconnect, End::BreakOff];
         match self.random.of(&ends[..if polite { 2 } else { 3 }]) {
             End::Finish => return last.finish().await,
-            End::Vanish => while last.hear().await.is_some() {},
+            End::Disconnect => while last.receive().await.is_some() {},
             End::BreakOff => {
                 for _ in 0..self.random.below(4) {
-                    last.hear().await;
+                    last.receive().await;
                 }
                 last.pause().await;
             }
         }
-        let gone = last.vanish(self.random.of(&[false, true]));
-        // It is gone from the register once everything that it held is free.
+        let gone = last.disconnect(self.random.of(&[false, true]));
+        // Its name disappears once all its locks are free.
         let who = Command::Who {
             of: Some(gone.number),
             counted: false,
@@ -95,21 +94,21 @@ impl Client {
         gone.note(&self.world);
     }
 
-    /// Sends some commands together, or in two parts: then the second comes during a wait of the first, or
-    /// as it ends.
+    /// Sends some commands, in one or two parts. The second part may arrive during a wait of the first, or as that
+    /// ends.
     async fn send_commands(&mut self) {
         let mut first = self.commands();
         let second = first.split_off(self.random.below(first.len() + 1));
         self.connection.send(first).await;
         match self.random.below(3) {
             0 => self.connection.pause().await,
-            1 => drop(self.connection.hear().await),
+            1 => drop(self.connection.receive().await),
             _ => {}
         }
         self.connection.send(second).await;
     }
 
-    /// Knocks on a door, and is gone.
+    /// Connects, and disconnects without a command.
     async fn visit(&mut self) {
         let doors = &self.world.doors;
         let handshake = b"GET / HTTP/1.1\r\nHost: somewhere\r\n";
@@ -132,7 +131,7 @@ impl Client {
             let command = self.command();
             commands.push(command);
             if command.waits() && self.random.below(4) > 0 {
-                // Whose answer says that it waits.
+                // The reply to a ping shows that the wait has begun.
                 commands.push(self.ping());
             }
             match command {
@@ -219,7 +218,7 @@ impl Client {
         }
     }
 
-    /// How many may hold a lock.
+    /// Returns a random limit of holders.
     fn limit(&mut self, lock: Lock) -> u32 {
         match lock.shared {
             true => self.random.of(&[1, 2, 3, 4]),
@@ -232,7 +231,7 @@ impl Client {
     }
 }
 
-/// The same numbers for the same seed.
+/// Random numbers, which are the same for the same seed.
 struct Random(TestRng);
 
 impl Random {

@@ -1,35 +1,35 @@
-//! What clients ask for, and which answers there are.
+//! The commands of clients, and their possible replies.
 
 use glockd::protocol::Verb;
 
 use crate::connection::registered;
 use crate::history::{Act, Lock};
 
-/// Behind a command that is answered by any number of lines comes this, whose answer marks their end.
+/// Sent after a command whose reply has any number of lines. The reply to this marks their end.
 const MARK: &str = "i mark";
 const MARKED: &str = "0 Lock Not Locked: mark";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Not [`Act::End`], which is no command.
+    /// An operation on a lock, other than [`Act::End`], which is not a command.
     Lock(Lock, Act),
-    /// The same for so many milliseconds; if for none, it only tries.
+    /// An operation that waits for at most this number of milliseconds; 0 does not wait.
     Wait {
         lock: Lock,
         act: Act,
         ms: u32,
     },
-    /// By the number of a name.
+    /// With the number of a name.
     Cancel(usize),
     Ping(u32),
     Fence(Lock),
-    /// By the number of a name.
+    /// With the number of a name.
     Owners(usize),
     List {
         shared: bool,
         counted: bool,
     },
-    /// Counted, and with the length of each name.
+    /// A counted listing with the length of each name.
     ListWithLengths {
         shared: bool,
     },
@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Unknown,
 }
 
-/// What came of something that was done to a lock.
+/// The outcome of an operation on a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
@@ -100,7 +100,7 @@ impl Command {
         })
     }
 
-    /// What is sent.
+    /// Returns the lines to send.
     pub(crate) fn lines(self) -> Vec<String> {
         let verb = self.verb().map_or("no command", Verb::as_str);
         let argument = match self {
@@ -136,7 +136,7 @@ impl Command {
         )
     }
 
-    /// What it is counted as.
+    /// Returns the key of the command's counter.
     pub(crate) fn counter(self) -> String {
         match self.verb() {
             Some(verb) => format!("command_{}", verb.as_str()),
@@ -144,12 +144,12 @@ impl Command {
         }
     }
 
-    /// Whether it is carried out at once, even if something waits.
+    /// Returns true if the command runs at once, even during a wait.
     pub(crate) fn is_urgent(self) -> bool {
         matches!(self, Command::Cancel(_) | Command::Ping(_))
     }
 
-    /// Whether an urgent one is answered by this.
+    /// Returns true if this line is the reply to an urgent command.
     pub(crate) fn is_answered_by(self, line: &str) -> bool {
         match self {
             Command::Ping(text) => line == format!("1 pong: {text}"),
@@ -162,12 +162,12 @@ impl Command {
         }
     }
 
-    /// Whether it may be answered later than it begins.
+    /// Returns true if the reply may come later than the command begins.
     pub(crate) fn waits(self) -> bool {
         matches!(self, Command::Wait { act, .. } if act.waits())
     }
 
-    /// The number of the name whose `cancel` it obeys.
+    /// Returns the number of the name whose `cancel` ends the command.
     pub(crate) fn obeys(self) -> Option<usize> {
         match self {
             Command::Wait { lock, .. } => Some(lock.number),
@@ -175,7 +175,7 @@ impl Command {
         }
     }
 
-    /// Whether this may be its answer if it is cancelled.
+    /// Returns true if this line may be the reply of the cancelled command.
     pub(crate) fn is_cancelled_by(self, line: &str) -> bool {
         match self {
             Command::Wait { lock, act, .. } => {
@@ -190,7 +190,7 @@ impl Command {
         }
     }
 
-    /// The number that the answer to something done to a lock begins with, and what the text behind it says.
+    /// Reads the reply to an operation on a lock: the number at its beginning, and the meaning of its text.
     pub(crate) fn outcome(self, line: &str) -> (u32, Outcome) {
         let (Command::Lock(lock, act) | Command::Wait { lock, act, .. }) = self else {
             unreachable!("it does nothing to a lock: {self:?}");
@@ -245,7 +245,7 @@ impl Command {
         (number, outcome)
     }
 
-    /// What ends a counted listing.
+    /// Returns the line that ends a counted listing.
     fn counted_end(self) -> Option<&'static str> {
         Some(match self {
             Command::List {
@@ -264,19 +264,19 @@ impl Command {
         })
     }
 
-    /// Whether these are all lines of its answer, which has at least one.
+    /// Returns true if these are all lines of the reply. There is at least one.
     pub(crate) fn is_complete(self, lines: &[String]) -> bool {
         let last = lines.last().map_or("", String::as_str);
         match self {
             _ if self.is_marked() => last == MARKED,
             Command::Owners(_) => lines.len() == 1 + count(&lines[0]),
-            // Always the last of its lines.
+            // Always the last line.
             Command::Statistics { counted: false } => last.starts_with("shared_orphans: "),
             _ => self.counted_end().is_none_or(|end| last.starts_with(end)),
         }
     }
 
-    /// Takes out of its answer what says where it ends.
+    /// Removes what marks the end from the reply.
     pub(crate) fn strip(self, lines: &mut Vec<String>) {
         if self.is_marked() {
             lines.pop();
@@ -305,13 +305,13 @@ impl Command {
     }
 }
 
-/// By its number.
+/// Returns the name of this number.
 fn name(number: usize) -> String {
     let shared = false;
     Lock { shared, number }.name()
 }
 
-/// The number that a line begins with.
+/// Returns the number at the beginning of a line.
 fn count(line: &str) -> usize {
     let (count, _) = line.split_once(' ').unwrap();
     count.parse().unwrap()

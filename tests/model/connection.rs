@@ -1,4 +1,4 @@
-//! A connection, which notes what it asks for and is answered, and holds it against what it knows.
+//! A connection that records its commands and their replies, and checks the replies against what it knows.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::history::{Act, Clock, Lock, NAMES, Operation, Token};
 use crate::tally::{Statistics, Tally, counters};
 use crate::wire::{Doors, Via, Wire};
 
-/// What all connections to a server share.
+/// The state that all connections to a server share.
 pub(crate) struct World {
     pub(crate) doors: Doors,
-    /// How many locks a connection may hold.
+    /// Maximum number of locks of a connection.
     pub(crate) most: Option<usize>,
     pub(crate) clock: Clock,
-    /// All that was done to locks, for each connection in the order in which it was done.
+    /// All operations on locks; those of each connection are in order.
     pub(crate) history: Mutex<Vec<(Lock, Operation)>>,
     pub(crate) tally: Mutex<Tally>,
     connections: AtomicU32,
@@ -37,7 +37,7 @@ impl World {
         }
     }
 
-    /// Counts a command that was answered, or one that was perhaps not even run.
+    /// Counts a command that was answered, or one that possibly never ran.
     fn count(&self, command: Command, answered: bool) {
         let mut tally = self.tally.lock();
         tally.add(command.counter(), answered);
@@ -47,50 +47,50 @@ impl World {
     }
 }
 
-/// The name that a connection registers.
+/// Returns the name that a connection registers.
 pub(crate) fn registered(connection: u32) -> String {
     format!("connection {connection}")
 }
 
-/// A command that has yet to be answered.
+/// A command that is not answered yet.
 struct Sent {
     command: Command,
-    /// Of a connection.
+    /// The number of the command on its connection.
     number: u64,
     invoked: u64,
-    /// Of a wait, by when it had certainly begun.
+    /// The moment by which a wait had certainly begun.
     begun: Option<u64>,
-    /// Of a wait, until when it certainly had not ended.
+    /// The moment until which a wait had certainly not ended.
     lasted: u64,
 }
 
-/// An end of a wait that may be the work of a `cancel`.
+/// The end of a wait that a `cancel` may have caused.
 struct Cancelled {
     name: usize,
-    /// Whether there is no other reason.
+    /// Whether there can be no other cause.
     surely: bool,
 }
 
 pub(crate) struct Connection {
     world: Arc<World>,
     wire: Wire,
-    /// No other has the same, ever.
+    /// The number of the connection, which is unique.
     pub(crate) number: u32,
-    /// As the server sees it.
+    /// The client's address, as the server sees it.
     pub(crate) address: String,
-    /// By all that was answered.
+    /// The locks that the connection holds, according to all replies so far.
     pub(crate) held: BTreeMap<Lock, Token>,
-    /// What it last saw of them.
+    /// The counters at the last `q`.
     pub(crate) statistics: Statistics,
-    /// How much was sent.
+    /// Number of commands sent.
     sent: u64,
-    /// What is answered in the order in which it was sent, but for waits that are cancelled before they begin.
+    /// Commands that are answered in order, except for waits that are cancelled before they begin.
     pending: VecDeque<Sent>,
-    /// What is answered at once, even during a wait.
+    /// Commands that are answered at once, even during a wait.
     urgent: VecDeque<Sent>,
-    /// What the last answer was, if it needs a reason.
+    /// The end of the wait in the last reply, if a `cancel` must be its cause.
     cancelled: Option<Cancelled>,
-    /// Whether nothing more will be sent, which ends a wait.
+    /// Whether the sending side is closed, which ends a wait.
     is_ending: bool,
 }
 
@@ -123,23 +123,23 @@ impl Connection {
         }
     }
 
-    /// Sends commands together, and waits for all answers. Gives back the lines of the last one.
+    /// Sends commands together, and waits for all replies. Returns the lines of the last one.
     pub(crate) async fn ask(&mut self, commands: Vec<Command>) -> Vec<String> {
         self.send(commands).await;
         let mut last = Vec::new();
-        while let Some(answer) = self.hear().await {
+        while let Some(answer) = self.receive().await {
             last = answer;
         }
         last
     }
 
-    /// Closes the sending side, and waits until all is answered and the server has closed. Then all that was
-    /// held is free.
+    /// Closes the sending side, and waits until everything is answered and the server has closed. Then all locks are
+    /// free.
     pub(crate) async fn finish(mut self) {
         let ending = self.world.clock.now();
         self.is_ending = true;
         self.wire.close_sending_side().await;
-        while self.hear().await.is_some() {}
+        while self.receive().await.is_some() {}
         self.wire.await_end().await;
         let gone = Gone {
             number: self.number,
@@ -150,10 +150,10 @@ impl Connection {
         gone.note(&self.world);
     }
 
-    /// Goes without a word.
-    pub(crate) fn vanish(self, reset: bool) -> Gone {
+    /// Disconnects.
+    pub(crate) fn disconnect(self, reset: bool) -> Gone {
         let ending = self.world.clock.now();
-        self.wire.vanish(reset);
+        self.wire.disconnect(reset);
         Gone {
             number: self.number,
             held: self.held,
@@ -185,7 +185,7 @@ impl Connection {
         }
     }
 
-    /// Lets as much time pass as the next wait may take, if that is short.
+    /// Lets the time of the next wait pass, if it is short.
     pub(crate) async fn pause(&self) {
         let mut waits = self.pending.iter().map(|sent| sent.command);
         let ms = waits.find_map(|command| match command {
@@ -197,8 +197,8 @@ impl Connection {
         }
     }
 
-    /// Waits for the next answer, and gives back its lines; `None` if there is none to come.
-    pub(crate) async fn hear(&mut self) -> Option<Vec<String>> {
+    /// Waits for the next reply, and returns its lines; `None` if none is due.
+    pub(crate) async fn receive(&mut self) -> Option<Vec<String>> {
         if self.pending.is_empty() && self.urgent.is_empty() {
             return None;
         }
@@ -228,7 +228,7 @@ impl Connection {
         Some(lines)
     }
 
-    /// `ping` and `cancel` are answered at once if something waits.
+    /// Checks the reply to `ping` or `cancel`, which are answered at once during a wait.
     fn check_urgent(&mut self, line: &str, cancelled: Option<Cancelled>) {
         let Some(urgent) = self.urgent.pop_front() else {
             unreachable!("it has an answer");
@@ -247,7 +247,7 @@ impl Connection {
                 );
             }
             _ => {
-                // Had it waited no more, that would have been answered before.
+                // If the wait had been over, its reply would have come first.
                 let now = self.world.clock.now();
                 if let Some(first) = self.pending.front_mut()
                     && is_sent_before(&&*first)
@@ -260,7 +260,7 @@ impl Connection {
         }
     }
 
-    /// Whether this answers a wait that was cancelled before its turn came. Nothing has happened then.
+    /// Returns true if this is the reply to a wait that was cancelled in the queue of commands, before it ran.
     fn is_cancelled_in_queue(&mut self, line: &str) -> bool {
         let is_it = |sent: &Sent| sent.command.is_cancelled_by(line);
         let Some(found @ 1..) = self.pending.iter().position(is_it) else {
@@ -302,12 +302,12 @@ impl Connection {
                 assert_eq!(*lines, [format!("{}: {name}", self.address)]);
             }
             Command::Unknown => assert_eq!(*lines, [""; 0]),
-            // What else is answered is looked at by who asked.
+            // The caller checks other replies.
             _ => {}
         }
     }
 
-    /// Notes what was done to a lock; for so long, if it was a wait.
+    /// Records an operation on a lock, and the time of its wait, if it has one.
     fn check_lock(&mut self, sent: &Sent, lock: Lock, act: Act, ms: Option<u32>, line: &str) {
         let answered = self.world.clock.now();
         let (number, outcome) = sent.command.outcome(line);
@@ -330,18 +330,18 @@ impl Connection {
         match outcome {
             Outcome::Done => assert!(!is_full, "it holds enough: {line}"),
             Outcome::QueueFull => assert!(is_full, "it may hold more: {line}"),
-            // Whoever may hold no more is told so before it waits.
+            // A connection at its maximum is refused before it waits.
             Outcome::TimedOut => assert!(!is_full || ms == Some(0), "it holds enough: {line}"),
             Outcome::Failed | Outcome::Cancelled => {}
         }
         let is_refused = is_full && matches!(outcome, Outcome::Failed | Outcome::QueueFull);
         if is_refused {
-            // If others hold the lock, that may be the reason, unless it does not matter.
+            // Other holders may be the cause, unless they do not matter.
             let certainly = outcome == Outcome::QueueFull || lock.shared && act == Act::Get;
             self.world.tally.lock().add("refused_locks", certainly);
         }
         if is_refused || may_be_cancelled && !act.waits() {
-            // It was perhaps not even tried.
+            // The operation possibly never ran.
             return;
         }
 
@@ -370,13 +370,13 @@ impl Connection {
         self.world.history.lock().push((lock, operation));
     }
 
-    /// Whether this connection can get no lock that it does not hold.
+    /// Returns true if the connection is at its maximum, so that it can get no other lock.
     fn is_full(&self, lock: Lock) -> bool {
         let is_full = self.world.most.is_some_and(|most| self.held.len() >= most);
         is_full && !self.held.contains_key(&lock)
     }
 
-    /// What is held has a token, which stays the same.
+    /// Checks a fencing token: a held lock has one, which stays the same.
     fn check_fence(&self, lock: Lock, line: &str) {
         let (token, text) = line.split_once(' ').unwrap();
         let said = match self.held.get(&lock) {
@@ -392,7 +392,7 @@ impl Connection {
         assert_eq!(text, format!("{said}: {}", lock.name()));
     }
 
-    /// Among the owners is this connection, with what it holds; and it does not wait.
+    /// Checks that the claims include those of this connection, with its locks, and that it does not wait.
     fn check_owners(&self, number: usize, lines: &[String]) {
         let owners = Owner::parse(number, lines);
         let own = registered(self.number);
@@ -409,8 +409,8 @@ impl Connection {
         assert_eq!(owned.next(), None, "{lines:#?}");
     }
 
-    /// A listing has the locks of this connection, to which nothing can happen meanwhile; and of others, what
-    /// may be.
+    /// Checks that a listing has the locks of this connection, which do not change meanwhile, and of others only
+    /// possible ones.
     fn check_listing(&self, shared: bool, lines: &[String]) {
         let own = registered(self.number);
         let (mut names, mut listed) = (Vec::new(), Vec::new());
@@ -444,7 +444,7 @@ impl Connection {
     }
 }
 
-/// Notes the token of a hold, which must be what is known already.
+/// Records the token of a grant, which must be the known one.
 pub(crate) fn know(held: &Token, token: &str) {
     let token: u64 = token.parse().unwrap();
     assert!((1..1 << 63).contains(&token), "{token}");
@@ -462,7 +462,7 @@ pub(crate) struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// All who hold the locks of a name, or wait for them.
+    /// Reads all claims on the locks of a name.
     pub(crate) fn parse(number: usize, lines: &[String]) -> Vec<Owner<'_>> {
         let lines = lines[1..].iter();
         lines.map(|line| Owner::parse_line(number, line)).collect()
@@ -495,7 +495,7 @@ impl Sent {
     }
 }
 
-/// A connection that its client has ended.
+/// A connection that its client has closed.
 pub(crate) struct Gone {
     pub(crate) number: u32,
     held: BTreeMap<Lock, Token>,
@@ -504,7 +504,7 @@ pub(crate) struct Gone {
 }
 
 impl Gone {
-    /// Notes that it was just seen to have ended, and everything it held to be free.
+    /// Records that the connection has been observed to have ended, and its locks to be free.
     pub(crate) fn note(self, world: &World) {
         let ended = world.clock.now();
         let mut history = world.history.lock();

@@ -1,14 +1,14 @@
-//! What was asked and answered, and in what order that was seen.
+//! The operations on locks and their replies, and the order in which clients observed them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How many names are fought for.
+/// Number of lock names.
 pub(crate) const NAMES: usize = 6;
 
-/// One lock: a name, as an exclusive or as a shared one.
+/// One lock: an exclusive or a shared one, with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lock {
     pub(crate) shared: bool,
@@ -21,13 +21,13 @@ impl Lock {
         [false, true].into_iter().flat_map(of_kind)
     }
 
-    /// Names in sorted order.
+    /// Returns the name. Names are in the order of the numbers.
     pub(crate) fn name(self) -> String {
         format!("hot {}", self.number)
     }
 }
 
-/// What can be done to a lock.
+/// An operation on a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Get,
@@ -35,12 +35,12 @@ pub(crate) enum Act {
     Inspect,
     /// The end of a connection, which releases.
     End,
-    /// A get that stands in line, if that is wanted, while so many hold the lock.
+    /// A get that is refused, or waits in the queue, while the lock has `limit` holders.
     GetBelow {
         limit: u32,
         waits: bool,
     },
-    /// A look at whether fewer than so many hold the lock, or a wait for that.
+    /// A question whether the lock has fewer than `below` holders, or a wait for that.
     Watch {
         below: u32,
         waits: bool,
@@ -52,7 +52,7 @@ impl Act {
         matches!(self, Act::Get | Act::GetBelow { .. })
     }
 
-    /// Whether it may be answered later than it begins.
+    /// Returns true if the reply may come later than the operation begins.
     pub(crate) fn waits(self) -> bool {
         let (Act::GetBelow { waits, .. } | Act::Watch { waits, .. }) = self else {
             return false;
@@ -61,31 +61,31 @@ impl Act {
     }
 }
 
-/// The fencing token of a hold, once it is known. It never changes.
+/// The fencing token of a grant, once it is known. It never changes.
 pub(crate) type Token = Arc<OnceLock<u64>>;
 
-/// One thing that a connection did to a lock: at some moment between two that its client saw. A wait also
-/// begins at one, and ends at another, in between.
+/// One operation of a connection on a lock. It took effect between two moments that its client observed. A wait also
+/// begins at a moment in between, and ends at another.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
     pub(crate) connection: u32,
     pub(crate) act: Act,
-    /// Before it was sent.
+    /// A moment before the operation was sent.
     pub(crate) invoked: u64,
-    /// After its answer came; or, without one, after its connection was seen to have ended.
+    /// A moment after the reply came; without a reply, a moment after the connection was observed to have ended.
     pub(crate) answered: u64,
-    /// The number that the answer begins with: how many hold the lock, or whether that was done.
+    /// The number at the beginning of the reply: the number of holders, or 1 for success and 0 for failure.
     pub(crate) answer: Option<u32>,
-    /// By when a wait had certainly begun, or got at once what it is for; `None` if it perhaps never began.
+    /// The moment by which a wait had certainly begun, or had succeeded at once; `None` if it possibly never began.
     pub(crate) begun: Option<u64>,
-    /// Until when a wait in vain certainly had not ended.
+    /// The moment until which a wait without success had certainly not ended.
     pub(crate) lasted: u64,
-    /// Of what this got.
+    /// The token of the lock that this operation got.
     pub(crate) token: Token,
 }
 
 impl Operation {
-    /// Of which nothing is known but that it was invoked.
+    /// Returns an operation of which nothing is known but that it was invoked.
     pub(crate) fn unanswered(connection: u32, act: Act, invoked: u64) -> Operation {
         Operation {
             connection,
@@ -100,8 +100,8 @@ impl Operation {
     }
 }
 
-/// Numbers the moments that are seen, over all clients. What was answered at a lower number than another
-/// was invoked at happened before it.
+/// Numbers the observed moments of all clients. An operation that was answered at a lower number than another one was
+/// invoked happened before it.
 #[derive(Default)]
 pub(crate) struct Clock(Mutex<Vec<Instant>>);
 
@@ -112,14 +112,14 @@ impl Clock {
         moments.len() as u64 - 1
     }
 
-    /// The last moment that was seen at least so long before another.
+    /// Returns the last moment that was observed at least `time` before another.
     pub(crate) fn before(&self, moment: u64, time: Duration) -> Option<u64> {
         let moments = self.0.lock();
         let limit = moments[moment as usize] - time;
         (moments.partition_point(|&at| at <= limit) as u64).checked_sub(1)
     }
 
-    /// The last moment that was seen less than so long after another.
+    /// Returns the last moment that was observed less than `time` after another.
     pub(crate) fn after(&self, moment: u64, time: Duration) -> u64 {
         let moments = self.0.lock();
         let limit = moments[moment as usize] + time;

@@ -1,12 +1,12 @@
-//! A model of the locks, held against a server under real concurrency.
+//! A model of the locks, compared with a server under real concurrency.
 //!
-//! Clients on real sockets fight for a few locks, singly and in batches, and come and go in every way there
-//! is: they close, close only their sending side, reset, or break off while commands are under way. What each
-//! of them asked for, was answered, and when, is noted. Whenever all rest, it is held against what a lock does
-//! ([`checker`]), and the listings and counters of the server against what must be there then.
+//! Clients on real sockets contend for a few locks, with single commands and batches, and disconnect in every possible
+//! way: they close, close only their sending side, reset, or disconnect while commands are under way. The test records
+//! each command, its reply, and the times of both. Whenever all clients rest, it checks the records against the rules
+//! of a lock ([`checker`]), and the listings and counters of the server against the state that must be there.
 //!
-//! Which commands are sent follows from a seed, which is told if anything fails; what happens at the same time
-//! does not, so a failure may need some runs to come again.
+//! The commands follow from a seed, which is printed if the test fails. Their timing does not, so it may take some
+//! runs to reproduce a failure.
 //!
 //! ```text
 //! GLOCKD_MODEL_SEED=7 cargo test --test model
@@ -42,24 +42,24 @@ use crate::connection::{Connection, Owner, World, know, registered};
 use crate::history::{Act, Lock, NAMES, Operation};
 use crate::wire::{Doors, Via};
 
-/// How many servers are tried, one after the other, unless a time is given.
+/// Number of servers that are tested, one after the other, unless a time is given.
 const SERVERS: u64 = 3;
 
-/// How often all clients of a server rest.
+/// Number of times that all clients of a server rest.
 const PHASES: usize = 8;
 
 const CLIENTS: u64 = 12;
 
-/// What a client does before it rests.
+/// Number of acts of a client before it rests.
 const ACTS: usize = 40;
 
-/// How many locks a connection may hold, server by server: who waits counts as if it held one more, and would
-/// be refused one if that were not given back.
+/// Maximum number of locks of a connection, for each server. A wait counts as a lock; if the server did not give that
+/// back, later gets would be refused.
 const MOST_HELD: [Option<usize>; 3] = [None, Some(4), Some(6)];
 
-/// More threads than processors, so that they are stopped anywhere.
+/// With more threads than processors, so that threads are preempted anywhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whatever_clients_do_locks_do_what_they_should() {
+async fn locks_follow_the_model_whatever_clients_do() {
     let number = |name| {
         env::var(name)
             .ok()
@@ -70,8 +70,8 @@ async fn whatever_clients_do_locks_do_what_they_should() {
     let start = Instant::now();
     let mut operations = 0;
     for seed in first.. {
-        let _seed = TellIfFailing(seed);
-        operations += within(live(seed)).await;
+        let _seed = PrintIfFailing(seed);
+        operations += within(run(seed)).await;
         let enough = match seconds {
             Some(seconds) => start.elapsed().as_secs() >= seconds,
             None => seed + 1 == first + SERVERS,
@@ -84,18 +84,19 @@ async fn whatever_clients_do_locks_do_what_they_should() {
     eprintln!("{operations} operations on locks, {rate:.0} a second");
 }
 
-struct TellIfFailing(u64);
+/// Prints the seed if the test fails.
+struct PrintIfFailing(u64);
 
-impl Drop for TellIfFailing {
+impl Drop for PrintIfFailing {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("this was GLOCKD_MODEL_SEED={}", self.0);
+            eprintln!("failed with GLOCKD_MODEL_SEED={}", self.0);
         }
     }
 }
 
-/// The life of a server. Returns how much was done to locks.
-async fn live(seed: u64) -> usize {
+/// Runs a server and its clients. Returns the number of operations on locks.
+async fn run(seed: u64) -> usize {
     let most = MOST_HELD[seed as usize % MOST_HELD.len()];
     let directory = tempfile::tempdir().unwrap();
     let unix = directory.path().join("socket");
@@ -134,36 +135,36 @@ async fn live(seed: u64) -> usize {
         clients.push(Client::connect(&world, via, seed, number).await);
     }
     for phase in 0..PHASES {
-        // Every other time it is known exactly what was done.
+        // Every second time, all commands are answered, so that the state is known exactly.
         let polite = phase % 2 == 0;
         let acting: JoinSet<Client> = clients
             .into_iter()
             .map(|client| client.act(ACTS, polite))
             .collect();
         clients = acting.join_all().await;
-        witness.look(&world, &clients).await;
+        witness.check(&world, &clients).await;
     }
     let leaving: JoinSet<()> = clients.into_iter().map(Client::leave).collect();
     leaving.join_all().await;
-    witness.look(&world, &[]).await;
+    witness.check(&world, &[]).await;
 
     drop(stop);
     running.await.unwrap();
     witness.operations
 }
 
-/// Sees whether all is as it must be, whenever nobody else does anything.
+/// A client that checks the state of the server whenever all others rest.
 struct Witness {
-    /// It has no name, so it is not in `who`.
+    /// The connection. It has no name, so it is not in `who`.
     connection: Connection,
-    /// What it saw when it last looked.
+    /// The state of each lock at the last check.
     past: BTreeMap<Lock, Past>,
-    /// How much was done to locks so far.
+    /// Number of operations on locks so far.
     operations: usize,
 }
 
 impl Witness {
-    async fn look(&mut self, world: &World, clients: &[Client]) {
+    async fn check(&mut self, world: &World, clients: &[Client]) {
         let clients: Vec<&Connection> = clients.iter().map(|client| &client.connection).collect();
         let mut holders: BTreeMap<Lock, BTreeSet<u32>> = BTreeMap::new();
         for client in &clients {
@@ -205,7 +206,7 @@ impl Witness {
         clients: usize,
         holders: &BTreeMap<Lock, BTreeSet<u32>>,
     ) {
-        // Visitors may still be on their way out.
+        // Connections may still be ending.
         loop {
             self.ask(Command::Statistics { counted: false }).await;
             if self.connection.statistics["connections"] == clients as u64 + 1 {
@@ -251,7 +252,7 @@ impl Witness {
             assert_eq!(self.ask(Command::List { shared, counted }).await, listed);
             let with_lengths = Command::ListWithLengths { shared };
             assert_eq!(self.ask(with_lengths).await, listed);
-            // The same, and if there are several holders of a lock, in the same order.
+            // The same locks, and the holders of each in the same order.
             let mut held_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
             for line in &listed {
                 let (name, holder) = line.split_once(": ").unwrap();
@@ -267,7 +268,7 @@ impl Witness {
         }
     }
 
-    /// All owners are clients, which learn their tokens by that; and nobody waits.
+    /// Checks that all claims are those of clients, which learn their tokens from them, and that no client waits.
     async fn compare_owners(&mut self, clients: &[&Connection]) {
         let clients: BTreeMap<String, &Connection> = clients
             .iter()

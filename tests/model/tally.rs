@@ -1,27 +1,26 @@
-//! What the counters of `q` must be.
+//! The expected counters in `q`.
 
 use std::collections::BTreeMap;
 
 /// Counters, by the keys that they have in `q`.
 pub(crate) type Statistics = BTreeMap<String, u64>;
 
-/// What `q` shows of now, rather than of all that has been.
+/// The keys of gauges in `q`, which state the present and not the total.
 const GAUGES: [&str; 3] = ["connections", "locks", "shared_locks"];
 
-/// How often each thing that is counted was certainly done, and at most.
+/// For each counter, the minimum and maximum of its value.
 #[derive(Default)]
 pub(crate) struct Tally(BTreeMap<String, (u64, u64)>);
 
 impl Tally {
-    /// Something was done; if not certainly, then possibly.
+    /// Adds one to a counter: certainly, or possibly.
     pub(crate) fn add(&mut self, key: impl Into<String>, certainly: bool) {
         let (least, most) = self.0.entry(key.into()).or_default();
         *least += u64::from(certainly);
         *most += 1;
     }
 
-    /// Holds this against what the server has counted, while nothing is under way. From then on that is what
-    /// was certainly done.
+    /// Compares this with the server's counters while nothing is under way. From then on, those values are certain.
     pub(crate) fn check(&mut self, statistics: &Statistics) {
         for (key, &value) in counters(statistics) {
             let (least, most) = self.0.remove(key).unwrap_or_default();
@@ -35,7 +34,7 @@ impl Tally {
     }
 }
 
-/// Those that only grow.
+/// Returns the counters that only grow.
 pub(crate) fn counters(statistics: &Statistics) -> impl Iterator<Item = (&String, &u64)> {
     statistics
         .iter()

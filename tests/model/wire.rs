@@ -1,4 +1,4 @@
-//! Sockets to the server, one for each way in, and the ways to leave it.
+//! Sockets to the server over each transport, and the ways to close them.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,14 +14,14 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-/// Where the server listens.
+/// The addresses of the server.
 pub(crate) struct Doors {
     pub(crate) tcp: SocketAddr,
     pub(crate) websocket: SocketAddr,
     pub(crate) unix: PathBuf,
 }
 
-/// A way in.
+/// The transport of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Via {
     Tcp,
@@ -44,10 +44,10 @@ trait Stream: AsyncBufRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncBufRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A [`Wire`], by what it carries.
+/// A [`Wire`], by its framing.
 enum Kind<'a> {
     Lines(&'a mut dyn Stream),
-    /// And the lines that have arrived.
+    /// A WebSocket, and lines that are received and not read.
     Messages(&'a mut WebSocketStream<TcpStream>, &'a mut VecDeque<String>),
 }
 
@@ -78,7 +78,7 @@ impl Wire {
         }
     }
 
-    /// Sends lines, together if that is possible.
+    /// Sends lines, in one write if possible.
     pub(crate) async fn send(&mut self, lines: &[String]) {
         match self.kind() {
             Kind::Lines(stream) => {
@@ -112,7 +112,7 @@ impl Wire {
         }
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side.
     pub(crate) async fn close_sending_side(&mut self) {
         match self.kind() {
             Kind::Lines(stream) => stream.shutdown().await.unwrap(),
@@ -120,7 +120,7 @@ impl Wire {
         }
     }
 
-    /// Waits until the server has closed, which has nothing more to say.
+    /// Waits until the server closes, and checks that it sends nothing more.
     pub(crate) async fn await_end(mut self) {
         match self.kind() {
             Kind::Lines(stream) => {
@@ -136,8 +136,8 @@ impl Wire {
         }
     }
 
-    /// Goes without a word, or, where there is such a thing, by a reset.
-    pub(crate) fn vanish(self, reset: bool) {
+    /// Disconnects without a closing handshake; by a reset, where the transport has one.
+    pub(crate) fn disconnect(self, reset: bool) {
         let stream = match &self {
             Wire::Tcp(stream) => stream.get_ref(),
             Wire::WebSocket(socket, _) => socket.get_ref(),

@@ -6,11 +6,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::history::Token;
 
-/// Checks what happened to a lock that nobody held. Of each connection, one after the other, it says what
-/// it did: `ACT FROM-TO ANSWER`, where `-` is the answer that did not come. Behind the name of an act stands
-/// its number, if it has one; behind the answer, the fencing token, if it is known. Of a wait that has
-/// certainly begun it is known when, and if it was in vain, until when it lasted: `FROM-BEGUN-TO` or
-/// `FROM-BEGUN-LASTED-TO`.
+/// Checks the operations on a free lock. Each element has the operations of one connection, one after the other:
+/// `ACT FROM-TO ANSWER`, where `-` stands for a missing answer. The name of an act is followed by its number, if it has one;
+/// the answer by the fencing token, if it is known. For a wait that has certainly begun, the times are
+/// `FROM-BEGUN-TO`, or without success `FROM-BEGUN-LASTED-TO`.
 #[track_caller]
 fn check(shared: bool, connections: &[&str], expect: bool) {
     let mut operations = Vec::new();
@@ -64,7 +63,7 @@ fn known_as(token: Option<u64>) -> Token {
 }
 
 #[test]
-fn a_lock_is_held_once() {
+fn exclusive_lock_has_one_holder() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     exclusive(&["get 1-2 1", "get 3-4 0"], true);
     exclusive(&["get 1-2 1", "get 3-4 1"], false);
@@ -86,7 +85,7 @@ fn a_lock_is_held_once() {
 }
 
 #[test]
-fn a_refusal_has_a_reason() {
+fn refusal_needs_a_reason() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     exclusive(&["get 1-2 0"], false);
     exclusive(&["get 1-2 1, get 3-4 0"], false);
@@ -103,7 +102,7 @@ fn a_refusal_has_a_reason() {
 }
 
 #[test]
-fn an_inspection_is_true() {
+fn inspection_states_the_holders() {
     check(false, &["inspect 1-2 0"], true);
     check(false, &["inspect 1-2 1"], false);
     check(false, &["get 2-3 1", "inspect 1-4 0, inspect 5-6 1"], true);
@@ -115,7 +114,7 @@ fn an_inspection_is_true() {
 }
 
 #[test]
-fn a_count_is_exact() {
+fn count_of_holders_is_exact() {
     let shared = |connections: &[&str], expect| check(true, connections, expect);
     shared(&["get 1-2 1, get 3-4 1", "get 5-6 2"], true);
     shared(&["get 1-2 1", "get 3-4 1"], false);
@@ -140,7 +139,7 @@ fn a_count_is_exact() {
 }
 
 #[test]
-fn a_connection_holds_until_it_ends_and_no_longer() {
+fn connection_holds_its_locks_until_its_end() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     exclusive(&["get 1-2 1, end 3-6 -", "get 4-5 1"], true);
     exclusive(&["get 1-2 1, end 3-6 -", "get 4-5 0"], true);
@@ -151,7 +150,7 @@ fn a_connection_holds_until_it_ends_and_no_longer() {
 }
 
 #[test]
-fn what_was_not_answered_may_have_been_done_or_not() {
+fn unanswered_operation_may_have_run_or_not() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     let broken = "get 1-8 -, end 7-8 -";
     exclusive(&[broken, "get 2-3 0"], true);
@@ -165,7 +164,7 @@ fn what_was_not_answered_may_have_been_done_or_not() {
 }
 
 #[test]
-fn a_wait_that_is_over_got_the_lock_or_did_not() {
+fn ended_wait_got_the_lock_or_not() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     exclusive(&["wait1 1-2 1", "get 3-4 0"], true);
     exclusive(&["wait1 1-2 1", "get 3-4 1"], false);
@@ -185,7 +184,7 @@ fn a_wait_that_is_over_got_the_lock_or_did_not() {
 }
 
 #[test]
-fn no_waiter_is_forgotten() {
+fn forgotten_waiter_is_detected() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     // It waited all the time, so the lock was never free.
     let waiter = "wait1 3-4-8-9 0";
@@ -245,7 +244,7 @@ fn no_waiter_is_forgotten() {
 }
 
 #[test]
-fn whoever_comes_first_is_served_first() {
+fn waiters_are_served_in_the_order_of_arrival() {
     let holder = "get 1-2 1, release 9-10 1";
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     exclusive(&[holder, "wait1 3-4-11 1", "wait1 5-6-8-20 0"], true);
@@ -302,7 +301,7 @@ fn whoever_comes_first_is_served_first() {
 }
 
 #[test]
-fn limits_are_kept() {
+fn limit_of_holders_is_kept() {
     let shared = |connections: &[&str], expect| check(true, connections, expect);
     shared(&["below1 1-2 1", "below1 3-4 0", "below2 5-6 2"], true);
     shared(&["below1 1-2 1", "below1 3-4 2"], false);
@@ -318,7 +317,7 @@ fn limits_are_kept() {
 }
 
 #[test]
-fn who_watches_sees_a_release() {
+fn watcher_is_answered_at_a_release() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     exclusive(&["see1 1-2 1"], true);
     exclusive(&["see1 1-2 0"], false);
@@ -363,7 +362,7 @@ fn tokens_grow_in_the_order_of_grants() {
     check(true, &["get 1-2 1 6", "get 1-5 2"], true);
 }
 
-/// A lock that does one thing after the other: who holds it, who stands in line, and who watches.
+/// A lock that runs one operation after the other: its holders, its queue and its watchers.
 #[derive(Clone, Default)]
 struct Exact {
     shared: bool,
@@ -372,16 +371,16 @@ struct Exact {
     watchers: BTreeSet<usize>,
 }
 
-/// What an operation is answered, and whether it got the lock by that.
+/// The reply to an operation, and whether it got the lock.
 type Answer = (usize, u32, bool);
 
 impl Exact {
-    /// Whether a wait has begun, and is not over.
+    /// Returns true if a wait has begun and is not over.
     fn waits(&self, index: usize) -> bool {
         self.line.contains(&index) || self.watchers.contains(&index)
     }
 
-    /// Runs an operation, or begins a wait. What is answered then.
+    /// Runs an operation, or begins a wait. Returns what is answered then.
     fn run(&mut self, operations: &[Operation], index: usize) -> Vec<Answer> {
         let Operation {
             connection, act, ..
@@ -455,7 +454,7 @@ impl Exact {
     }
 }
 
-/// What is yet to be put in order.
+/// Operations that are not in an order yet.
 #[derive(Clone)]
 struct Rest<'a> {
     operations: &'a [Operation],
@@ -465,8 +464,8 @@ struct Rest<'a> {
 }
 
 impl Rest<'_> {
-    /// Whether there is an order, by trying all: what takes effect next is whatever was invoked before
-    /// everything else that is known to have happened.
+    /// Returns true if there is an order, by trying all. The next operation to take effect may be any that was invoked
+    /// before all other events that are left.
     fn has_order(&self) -> bool {
         let known = |&index: &usize| {
             let operation = &self.operations[index];
@@ -503,7 +502,7 @@ impl Rest<'_> {
         }
     }
 
-    /// Whether these are the answers that were given.
+    /// Returns true if these are the replies that were received.
     fn are_given(&mut self, answers: Vec<Answer>) -> bool {
         answers.into_iter().all(|(index, answer, is_new)| {
             self.left.remove(&index);
@@ -529,18 +528,18 @@ fn has_order(shared: bool, operations: &[Operation]) -> bool {
     rest.has_order()
 }
 
-/// What a connection does at a moment of a history.
+/// What a connection does at one moment of a history.
 #[derive(Clone, Debug)]
 struct Moment {
     connection: u32,
-    /// What it begins, unless it waits for the answer to what it began before.
+    /// The operation that it begins, unless its last one is not answered yet.
     act: Act,
     is_patient: bool,
-    /// Whether that takes effect at once, rather than when it is answered.
+    /// Whether the operation takes effect at once, and not when it is answered.
     is_early: bool,
-    /// Whether the client knows when, and the token.
+    /// Whether the client knows that moment, and the token.
     is_known: bool,
-    /// What it is answered instead of what is true.
+    /// A false reply, instead of the true one.
     lie: Option<Option<u32>>,
 }
 
@@ -570,12 +569,12 @@ fn moments() -> impl Strategy<Value = Vec<Moment>> {
     vec(moment, 1..16)
 }
 
-/// A history as a lock makes it, apart from lies.
+/// A history of a correct lock, except for false replies.
 struct History {
     lock: Exact,
     operations: Vec<Operation>,
     answers: Vec<Option<u32>>,
-    /// By connection.
+    /// Operations by connection.
     under_way: BTreeMap<u32, VecDeque<usize>>,
     token: u64,
 }
@@ -645,14 +644,14 @@ impl History {
         operations
     }
 
-    /// Has an operation take effect, or a wait begin, directly after this moment.
+    /// Lets an operation take effect, or a wait begin, directly after this moment.
     fn run(&mut self, index: usize, now: u64) {
         self.operations[index].begun = Some(now);
         let answers = self.lock.run(&self.operations, index);
         self.note(answers);
     }
 
-    /// Has an operation answered at this moment, before which it has taken effect.
+    /// Lets an operation be answered at this moment, before which it has taken effect.
     fn end(&mut self, index: usize, now: u64) {
         if self.operations[index].begun.is_none() {
             self.run(index, now - 1);
