@@ -94,6 +94,7 @@ impl Input {
     }
 
     /// Returns the buffer, to append the bytes of the next frame to.
+    #[inline]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.batch.buffer().bytes
     }
@@ -163,11 +164,13 @@ impl Output {
     }
 
     /// Returns the buffer, to append the bytes of the next frame to.
+    #[inline]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.batch.buffer().bytes
     }
 
     /// Makes the bytes appended since the last frame a complete frame, or the last part of one.
+    #[inline(always)] // Runs once a command, in several places, where a call would cost more than its work.
     pub fn end(&mut self) {
         self.batch.buffer().end(Kind::Complete);
     }
@@ -188,6 +191,7 @@ impl Output {
     }
 
     /// Returns the bytes of all frames, one after the other, without unfinished bytes.
+    #[inline(always)] // As for `end`.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.batch.buffer {
             Some(buffer) => &buffer.bytes[..buffer.end],
@@ -328,6 +332,7 @@ impl Batch {
         }
     }
 
+    #[inline]
     fn slices(&self) -> (&[u8], &[Entry]) {
         match &self.buffer {
             Some(buffer) => (&buffer.bytes, &buffer.entries),
@@ -367,6 +372,7 @@ impl Drop for Batch {
 
 impl Buffer {
     /// Makes the bytes appended since the last frame a frame.
+    #[inline(always)] // As for `Output::end`.
     fn end(&mut self, kind: Kind) {
         let start = std::mem::replace(&mut self.end, self.bytes.len());
         self.entries.push(Entry::new(start..self.end, kind));
@@ -386,6 +392,7 @@ fn borrow_buffer() -> Box<Buffer> {
 }
 
 impl Entry {
+    #[inline]
     fn new(range: Range<usize>, kind: Kind) -> Entry {
         debug_assert!(
             range.end <= u32::MAX as usize,

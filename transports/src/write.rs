@@ -1,4 +1,4 @@
-//! Writing to a peer that may not read.
+//! Writing to a peer that may not be reading.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,14 +11,18 @@ use tokio::time::timeout;
 
 use crate::frames::Output;
 
-/// Writes the frames of `output`, and flushes. Fails with [`TimedOut`](io::ErrorKind::TimedOut) if the peer takes
-/// nothing for as long as `patience`; every byte that it takes starts that anew.
+/// Writes the frames of `output` and flushes. `write_timeout` is the maximum time that the peer may take nothing, as
+/// in [`Limits::write_timeout`](crate::Limits::write_timeout); every byte that it takes restarts it.
 ///
-/// Cancel-safe: what was written is [noted](Output::advance) in `output`, so that another call writes the rest.
+/// Cancel-safe: `output` [counts](Output::advance) the written bytes, so that another call writes the rest.
+///
+/// # Errors
+///
+/// [`TimedOut`](io::ErrorKind::TimedOut) after that time, and any error of the stream.
 pub async fn write_output(
     stream: &mut (impl AsyncWrite + Unpin),
     output: &mut Output,
-    patience: Option<Duration>,
+    write_timeout: Option<Duration>,
 ) -> io::Result<()> {
     while !output.unsent().is_empty() {
         let bytes = output.unsent();
@@ -27,8 +31,8 @@ pub async fn write_output(
         };
         let written = match poll_fn(attempt).await {
             Poll::Ready(written) => written?,
-            // Boxed, because mostly the peer takes all at once.
-            Poll::Pending => Box::pin(write(stream, bytes, patience)).await?,
+            // Boxed, because most peers take everything at once.
+            Poll::Pending => Box::pin(write(stream, bytes, write_timeout)).await?,
         };
         match written {
             0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -39,41 +43,42 @@ pub async fn write_output(
         |context: &mut Context<'_>| Poll::Ready(Pin::new(&mut *stream).poll_flush(context));
     match poll_fn(attempt).await {
         Poll::Ready(flushed) => flushed,
-        Poll::Pending => Box::pin(flush(stream, patience)).await,
+        Poll::Pending => Box::pin(flush(stream, write_timeout)).await,
     }
 }
 
-/// Waits until what was written has gone out.
+/// Waits until the written bytes are flushed.
 async fn flush(
     stream: &mut (impl AsyncWrite + Unpin),
-    patience: Option<Duration>,
+    write_timeout: Option<Duration>,
 ) -> io::Result<()> {
     within(
-        patience,
+        write_timeout,
         poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)),
     )
     .await
 }
 
-/// Writes what the peer takes, once it does.
+/// Waits until the peer takes bytes, and returns their number.
 async fn write(
     stream: &mut (impl AsyncWrite + Unpin),
     bytes: &[u8],
-    patience: Option<Duration>,
+    write_timeout: Option<Duration>,
 ) -> io::Result<usize> {
     within(
-        patience,
+        write_timeout,
         poll_fn(|context| Pin::new(&mut *stream).poll_write(context, bytes)),
     )
     .await
 }
 
+/// Fails if the attempt takes longer than the write timeout.
 async fn within<T>(
-    patience: Option<Duration>,
+    write_timeout: Option<Duration>,
     attempt: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
-    match patience {
-        Some(patience) => timeout(patience, attempt).await?,
+    match write_timeout {
+        Some(limit) => timeout(limit, attempt).await?,
         None => attempt.await,
     }
 }
@@ -85,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
     fn output(bytes: &[u8]) -> Output {
         let mut output = Output::new();
@@ -101,7 +106,7 @@ mod tests {
         loop {
             tokio::select! {
                 biased;
-                written = write_output(&mut ours, &mut output, Some(PATIENCE)) => break written.unwrap(),
+                written = write_output(&mut ours, &mut output, Some(WRITE_TIMEOUT)) => break written.unwrap(),
                 () = std::future::ready(()) => {}
             }
             theirs.read_buf(&mut received).await.unwrap();
@@ -112,35 +117,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_is_given_up() {
+    async fn peer_that_takes_nothing_times_out() {
         let (mut ours, _theirs) = tokio::io::duplex(10);
         let start = Instant::now();
-        let error = write_output(&mut ours, &mut output(&[b'x'; 11]), Some(PATIENCE)).await;
+        let error = write_output(&mut ours, &mut output(&[b'x'; 11]), Some(WRITE_TIMEOUT)).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(start.elapsed(), PATIENCE);
+        assert_eq!(start.elapsed(), WRITE_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_little_is_not() {
+    async fn peer_that_takes_a_little_does_not_time_out() {
         let (mut ours, mut theirs) = tokio::io::duplex(10);
         let reader = tokio::spawn(async move {
             for _ in 0..5 {
-                sleep(PATIENCE - Duration::from_secs(1)).await;
+                sleep(WRITE_TIMEOUT - Duration::from_secs(1)).await;
                 theirs.read_exact(&mut [0]).await.unwrap();
             }
             theirs
         });
-        write_output(&mut ours, &mut output(&[b'x'; 15]), Some(PATIENCE))
+        write_output(&mut ours, &mut output(&[b'x'; 15]), Some(WRITE_TIMEOUT))
             .await
             .unwrap();
         reader.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_limit_it_waits() {
+    async fn write_without_a_time_limit_waits() {
         let (mut ours, mut theirs) = tokio::io::duplex(10);
         let reader = tokio::spawn(async move {
-            sleep(100 * PATIENCE).await;
+            sleep(100 * WRITE_TIMEOUT).await;
             theirs.read_exact(&mut [0; 11]).await.unwrap();
             theirs
         });

@@ -1,4 +1,4 @@
-//! A client that knows nothing but bytes, so that it can send what no client should.
+//! A client of raw bytes, which can send what no proper client sends.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) const RESPONSE: &str = "HTTP/1.1 101 Switching Protocols\r\n\
     upgrade: websocket\r\n\
     sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// A limit that is easily passed.
+/// A maximum message length that tests easily exceed.
 pub(crate) const LIMIT: usize = 8;
 
 pub(crate) const TEXT: u8 = 0x81;
@@ -30,7 +30,7 @@ pub(crate) const BINARY: u8 = 0x82;
 pub(crate) const CLOSE: u8 = 0x88;
 pub(crate) const PING: u8 = 0x89;
 pub(crate) const PONG: u8 = 0x8a;
-/// Goes with an opcode: without it, the frame is not the last of its message.
+/// Flag beside an opcode. A frame without it is not the last of its message.
 pub(crate) const FIN: u8 = 0x80;
 
 pub(crate) fn limits(max_line: usize) -> Limits {
@@ -43,14 +43,14 @@ pub(crate) async fn bounded<T>(test: impl Future<Output = T>) -> T {
         .expect("the test takes too long")
 }
 
-/// A listening transport on a port of its own.
+/// Starts a WebSocket transport on a free port.
 pub(crate) async fn listen(limits: Limits) -> (SocketAddr, Incoming) {
     let transport = Box::new(WebSocket::address((Ipv4Addr::LOCALHOST, 0).into()));
     let listening = transport.listen(limits).await.unwrap();
     (listening.address.ip().unwrap(), listening.incoming)
 }
 
-/// Both ends of a connection whose handshake is over, and behind whose request `leftover` was sent.
+/// Returns both ends of a connection after its handshake. `leftover` was sent right behind the request.
 pub(crate) async fn open(limits: Limits, leftover: &[u8]) -> (TcpStream, Box<dyn Session>) {
     let (address, mut incoming) = listen(limits).await;
     let mut client = TcpStream::connect(address).await.unwrap();
@@ -71,7 +71,7 @@ pub(crate) async fn open(limits: Limits, leftover: &[u8]) -> (TcpStream, Box<dyn
     (client, session)
 }
 
-/// A masked frame, its length in as few bytes as can be.
+/// Returns a masked frame. Its length takes as few bytes as possible.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x12, 0x34, 0x56, 0x78];
     let mut bytes = vec![first];
@@ -91,7 +91,7 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The next frame that a server sent: its first byte and its payload. `None` at the end of input.
+/// Returns the first byte and the payload of the next frame from the server; `None` at the end of input.
 pub(crate) async fn read_frame(client: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
     let first = client.read_u8().await.ok()?;
     let length = match client.read_u8().await.unwrap() {
@@ -104,7 +104,7 @@ pub(crate) async fn read_frame(client: &mut (impl AsyncRead + Unpin)) -> Option<
     Some((first, payload))
 }
 
-/// A frame that a server sent, legibly.
+/// Returns a frame from the server as text.
 pub(crate) fn shown((first, payload): &(u8, Vec<u8>)) -> String {
     let text = payload.escape_ascii();
     match *first {
@@ -117,7 +117,7 @@ pub(crate) fn shown((first, payload): &(u8, Vec<u8>)) -> String {
     }
 }
 
-/// All that the server sends until it closes.
+/// Returns all frames from the server until it closes.
 pub(crate) async fn read_all(client: &mut (impl AsyncRead + Unpin)) -> Vec<String> {
     let mut frames = Vec::new();
     while let Some(frame) = read_frame(client).await {
@@ -126,8 +126,7 @@ pub(crate) async fn read_all(client: &mut (impl AsyncRead + Unpin)) -> Vec<Strin
     frames
 }
 
-/// Does what a server does: answers each frame, with itself, until there are no more, then closes.
-/// Returns what it received.
+/// Answers each frame with itself until the input ends, then closes. Returns the received frames.
 pub(crate) async fn serve(mut session: Box<dyn Session>) -> Vec<String> {
     let mut received = Vec::new();
     loop {
@@ -145,10 +144,7 @@ pub(crate) async fn serve(mut session: Box<dyn Session>) -> Vec<String> {
                     replies.push(data);
                 }
                 InputFrame::Oversized => {
-                    assert_eq!(
-                        count, 1,
-                        "what came before it is answered before it is seen"
-                    );
+                    assert_eq!(count, 1, "the frames before it are answered first");
                     received.push("OVERSIZED".to_owned());
                     replies.push(b"0 Line Too Long");
                 }

@@ -1,4 +1,4 @@
-//! The opening handshake, and what else may come to a WebSocket port.
+//! The opening handshake, and other requests on a WebSocket port.
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,8 +9,8 @@ use crate::client::{
     CLOSE, REQUEST, RESPONSE, TEXT, bounded, frame, limits, listen, open, read_all, serve,
 };
 
-/// What a client that sends this in one go gets, and whether the handshake makes a session. Goes on
-/// until both sides have closed.
+/// Sends a request in one piece. Returns the response, and whether the handshake made a session, once both sides
+/// have closed.
 async fn shake(request: &[u8]) -> (String, bool) {
     let (address, mut incoming) = listen(limits(1000)).await;
     let mut client = TcpStream::connect(address).await.unwrap();
@@ -40,7 +40,7 @@ async fn check(request: impl AsRef<str>, expect: &str) {
     assert_eq!(accepted, expect.starts_with("HTTP/1.1 101 "));
 }
 
-/// The request with a line replaced; or left out, if by nothing.
+/// Returns the request with a line replaced, or removed if `instead` is empty.
 fn with(line: &str, instead: &str) -> String {
     assert!(REQUEST.contains(line), "{line}");
     match instead {
@@ -49,13 +49,13 @@ fn with(line: &str, instead: &str) -> String {
     }
 }
 
-/// The response with another header behind the others.
+/// Returns the response with another header behind the others.
 fn and(header: &str) -> String {
     RESPONSE.replace("\r\n\r\n", &format!("\r\n{header}\r\n\r\n"))
 }
 
 #[tokio::test]
-async fn a_websocket_is_opened() {
+async fn request_to_upgrade_opens_a_websocket() {
     check(REQUEST, RESPONSE).await;
     check(with("GET / ", "GET /any/path?at=all "), RESPONSE).await;
     check(with("Host: localhost", "Host: elsewhere:1"), RESPONSE).await;
@@ -74,7 +74,7 @@ async fn a_websocket_is_opened() {
 }
 
 #[tokio::test]
-async fn any_key_will_do() {
+async fn any_key_is_accepted() {
     let request = with("Key: dGhlIHNhbXBsZSBub25jZQ==", "Key: x");
     let response = RESPONSE.replace(
         "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
@@ -84,7 +84,7 @@ async fn any_key_will_do() {
 }
 
 #[tokio::test]
-async fn a_lone_subprotocol_is_echoed() {
+async fn only_subprotocol_is_echoed() {
     let offer = |offered: &str| {
         let headers = format!("Host: localhost\r\n{offered}");
         with("Host: localhost", &headers)
@@ -99,7 +99,7 @@ async fn a_lone_subprotocol_is_echoed() {
 }
 
 #[tokio::test]
-async fn what_is_no_upgrade_is_told_so() {
+async fn request_without_upgrade_gets_426() {
     let expect = "HTTP/1.1 426 Upgrade Required\r\n\
         content-type: text/plain\r\n\
         connection: upgrade, close\r\n\
@@ -113,7 +113,7 @@ async fn what_is_no_upgrade_is_told_so() {
 }
 
 #[tokio::test]
-async fn other_versions_are_told_ours() {
+async fn request_for_another_version_gets_426_with_the_version() {
     let expect = "HTTP/1.1 426 Upgrade Required\r\n\
         content-type: text/plain\r\n\
         connection: upgrade, close\r\n\
@@ -130,7 +130,7 @@ async fn other_versions_are_told_ours() {
 }
 
 #[tokio::test]
-async fn other_methods_are_not_allowed() {
+async fn other_method_gets_405() {
     let expect = "HTTP/1.1 405 Method Not Allowed\r\n\
         content-type: text/plain\r\n\
         connection: close\r\n\
@@ -138,13 +138,13 @@ async fn other_methods_are_not_allowed() {
         content-length: 28\r\n\r\n\
         Only GET opens a WebSocket.\n";
     check(with("GET / ", "POST / "), expect).await;
-    // More than is read before the answer: it must not be lost over that.
+    // A body longer than what is read before the response. The response must arrive all the same.
     let upload = "POST / HTTP/1.1\r\nContent-Length: 300000\r\n\r\n".to_owned();
     check(upload + &"x".repeat(300_000), expect).await;
 }
 
 #[tokio::test]
-async fn a_defective_request_is_refused() {
+async fn malformed_request_gets_400_or_431() {
     let check_start = async |request: String, expect: &str| {
         let (response, accepted) = shake(request.as_bytes()).await;
         assert!(response.starts_with(expect), "{request} gets {response}");
@@ -163,7 +163,7 @@ async fn a_defective_request_is_refused() {
 }
 
 #[tokio::test]
-async fn a_peer_that_gives_up_is_no_session() {
+async fn peer_that_closes_during_the_handshake_makes_no_session() {
     bounded(async {
         for said in ["", "GET / HT", REQUEST.trim_end()] {
             let (address, mut incoming) = listen(limits(1000)).await;
@@ -179,7 +179,7 @@ async fn a_peer_that_gives_up_is_no_session() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_answered_by_503() {
+async fn refused_connection_gets_503() {
     const EXPECT: &str = "HTTP/1.1 503 Service Unavailable\r\n\
         content-type: text/plain\r\n\
         connection: close\r\n\
@@ -196,13 +196,13 @@ async fn a_refused_connection_is_answered_by_503() {
                 pending.refuse();
             } else {
                 pending.refuse();
-                // It may be closed by now.
+                // The connection may already be closed.
                 let _ = client.write_all(request).await;
             }
             let mut response = vec![0; EXPECT.len()];
             client.read_exact(&mut response).await.unwrap();
             assert_eq!(str::from_utf8(&response).unwrap(), EXPECT);
-            // It is closed, by a reset if the request came too late.
+            // The connection is closed, by a reset if the request arrived after the response.
             let mut rest = Vec::new();
             let end = client.read_to_end(&mut rest).await;
             assert!(end.is_ok() || !request_comes_first, "{end:?}");
@@ -213,7 +213,7 @@ async fn a_refused_connection_is_answered_by_503() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_given_up_is_not_a_refusal() {
+async fn dropped_handshake_closes_without_a_response() {
     bounded(async {
         let (address, mut incoming) = listen(limits(1000)).await;
         let mut client = TcpStream::connect(address).await.unwrap();
@@ -227,7 +227,7 @@ async fn a_handshake_that_is_given_up_is_not_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_request_may_come_in_pieces() {
+async fn request_may_arrive_in_pieces() {
     bounded(async {
         let (address, mut incoming) = listen(limits(1000)).await;
         let mut client = TcpStream::connect(address).await.unwrap();
@@ -263,7 +263,7 @@ async fn a_request_may_come_in_pieces() {
 }
 
 #[tokio::test]
-async fn what_follows_the_request_at_once_is_not_lost() {
+async fn messages_right_behind_the_request_are_received() {
     bounded(async {
         let check = async |sizes: &[usize]| {
             let messages: Vec<String> = sizes.iter().map(|&size| "x".repeat(size)).collect();
@@ -290,7 +290,7 @@ async fn what_follows_the_request_at_once_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_client_that_only_writes_is_served() {
+async fn client_that_has_closed_its_sending_side_is_served() {
     bounded(async {
         let (address, mut incoming) = listen(limits(1000)).await;
         let mut client = TcpStream::connect(address).await.unwrap();

@@ -1,4 +1,4 @@
-//! The WebSocket transport as clients see it: raw bytes in, raw bytes out, by its public API alone.
+//! The WebSocket transport as clients see it, in raw bytes and through the public API alone.
 
 // Always so here; it tells clippy that not only the functions marked as tests may unwrap.
 #![cfg(test)]

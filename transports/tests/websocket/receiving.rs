@@ -1,4 +1,4 @@
-//! What a session makes of what comes in, and how it ends.
+//! Receiving: frames, batches, and the ends of a session.
 
 use glockd_transports::{Input, InputFrame};
 use tokio::io::AsyncWriteExt;
@@ -13,16 +13,16 @@ const PART_TEXT: u8 = TEXT & !FIN;
 const PART_BINARY: u8 = BINARY & !FIN;
 const LAST: u8 = CONTINUE | FIN;
 
-/// A close frame's payload.
+/// Returns the payload of a close frame.
 fn code(code: u16) -> [u8; 2] {
     code.to_be_bytes()
 }
 
-/// Sends these raw frames, then ends the input. Compares what the session receives, and what the client
-/// gets from a server that answers each frame with itself.
+/// Sends these raw frames and ends the input. Compares the frames that the session receives, and the frames that the
+/// client gets from a server that answers each frame with itself.
 async fn check(input: &[Vec<u8>], received: &[&str], sent: &[&str]) {
     let input = input.concat();
-    // It makes no difference how it comes.
+    // The result does not depend on how the bytes arrive.
     for piece in [1, 7, usize::MAX] {
         let (mut client, session) = open(limits(LIMIT), b"").await;
         let talk = async {
@@ -44,7 +44,7 @@ async fn check(input: &[Vec<u8>], received: &[&str], sent: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_message_is_a_frame() {
+async fn message_is_one_frame() {
     let close = frame(CLOSE, b"");
     let one = async |message: Vec<u8>, received: &str, sent: &str| {
         check(&[message, close.clone()], &[received], &[sent, "close"]).await;
@@ -83,7 +83,7 @@ async fn one_line_end_is_stripped() {
 }
 
 #[tokio::test]
-async fn fragments_are_joined() {
+async fn fragments_are_joined_to_one_frame() {
     let parts = |first: u8, parts: [&[u8]; 3]| {
         [
             frame(first, parts[0]),
@@ -103,7 +103,7 @@ async fn fragments_are_joined() {
         &["binary g \\xff"],
     )
     .await;
-    // A character may be cut in half.
+    // A fragment may end within a character.
     check(
         &parts(PART_TEXT, [b"g", b"\xc3", b"\xa4"]),
         &["g\\xc3\\xa4"],
@@ -125,7 +125,7 @@ async fn fragments_are_joined() {
 }
 
 #[tokio::test]
-async fn a_cut_off_message_is_dropped() {
+async fn message_without_its_last_fragment_is_dropped() {
     check(&[], &[], &[]).await;
     check(&[frame(TEXT, b"abc")[..7].to_vec()], &[], &[]).await;
     check(&[vec![TEXT]], &[], &[]).await;
@@ -139,7 +139,7 @@ async fn a_cut_off_message_is_dropped() {
 }
 
 #[tokio::test]
-async fn pings_are_answered() {
+async fn ping_is_answered_by_a_pong() {
     check(&[frame(PING, b"")], &[], &["pong "]).await;
     check(&[frame(PONG, b"unasked")], &[], &[]).await;
     let most = [b'x'; 125];
@@ -148,7 +148,7 @@ async fn pings_are_answered() {
 }
 
 #[tokio::test]
-async fn a_pong_comes_behind_the_replies_to_messages_before_its_ping() {
+async fn pong_follows_the_replies_to_messages_before_its_ping() {
     let (a, b, c) = (frame(TEXT, b"a"), frame(TEXT, b"b"), frame(TEXT, b"c"));
     let ping = |payload: &[u8]| frame(PING, payload);
     check(
@@ -197,7 +197,7 @@ async fn a_pong_comes_behind_the_replies_to_messages_before_its_ping() {
 }
 
 #[tokio::test]
-async fn a_flood_of_messages_and_pings_is_answered_in_order() {
+async fn many_messages_and_pings_are_answered_in_order() {
     bounded(async {
         const PAIRS: u32 = 10_000;
         let (mut client, session) = open(limits(LIMIT), b"").await;
@@ -230,7 +230,7 @@ async fn a_flood_of_messages_and_pings_is_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_close_is_answered() {
+async fn close_frame_is_answered() {
     check(&[frame(CLOSE, b"")], &[], &["close"]).await;
     let close = [&code(1000)[..], b"bye"].concat();
     check(&[frame(CLOSE, &close)], &[], &["close 1000"]).await;
@@ -248,10 +248,10 @@ async fn a_close_is_answered() {
 }
 
 #[tokio::test]
-async fn what_breaks_the_protocol_is_1002() {
+async fn protocol_violation_closes_with_1002() {
     let one = async |bad: Vec<u8>| {
         check(std::slice::from_ref(&bad), &[], &["close 1002"]).await;
-        // What came before is answered, what comes behind is not.
+        // Messages before it are answered, and messages behind it are not.
         let input = [frame(TEXT, b"a"), bad, frame(TEXT, b"b")];
         check(&input, &["a"], &["text a", "close 1002"]).await;
     };
@@ -276,7 +276,7 @@ async fn what_breaks_the_protocol_is_1002() {
 }
 
 #[tokio::test]
-async fn a_long_control_frame_is_1002() {
+async fn long_control_frame_closes_with_1002() {
     bounded(async {
         let (mut client, session) = open(limits(1000), &frame(PING, &[b'x'; 126])).await;
         client.shutdown().await.unwrap();
@@ -288,7 +288,7 @@ async fn a_long_control_frame_is_1002() {
 }
 
 #[tokio::test]
-async fn text_that_is_no_text_is_1007() {
+async fn invalid_utf8_closes_with_1007() {
     let one = async |bad: Vec<u8>| {
         check(std::slice::from_ref(&bad), &[], &["close 1007"]).await;
         let input = [frame(TEXT, b"a"), bad, frame(TEXT, b"b")];
@@ -304,7 +304,7 @@ async fn text_that_is_no_text_is_1007() {
 }
 
 #[tokio::test]
-async fn the_limit_counts_no_line_end() {
+async fn limit_does_not_count_the_line_end() {
     let fits = async |message: &[u8]| {
         let sent = "text 12345678";
         check(&[frame(TEXT, message)], &["12345678"], &[sent]).await;
@@ -339,7 +339,7 @@ async fn the_limit_counts_no_line_end() {
 }
 
 #[tokio::test]
-async fn a_monstrous_header_is_refused_at_once() {
+async fn header_of_a_huge_frame_closes_at_once() {
     for length in [1u64 << 62, u64::MAX, 1 << 31, 126] {
         let header = [&[BINARY, 0x80 | 127][..], &length.to_be_bytes(), &[0; 4]].concat();
         check(&[header], &["OVERSIZED"], &["close 1009"]).await;
@@ -347,14 +347,14 @@ async fn a_monstrous_header_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn endless_fragments_are_refused() {
+async fn endless_fragments_close_with_1009() {
     let mut input = vec![frame(PART_TEXT, b"")];
     input.extend((0..5).map(|_| frame(CONTINUE, b"xyz")));
     check(&input, &["OVERSIZED"], &["close 1009"]).await;
 }
 
 #[tokio::test]
-async fn what_comes_together_is_one_batch() {
+async fn messages_that_arrive_together_are_one_batch() {
     bounded(async {
         let input: Vec<u8> = (0..50).flat_map(|_| frame(TEXT, b"g a")).collect();
         let (_client, mut session) = open(limits(LIMIT), &input).await;
@@ -370,7 +370,7 @@ async fn what_comes_together_is_one_batch() {
 }
 
 #[tokio::test]
-async fn a_batch_is_bounded() {
+async fn batch_is_bounded() {
     bounded(async {
         let check = async |message: &[u8], count: usize, most: usize| {
             let (mut client, mut session) = open(limits(1000), b"").await;
@@ -402,7 +402,7 @@ async fn a_batch_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_dropped_recv_loses_nothing() {
+async fn dropped_recv_loses_no_input() {
     bounded(async {
         let (mut client, mut session) = open(limits(1000), b"").await;
         let messages = [b"one".as_slice(), b"", &[b'x'; 300], b"four"];
@@ -448,7 +448,7 @@ async fn a_dropped_recv_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_peer_that_only_pings_is_answered() {
+async fn peer_that_only_pings_is_answered() {
     bounded(async {
         const PINGS: u32 = 50_000;
         let (mut client, session) = open(limits(LIMIT), b"").await;
@@ -476,7 +476,7 @@ async fn a_peer_that_only_pings_is_answered() {
 }
 
 #[tokio::test]
-async fn the_close_frame_arrives_though_much_is_unread() {
+async fn close_frame_arrives_though_input_is_unread() {
     bounded(async {
         let (mut client, session) = open(limits(LIMIT), b"").await;
         let mut input = frame(TEXT, b"123456789");
@@ -494,7 +494,7 @@ async fn the_close_frame_arrives_though_much_is_unread() {
 }
 
 #[tokio::test]
-async fn a_reset_ends_the_session() {
+async fn reset_ends_the_session() {
     bounded(async {
         let (client, mut session) = open(limits(LIMIT), b"").await;
         client.set_zero_linger().unwrap();

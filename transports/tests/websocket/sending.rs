@@ -1,4 +1,4 @@
-//! What a session sends.
+//! Sending: replies, pongs and close frames.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ use crate::client::{
 };
 
 #[tokio::test]
-async fn text_is_text_and_the_rest_is_binary() {
+async fn valid_utf8_is_sent_as_text_and_other_bytes_as_binary() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
         let mut check = async |reply: &[u8], opcode: u8| {
@@ -40,7 +40,7 @@ async fn text_is_text_and_the_rest_is_binary() {
 }
 
 #[tokio::test]
-async fn a_batch_is_one_write() {
+async fn batch_is_sent_in_one_write() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
         let mut replies = Output::new();
@@ -96,7 +96,7 @@ async fn parts_are_fragments_of_one_binary_message() {
 }
 
 #[tokio::test]
-async fn a_pong_goes_between_parts() {
+async fn pong_is_sent_between_parts() {
     bounded(async {
         let input = [frame(PING, b"1"), frame(TEXT, b"a")].concat();
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
@@ -119,7 +119,7 @@ async fn a_pong_goes_between_parts() {
     .await;
 }
 
-/// A session that has received two messages and a ping behind them, and what is sent to its client.
+/// Returns a client, and a session that has received two messages and a ping behind them.
 async fn open_pinged() -> (TcpStream, Box<dyn Session>) {
     let input = [frame(TEXT, b"a"), frame(TEXT, b"b"), frame(PING, b"1")].concat();
     let (client, mut session) = open(limits(LIMIT), &input).await;
@@ -134,7 +134,7 @@ async fn check_next(client: &mut TcpStream, expect: (u8, &[u8])) {
 }
 
 #[tokio::test]
-async fn a_pong_comes_behind_all_replies_before_it_whenever_they_are_sent() {
+async fn pong_follows_the_replies_before_it_in_any_batches() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
         for reply in [b"one", b"two"] {
@@ -150,14 +150,14 @@ async fn a_pong_comes_behind_all_replies_before_it_whenever_they_are_sent() {
 }
 
 #[tokio::test]
-async fn a_pong_is_not_held_up_by_a_reply_that_is_not_ready() {
+async fn pong_does_not_wait_for_a_reply_that_is_not_ready() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
         let mut replies = Output::new();
         replies.push(b"one");
         session.send(&mut replies).await.unwrap();
         check_next(&mut client, (TEXT, b"one")).await;
-        // As a server does while a command waits.
+        // A server does this while a command waits.
         let mut frames = Input::new();
         tokio::select! {
             received = session.recv(&mut frames) => panic!("{received:?}"),
@@ -172,7 +172,7 @@ async fn a_pong_is_not_held_up_by_a_reply_that_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_pong_is_not_held_up_by_a_reply_in_parts() {
+async fn pong_does_not_wait_for_a_reply_in_parts() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
         let mut replies = Output::new();
@@ -192,7 +192,7 @@ async fn a_pong_is_not_held_up_by_a_reply_in_parts() {
 }
 
 #[tokio::test]
-async fn an_empty_batch_sends_the_pong() {
+async fn empty_batch_sends_the_pong() {
     bounded(async {
         let (mut client, mut session) = open_pinged().await;
         session.send(&mut Output::new()).await.unwrap();
@@ -202,7 +202,7 @@ async fn an_empty_batch_sends_the_pong() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_closed_sends_its_pong_before() {
+async fn close_sends_the_pong_first() {
     bounded(async {
         let (mut client, session) = open_pinged().await;
         let talk = async {
@@ -217,7 +217,7 @@ async fn a_session_that_is_closed_sends_its_pong_before() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_closed_goes_away() {
+async fn close_sends_1001() {
     bounded(async {
         let (mut client, session) = open(limits(LIMIT), b"").await;
         let talk = async {
@@ -233,7 +233,7 @@ async fn a_session_that_is_closed_goes_away() {
 
 #[tokio::test]
 async fn dropped_send_is_continued_where_it_stopped() {
-    /// More than the sockets' buffers take.
+    /// More bytes than the buffers of the sockets hold.
     const LONG: usize = 8 * 1024 * 1024;
     bounded(async {
         let (client, mut session) = open(limits(LIMIT), b"").await;
@@ -260,11 +260,11 @@ async fn dropped_send_is_continued_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn nothing_follows_a_write_that_was_broken_off() {
+async fn nothing_follows_a_write_that_was_cut_off() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;
         let mut replies = Output::new();
-        // More than the sockets' buffers take.
+        // More than the buffers of the sockets hold.
         replies.push(&vec![b'x'; 32 * 1024 * 1024]);
         tokio::select! {
             biased;
@@ -284,7 +284,7 @@ async fn nothing_follows_a_write_that_was_broken_off() {
 }
 
 #[tokio::test]
-async fn a_common_client_gets_along() {
+async fn client_library_works() {
     bounded(async {
         let (address, mut incoming) = listen(limits(100_000)).await;
         assert!(address.ip() == Ipv4Addr::LOCALHOST);

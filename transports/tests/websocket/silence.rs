@@ -1,4 +1,4 @@
-//! Peers of which nothing is heard. Time is the test's own: it passes when nobody has anything to do.
+//! Silent peers. Time is simulated: it passes when no task has anything to do.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -11,17 +11,17 @@ use crate::client::{PING, PONG, TEXT, frame, read_frame, serve};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// More pings than are read from a peer that does not read.
+/// More pings than a session reads from a peer that does not read.
 const PINGS: usize = 10_000;
 
-/// Both ends of a WebSocket between which so many bytes fit, each way.
+/// Returns both ends of a WebSocket whose stream holds `room` bytes in each direction.
 async fn open(limits: Limits, room: usize) -> (DuplexStream, WebSocketSession<DuplexStream>) {
     let (client, server) = duplex(room);
     let session = WebSocketSession::new(server, Vec::new(), limits).await;
     (client, session)
 }
 
-/// Receives until the end, which is to be an error, and to come within two days.
+/// Receives until the session fails, which must happen within two days. Returns the error.
 async fn fails(mut session: WebSocketSession<DuplexStream>) -> io::Error {
     let failing = async {
         loop {
@@ -37,7 +37,7 @@ async fn fails(mut session: WebSocketSession<DuplexStream>) -> io::Error {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_answers_no_ping_is_given_up() {
+async fn peer_that_answers_no_ping_times_out() {
     let (mut client, session) = open(Limits::default(), 1000).await;
     let start = Instant::now();
     let (error, ()) = tokio::join!(fails(session), async {
@@ -53,7 +53,7 @@ async fn who_answers_no_ping_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_answers_pings_stays() {
+async fn peer_that_answers_pings_stays_connected() {
     let (mut client, session) = open(Limits::default(), 1000).await;
     let answering = async {
         let start = Instant::now();
@@ -62,7 +62,7 @@ async fn who_answers_pings_stays() {
             let (first, payload) = read_frame(&mut client).await.unwrap();
             assert_eq!(first, PING);
             pings += 1;
-            // Now and then it misses two.
+            // It answers only some of them, but never misses three in a row.
             if pings % 5 > 1 {
                 client.write_all(&frame(PONG, &payload)).await.unwrap();
             }
@@ -75,9 +75,9 @@ async fn who_answers_pings_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_says_anything_at_all_stays() {
+async fn peer_that_sends_any_bytes_is_not_pinged() {
     let (mut client, session) = open(Limits::default(), 1000).await;
-    // A message of which a byte comes now and then.
+    // A message that arrives byte by byte.
     let talking = async {
         for byte in frame(TEXT, &[b'x'; 100]) {
             sleep(Duration::from_secs(14)).await;
@@ -93,7 +93,7 @@ async fn who_says_anything_at_all_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_keepalive_nobody_is_asked() {
+async fn peer_is_not_pinged_without_keepalive() {
     let (mut client, session) = open(Limits::default().with_keepalive(None), 1000).await;
     tokio::select! {
         error = fails(session) => panic!("{error}"),
@@ -102,10 +102,10 @@ async fn without_keepalive_nobody_is_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_busy_with_a_reply_is_not_given_up() {
+async fn peer_that_reads_a_reply_late_stays_connected() {
     let limits = Limits::default().with_write_timeout(Some(HOUR));
     let (mut client, mut session) = open(limits, 10).await;
-    // It was pinged three times, and about to be given up.
+    // It was pinged three times, and was about to time out.
     let mut frames = Input::new();
     let receiving = timeout(Duration::from_secs(29), session.recv(&mut frames));
     assert!(receiving.await.is_err());
@@ -131,24 +131,24 @@ async fn who_is_busy_with_a_reply_is_not_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_it_sent_meanwhile_is_read_before_it_is_judged() {
+async fn input_is_read_before_a_peer_times_out() {
     let (mut client, mut session) = open(Limits::default(), 1000).await;
     let mut frames = Input::new();
     let receiving = timeout(Duration::from_secs(29), session.recv(&mut frames));
     assert!(receiving.await.is_err());
     client.write_all(&frame(PONG, b"")).await.unwrap();
-    // As if the daemon had been stopped.
+    // As if the process had been stopped.
     advance(HOUR).await;
     let receiving = timeout(Duration::from_secs(14), session.recv(&mut frames));
     assert!(receiving.await.is_err());
     advance(HOUR).await;
-    // It is high time to ask it, and no reason not to wait for its answers.
+    // The ping is overdue, and the session still waits for its answer.
     let receiving = timeout(Duration::from_secs(14), session.recv(&mut frames));
     assert!(receiving.await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_no_answer_to_its_pings_is_given_up() {
+async fn peer_that_takes_no_pong_times_out() {
     for keepalive in [None, Limits::default().keepalive] {
         let limits = Limits::default()
             .with_keepalive(keepalive)
@@ -156,7 +156,7 @@ async fn who_takes_no_answer_to_its_pings_is_given_up() {
         let (mut client, session) = open(limits, 10).await;
         let start = Instant::now();
         let (error, ()) = tokio::join!(fails(session), async {
-            // For each there is a pong, of which the first 10 bytes are taken.
+            // Each gets a pong. The stream holds 10 bytes of them.
             for _ in 0..PINGS {
                 if client.write_all(&frame(PING, b"12345678")).await.is_err() {
                     return;
@@ -169,10 +169,10 @@ async fn who_takes_no_answer_to_its_pings_is_given_up() {
     }
 }
 
-/// A peer must not fill the memory by pings whose pongs it does not read.
+/// A peer must not fill the memory with pongs that it does not read.
 #[tokio::test(start_paused = true)]
-async fn pings_are_read_only_while_their_pongs_are_few() {
-    // Pings, and messages with pings behind them.
+async fn pings_are_read_only_while_few_pongs_wait() {
+    // Pings alone, and messages with pings behind them.
     for message in [None, Some(b"12345678")] {
         let limits = Limits::default().with_write_timeout(None);
         let (mut client, session) = open(limits.with_keepalive(None), 10).await;
@@ -187,23 +187,23 @@ async fn pings_are_read_only_while_their_pongs_are_few() {
             }
         };
         let serving = serve(Box::new(session));
-        // Time passes only when both can do nothing more.
+        // Time passes only when neither side can continue.
         let stuck = timeout(HOUR, async { tokio::join!(pinging, serving) });
         assert!(stuck.await.is_err());
-        // A kilobyte of pongs, and one of pings to come, and what both ends have begun with.
+        // A kilobyte of pongs, a kilobyte of pings that are read next, and what fits into the stream.
         assert!((1..4000).contains(&read), "{read} bytes of pings were read");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_said_all_is_answered_all() {
+async fn pings_before_the_end_of_input_are_all_answered() {
     let (mut client, session) = open(Limits::default(), 10).await;
     let asking = async {
         for _ in 0..20 {
             client.write_all(&frame(PING, b"")).await.unwrap();
         }
         client.shutdown().await.unwrap();
-        // Only now it reads.
+        // The client starts to read only now.
         let mut answered = 0;
         while let Some((first, _)) = read_frame(&mut client).await {
             assert_eq!(first, PONG);
@@ -215,7 +215,7 @@ async fn who_has_said_all_is_answered_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_its_answers_slowly_stays() {
+async fn peer_that_reads_pongs_slowly_stays_connected() {
     let limits = Limits::default().with_write_timeout(Some(Duration::from_secs(7)));
     let (mut client, session) = open(limits, 10).await;
     let reading = async {
@@ -232,7 +232,7 @@ async fn who_takes_its_answers_slowly_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_much_to_read_has_time_for_it() {
+async fn peer_with_much_to_read_gets_more_time() {
     let (mut client, mut session) = open(Limits::default(), 10_000_000).await;
     let mut reply = Output::new();
     reply.push(&[b'x'; 3_000_000]);
@@ -242,7 +242,7 @@ async fn who_has_much_to_read_has_time_for_it() {
             sleep(Duration::from_secs(1)).await;
             client.read_exact(&mut [0; 30_000]).await.unwrap();
         }
-        // What is left of it is its head.
+        // The rest of the frame: its header has 10 bytes.
         client.read_exact(&mut [0; 10]).await.unwrap();
         for _ in 0..3 {
             assert_eq!(read_frame(&mut client).await, Some((PING, Vec::new())));
@@ -257,7 +257,7 @@ async fn who_has_much_to_read_has_time_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_left_in_a_buffer() {
+async fn every_write_is_flushed() {
     let (mut client, server) = duplex(1000);
     let limits = Limits::default();
     let session = WebSocketSession::new(BufStream::new(server), Vec::new(), limits).await;

@@ -1,17 +1,17 @@
 //! Messages on an open WebSocket.
 //!
-//! tungstenite reads: it joins fragments, checks everything that RFC 6455 asks for, and answers pings.
-//! But all that is written goes out by our own hand, in one place and one order. So tungstenite does
-//! not get the socket itself but an [`CapturedStream`], which keeps what is written to it. That gives a batch of
-//! replies in one write from a pooled buffer (tungstenite's own grows and stays), a reply in several
-//! parts, and a close frame on every error, which tungstenite leaves to its user.
+//! tungstenite reads: it joins fragments, checks everything that RFC 6455 asks for, and answers pings. The session
+//! writes, so that all output is sent in one place and in one order. For that, tungstenite gets a
+//! [`CapturedStream`] instead of the stream, which captures what tungstenite writes. This allows to send a batch of
+//! replies in one write from a pooled buffer (tungstenite's own buffer grows and stays), to send a reply in several
+//! parts, and to send a close frame on every error, which tungstenite leaves to its user.
 //!
-//! A ping that came behind messages is answered behind the replies to them, as a peer expects whose server takes one
-//! message at a time. So it ends its batch, and tungstenite keeps the pong until that many replies were sent.
-//! Replies that are not ready do not hold it up: `recv`, and a reply that is sent in parts, release the pong.
+//! A ping that arrives behind messages is answered behind the replies to them, as by a server that handles one
+//! message at a time. Therefore a ping ends its batch, and tungstenite keeps the pong until that many replies are
+//! sent. Replies that are not ready do not delay the pong: `recv`, and a reply that is sent in parts, release it.
 //!
-//! A close frame, an answer to the peer's too, goes out in [`Session::close`], after everything the
-//! connection held is free: a client that has seen its WebSocket close knows that.
+//! A close frame, even one that answers the peer's, is sent by [`Session::close`], after everything that the
+//! connection held is released. So a client that sees its WebSocket close knows that its locks are free.
 
 use std::future::poll_fn;
 use std::io;
@@ -38,73 +38,75 @@ use crate::session::websocket::captured_stream::CapturedStream;
 use crate::session::websocket::linger;
 use crate::write::write_output;
 
-/// What one read takes. Each connection owns a buffer of this size all the time; after a longer message,
-/// one of that message's size, since tungstenite gives none back. The limit of a message bounds it.
-const READ: usize = 1024;
+/// Size of a read. Each connection always owns a buffer of this size; after a longer message, one of that message's
+/// size, since tungstenite never shrinks it. The maximum length of a message bounds it.
+const READ_SIZE: usize = 1024;
 
-/// Bytes of a ping or a close frame, which may come however short messages must be.
-const LONGEST_CONTROL: usize = 125;
+/// Maximum payload of a ping or a close frame in bytes. Allowed even where the maximum length of a message is shorter.
+const MAX_CONTROL: usize = 125;
 
-/// Where a batch of received messages, pings and pongs among them, ends, though more are there.
+/// Size in bytes at which a received batch ends, even if more messages are there.
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// Number of messages, pings and pongs included, at which a received batch ends, even if more are there.
 const BATCH_MESSAGES: usize = 1024;
 
-/// Bytes of pongs and pings that may wait for a peer that pings but does not read. Nothing more is read from it
-/// until it does.
-const CONTROLS: usize = 1024;
+/// Maximum number of bytes of pongs and pings that wait for a peer that pings but does not read. Beyond it, nothing
+/// more is read from the peer until it reads.
+const MAX_WAITING_CONTROLS: usize = 1024;
 
-/// Bytes that a slow peer reads in a second: so much longer is the answer to a ping waited for.
-const SLOW: usize = 16 * 1024;
+/// Bytes a second that a slow peer reads. A ping behind unread output may be answered that much later.
+const SLOW_PEER: usize = 16 * 1024;
 
 /// A session whose frames are messages, on a byte stream that has been upgraded to a WebSocket (RFC 6455).
 ///
-/// A peer that has sent nothing for [`Limits::keepalive`] is pinged, and given up if it stays silent.
+/// A peer that has sent nothing for [`Limits::keepalive`] is pinged. If it answers no ping, the session fails.
 #[derive(Debug)]
 pub struct WebSocketSession<S> {
     messages: WebSocketStream<CapturedStream<S>>,
-    /// Bytes of a message without its line end.
+    /// Maximum length of a message in bytes, without its line end.
     max_line: usize,
     keepalive: Option<Duration>,
     write_timeout: Option<Duration>,
-    /// When the last of so many pings was sent that are not answered yet.
-    asked: Option<(Instant, u32)>,
-    /// Set to the next time that something must be done about a silent peer, or to an earlier one.
+    /// Time of the last unanswered ping, and the number of unanswered pings.
+    unanswered_pings: Option<(Instant, u32)>,
+    /// Timer for the next action on a silent peer. It may fire too early, never too late.
     alarm: Option<Pin<Box<Sleep>>>,
     phase: Phase,
-    /// Replies that are to be sent before the pong that tungstenite keeps; 0 if there is no such pong.
+    /// Number of replies to be sent before the pong that tungstenite keeps; 0 if it keeps none.
     replies_before_pong: usize,
-    /// Whether the last frame sent was a part, which the next one continues.
+    /// True if the last sent frame was a part, which the next one continues.
     in_parts: bool,
-    /// Bytes of frames as they go over the wire, while they are being sent. If a write was broken off, the rest of it
-    /// is here.
+    /// Encoded frames that are being sent. After a write that was cut off, it holds the rest.
     outgoing: Output,
 }
 
-/// How far the conversation has come.
+/// How far the session has come.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Messages come and go.
+    /// Messages are received and sent.
     Open,
-    /// A message was too long. That is not reported yet: what came before it is to be answered first.
+    /// A message was too long. It is not reported yet, because the messages before it are answered first.
     Overlong,
-    /// It has been reported. Its answer is the close frame, and no message.
+    /// The message that was too long has been reported. It is answered by the close frame, not by a reply.
     Refusing,
-    /// Nothing more is read. This is what the close frame will say, if it says anything.
+    /// Nothing more is read. The close frame will have this code, if any.
     Ending(Option<CloseCode>),
-    /// The peer ended its input, or the connection broke, without a word.
+    /// The peer ended its input, or the connection failed, without a close frame.
     Gone,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
-    /// A session on the server's side of `stream`, past its handshake; `leftover` was already read from it.
+    /// Returns the server's session on a stream after its handshake. `leftover` holds bytes that were already read
+    /// from the stream behind the handshake.
     pub async fn new(stream: S, leftover: Vec<u8>, limits: Limits) -> WebSocketSession<S> {
-        // The limit counts no line end, and tungstenite knows of none.
+        // The limit does not count the line end, which tungstenite does not know.
         let longest = limits.max_line + b"\r\n".len();
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ)
+            .read_buffer_size(READ_SIZE)
             .write_buffer_size(0)
             .max_message_size(Some(longest))
-            .max_frame_size(Some(longest.max(LONGEST_CONTROL)));
+            .max_frame_size(Some(longest.max(MAX_CONTROL)));
         let captured = CapturedStream::new(stream);
         let messages =
             WebSocketStream::from_partially_read(captured, leftover, Role::Server, Some(config));
@@ -113,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             max_line: limits.max_line,
             keepalive: limits.keepalive,
             write_timeout: limits.write_timeout,
-            asked: None,
+            unanswered_pings: None,
             alarm: None,
             phase: Phase::Open,
             replies_before_pong: 0,
@@ -127,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         context: &mut Context<'_>,
         frames: &mut Input,
     ) -> Poll<io::Result<usize>> {
-        // A pong that is kept goes out as soon as tungstenite is asked for the next message.
+        // tungstenite releases a pong that it keeps when it is asked for the next message.
         self.replies_before_pong = 0;
         let mut messages = 0;
         loop {
@@ -139,13 +141,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
                         if let Some(Ok(Message::Ping(_))) = read {
                             self.replies_before_pong = frames.len();
                         }
-                        self.phase = self.take(read, frames)?;
+                        self.phase = self.handle_read(read, frames)?;
                     }
                     Poll::Pending => nothing_there = true,
                 }
             }
             self.messages.get_mut().write_controls(context)?;
-            // Where reading stopped because of what was to be written, that may be written now.
+            // If reading stopped because controls were waiting, these may be written now.
             if nothing_there || !self.wants_more(messages, frames) {
                 break;
             }
@@ -156,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         match self.phase {
             Phase::Open => {
                 if messages == BATCH_MESSAGES {
-                    // Nothing but pings, and more of them: others first.
+                    // Nothing but pings, and more are there: other tasks first.
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -171,20 +173,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         }
     }
 
-    /// Whether this batch takes another message.
+    /// Returns true if this batch has room for another message.
     fn wants_more(&self, messages: usize, frames: &Input) -> bool {
         matches!(self.phase, Phase::Open)
             && self.replies_before_pong == 0
             && messages < BATCH_MESSAGES
             && frames.byte_len() < BATCH_BYTES
-            && self.messages.get_ref().controls.len() <= CONTROLS
+            && self.messages.get_ref().controls.len() <= MAX_WAITING_CONTROLS
     }
 
-    /// Watches a peer that sends nothing, all of what it had sent having been read: pings it, and in the end
-    /// fails.
+    /// Watches a peer that sends nothing, after all its input has been read: pings it, and fails if it does not
+    /// answer.
     fn poll_silence<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         loop {
-            let Some(time) = self.patience_ends() else {
+            let Some(time) = self.next_deadline() else {
                 return Poll::Pending;
             };
             let alarm = self
@@ -196,16 +198,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             ready!(alarm.as_mut().poll(context));
             let now = Instant::now();
             if now < time {
-                // It has been heard of since that was set.
+                // The peer has been heard since the timer was set.
                 alarm.as_mut().reset(time);
                 continue;
             }
-            let pings = self.asked.map_or(0, |(_, pings)| pings);
+            let pings = self.unanswered_pings.map_or(0, |(_, pings)| pings);
             let captured = self.messages.get_mut();
             if captured.blocked.is_some() || pings == KEEPALIVE_PROBES {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            self.asked = Some((now, pings + 1));
+            self.unanswered_pings = Some((now, pings + 1));
             encode(
                 OpCode::Control(Control::Ping),
                 true,
@@ -216,19 +218,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         }
     }
 
-    /// When a peer that stays silent is to be pinged or given up, if ever. While it keeps a ping or a pong waiting, it
-    /// may be because it is busy with what we sent before, and then has the time that a reply has.
-    fn patience_ends(&mut self) -> Option<Instant> {
+    /// Returns when to ping a peer that stays silent, or to give it up; `None` means never. A peer that takes no ping
+    /// and no pong may be busy reading earlier output, so it has the time that it has to take a reply.
+    fn next_deadline(&mut self) -> Option<Instant> {
         let captured = self.messages.get_ref();
         if let Some(blocked) = captured.blocked {
             return blocked.checked_add(self.write_timeout?);
         }
         let keepalive = self.keepalive?;
-        self.asked = self.asked.filter(|(time, _)| captured.heard < *time);
-        match self.asked {
-            // It reads in order, so before our pings it has to read all that was sent before them.
+        self.unanswered_pings = self
+            .unanswered_pings
+            .filter(|(time, _)| captured.heard < *time);
+        match self.unanswered_pings {
+            // The peer reads in order: everything that was sent before the pings first.
             Some((time, KEEPALIVE_PROBES)) => {
-                let slow = Duration::from_secs((captured.unanswered / SLOW) as u64);
+                let slow = Duration::from_secs((captured.unanswered / SLOW_PEER) as u64);
                 time.checked_add(PROBE_INTERVAL + slow)
             }
             Some((time, _)) => time.checked_add(PROBE_INTERVAL),
@@ -236,13 +240,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         }
     }
 
-    /// Takes what was read, and says what phase that leads to.
-    fn take(&self, read: Option<Result<Message, Error>>, frames: &mut Input) -> io::Result<Phase> {
+    /// Handles the result of a read, and returns the phase that follows.
+    fn handle_read(
+        &self,
+        read: Option<Result<Message, Error>>,
+        frames: &mut Input,
+    ) -> io::Result<Phase> {
         match read {
-            Some(Ok(Message::Text(text))) => Ok(self.message(text.as_str().as_bytes(), frames)),
-            Some(Ok(Message::Binary(bytes))) => Ok(self.message(&bytes, frames)),
+            Some(Ok(Message::Text(text))) => {
+                Ok(self.push_message(text.as_str().as_bytes(), frames))
+            }
+            Some(Ok(Message::Binary(bytes))) => Ok(self.push_message(&bytes, frames)),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(Phase::Open),
-            // The code has been checked: of one that must not be sent, tungstenite makes 1002.
+            // tungstenite has checked the code: it turns one that must not be sent into 1002.
             Some(Ok(Message::Close(close))) => Ok(Phase::Ending(close.map(|close| close.code))),
             Some(Err(Error::Capacity(_))) => Ok(Phase::Overlong),
             Some(Err(Error::Utf8(_))) => Ok(Phase::Ending(Some(CloseCode::Invalid))),
@@ -250,14 +260,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
                 Ok(Phase::Gone)
             }
             Some(Err(Error::Protocol(_))) => Ok(Phase::Ending(Some(CloseCode::Protocol))),
-            // What had come before is handed over first; then there is nothing more.
+            // The messages before it are handed over first, and nothing after them.
             Some(Err(_)) if !frames.is_empty() => Ok(Phase::Gone),
             Some(Err(Error::Io(error))) => Err(error),
             Some(Err(error)) => Err(io::Error::other(error)),
         }
     }
 
-    fn message(&self, message: &[u8], frames: &mut Input) -> Phase {
+    /// Appends a message without its line end, and returns the phase that follows.
+    fn push_message(&self, message: &[u8], frames: &mut Input) -> Phase {
         let line = message
             .strip_suffix(b"\n")
             .map_or(message, |line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -268,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         Phase::Open
     }
 
-    /// Appends the pong that tungstenite keeps to what goes out.
+    /// Appends the pong that tungstenite keeps to the outgoing bytes.
     async fn append_pong(&mut self) -> io::Result<()> {
         self.replies_before_pong = 0;
         // Never waits: the captured stream takes everything at once.
@@ -277,17 +288,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         Ok(())
     }
 
-    /// Appends the control frames that were captured to what goes out.
+    /// Appends the captured control frames to the outgoing bytes.
     fn append_controls(&mut self) {
         let mut controls = self.messages.get_mut().take_controls();
         self.outgoing.buffer().append(&mut controls);
     }
 
-    /// Appends a reply, or a part of one, to what goes out.
+    /// Appends a reply, or a part of one, to the outgoing bytes.
     fn encode(&mut self, data: &[u8], last: bool) -> io::Result<()> {
         let kind = match (self.in_parts, last) {
             (true, _) => Data::Continue,
-            // What the later parts hold is not known yet, and half a character is no text.
+            // The later parts are not known yet, and text must not end within a character.
             (false, false) => Data::Binary,
             (false, true) if str::from_utf8(data).is_ok() => Data::Text,
             (false, true) => Data::Binary,
@@ -296,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         encode(OpCode::Data(kind), last, data, self.outgoing.buffer())
     }
 
-    /// Moves the frames of a batch, and the control frames before and between them, to what goes out.
+    /// Moves the frames of a batch to the outgoing bytes, with the control frames before and between them.
     async fn encode_batch(&mut self, batch: &mut Output) -> io::Result<()> {
         self.append_controls();
         for frame in batch.iter() {
@@ -319,24 +330,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         Ok(())
     }
 
-    /// Writes what goes out, or the rest of it.
+    /// Writes the outgoing bytes, or the rest of them.
     async fn write(&mut self) -> io::Result<()> {
         let captured = self.messages.get_mut();
         write_output(&mut captured.stream, &mut self.outgoing, self.write_timeout).await?;
         let written = self.outgoing.as_bytes().len();
         self.outgoing.clear();
         captured.unanswered = captured.unanswered.saturating_add(written);
-        if self.asked.is_some() {
-            // It may have been busy with reading this.
+        if self.unanswered_pings.is_some() {
+            // The peer may have been busy reading this.
             captured.heard = Instant::now();
         }
         Ok(())
     }
 
-    /// Sends the close frame, if there is somebody to tell and something to tell it behind.
-    async fn say_goodbye(&mut self) -> io::Result<()> {
+    /// Sends the close frame, if the peer can still receive and understand it.
+    async fn send_close(&mut self) -> io::Result<()> {
         if !self.outgoing.is_empty() {
-            // A write was broken off. The peer would take the close frame for a part of that.
+            // A write was cut off. The peer would take the close frame for a part of that output.
             return Ok(());
         }
         self.append_controls();
@@ -344,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
             self.append_pong().await?;
         }
         let code = match self.phase {
-            // Its pings are answered, if it is there to see that.
+            // No close frame, but the pongs to its pings, which it may still read.
             Phase::Gone => None,
             Phase::Open => Some(Some(CloseCode::Away)),
             Phase::Overlong | Phase::Refusing => Some(Some(CloseCode::Size)),
@@ -363,8 +374,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
 
 #[async_trait]
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
-    async fn recv(&mut self, frames: &mut Input) -> io::Result<usize> {
-        let received = poll_fn(|context| self.poll_recv(context, frames)).await;
+    async fn recv(&mut self, input: &mut Input) -> io::Result<usize> {
+        let received = poll_fn(|context| self.poll_recv(context, input)).await;
         if received.is_err() {
             self.phase = Phase::Gone;
         }
@@ -375,7 +386,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
         if matches!(self.phase, Phase::Refusing) {
             return Ok(());
         }
-        // A batch that a dropped call has encoded was removed from `output` then.
+        // If a dropped call has already encoded the batch, `output` is empty.
         if self.outgoing.is_empty() || !output.is_empty() {
             self.encode_batch(output).await?;
             self.outgoing.end();
@@ -384,14 +395,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
     }
 
     async fn close(mut self: Box<Self>) {
-        if self.say_goodbye().await.is_ok() {
-            // The peer is told; if it does not listen, there is nothing to be done about it.
+        if self.send_close().await.is_ok() {
+            // The close frame is sent. If the peer does not read it, nothing can be done.
             let _ = linger::close(self.messages.into_inner().stream).await;
         }
     }
 }
 
-/// Appends a frame as RFC 6455, section 5.2, has it.
+/// Appends a frame in the format of RFC 6455, section 5.2.
 fn encode(opcode: OpCode, is_final: bool, data: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
     let header = FrameHeader {
         is_final,

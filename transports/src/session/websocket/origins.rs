@@ -1,49 +1,48 @@
-//! Which web pages may open a WebSocket here.
+//! Web pages that may open a WebSocket here.
 //!
-//! A browser lets any page that someone visits connect to any address that it can reach, and says in
-//! `Origin` (RFC 6454) which page it is. So a server that trusts its network has to look at that.
+//! A browser lets any page connect to any address that the browser can reach, and names the page's site in `Origin`
+//! (RFC 6454). So a server that trusts its network has to check `Origin`.
 //!
-//! That the origin is the host of the request itself proves nothing on its own. By DNS rebinding, a page of
-//! `evil.example` has its own name resolved to this server, and the browser then sends that name in `Origin`
-//! and in `Host`. No attacker can choose what an IP address or `localhost` stands for, nor does an attacker own
-//! a name that the operator trusts; so `same` holds for these alone.
+//! An origin that equals the request's own host proves nothing by itself. By DNS rebinding, a page of `evil.example`
+//! has that name resolved to this server, and the browser then sends the name in both `Origin` and `Host`. But no
+//! attacker can choose what an IP address or `localhost` means, and no attacker owns a name that the operator
+//! trusts. Therefore `same` holds for these hosts alone.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hyper::HeaderMap;
 use hyper::header::{HOST, HeaderName, ORIGIN};
 
-/// The origins that may open a WebSocket.
+/// Origins that may open a WebSocket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
-    /// `None`: any.
+    /// `None` means any.
     allowed: Option<Vec<Allowed>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Allowed {
-    /// The host and port that the request itself is sent to, unless DNS could be behind them; and requests that
-    /// come from no page.
+    /// The host and port that the request is sent to, unless DNS rebinding could be behind them; and requests without
+    /// an origin.
     Same,
-    /// A host, on any port, or with its port.
+    /// A host on any port, or a host and a port.
     Host(Box<str>),
 }
 
 impl Origins {
-    /// Any origin, or none.
+    /// Admits requests from any origin, and without one.
     pub const ANY: Origins = Origins { allowed: None };
 
-    /// Reads a list, separated by commas, of
+    /// Parses a list, separated by commas, of
     ///
-    /// - hosts: `example.com` (on any port and by any scheme) or `example.com:8080`;
+    /// - hosts: `example.com` (on any port and with any scheme) or `example.com:8080`;
     /// - `same`: an origin whose host and port are those in the request's `Host`, if that host is an IP address,
-    ///   `localhost`, or one that is on this list as well; also a request without an origin, as programs send
-    ///   that are no browser;
+    ///   `localhost`, or also on this list; and a request without an origin, which programs other than browsers send;
     /// - or `all` alone: any origin.
     ///
     /// # Errors
     ///
-    /// [`OriginError`] if a part of the list is none of these, or `all` is not alone.
+    /// [`OriginError`] if an element is none of these, or `all` is not alone.
     pub fn parse(list: &str) -> Result<Origins, OriginError> {
         let parts: Vec<&str> = list.split(',').map(str::trim).collect();
         if parts == ["all"] {
@@ -60,7 +59,7 @@ impl Origins {
         })
     }
 
-    /// Whether a request with these headers may become a WebSocket.
+    /// Returns true if a request with these headers may open a WebSocket.
     pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
         let Some(allowed) = &self.allowed else {
             return true;
@@ -68,7 +67,7 @@ impl Origins {
         if !headers.contains_key(ORIGIN) {
             return allowed.contains(&Allowed::Same);
         }
-        // `null` is the origin of a page that has none, and nobody's.
+        // `null` is what browsers send for pages without an origin, and matches no element.
         let Some((_, authority)) =
             only(headers, ORIGIN).and_then(|origin| origin.split_once("://"))
         else {
@@ -86,9 +85,10 @@ impl Origins {
         })
     }
 
-    /// Returns whether no attacker's DNS can rebind this host.
+    /// Returns true if DNS rebinding cannot be behind this host.
     ///
-    /// An IP address counts in the notation that browsers send, whatever a page wrote: `127.0.0.1`, not `0x7f.1`.
+    /// An IP address counts only in the notation that browsers send, whatever the page wrote: `127.0.0.1`, not
+    /// `0x7f.1`.
     fn trusts(&self, host: &str) -> bool {
         let is_address = host.parse::<Ipv4Addr>().is_ok() || is_ipv6_literal(host);
         let is_listed = |allowed: &Allowed| match allowed {
@@ -101,26 +101,26 @@ impl Origins {
     }
 }
 
-/// Why a list of [`Origins`] is not one.
+/// Why a list of [`Origins`] is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OriginError {
-    /// A part of it is not a host, and so would never be met.
+    /// An element is not a host, and so would never match.
     #[error("{0:?} is not a host, nor a host and a port")]
     NoHost(String),
-    /// `all` stands beside something that it makes void.
+    /// `all` is beside other elements, which it makes meaningless.
     #[error("\"all\" admits every page, so it must stand alone")]
     AllAmongOthers,
 }
 
-/// The value of a header that is there once. Of several, another program may take another one for valid.
+/// Returns the value of a header that is present once. Of several values, another program may use a different one.
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).into_iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
-/// Whether this may be a host, with or without a port, rather than a URL or a pattern.
+/// Returns true if this can be a host, with or without a port, rather than a URL or a pattern.
 fn may_be_host(text: &str) -> bool {
     let host = host_of(text);
     let port = text[host.len()..].strip_prefix(':');
@@ -129,14 +129,14 @@ fn may_be_host(text: &str) -> bool {
     (is_name || is_ipv6_literal(host)) && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
-/// Whether this is an IPv6 address in brackets.
+/// Returns true if this is an IPv6 address in brackets.
 fn is_ipv6_literal(host: &str) -> bool {
     host.strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
-/// An authority without its port. The colons of an IPv6 address stand in brackets.
+/// Returns an authority without its port. The colons of an IPv6 address are in brackets.
 fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(admitted, expect, "{list:?}, {origin:?}");
     }
 
-    /// Checks a page whose own host is that of the request.
+    /// Checks a page whose host is the host of the request.
     #[track_caller]
     fn check_same(list: &str, host: &str, expect: bool) {
         for scheme in ["http", "https"] {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_would_never_be_met_are_errors() {
+    fn elements_that_would_never_match_are_errors() {
         for part in [
             "",
             "*",
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn same_admits_requests_from_no_page_and_no_other_host() {
+    fn same_admits_requests_without_origin_and_no_other_host() {
         check("same", None, true);
         check("same", Some("http://evil.example"), false);
         check("same", Some("null"), false);
