@@ -210,6 +210,7 @@ impl<L> Fifo<L> {
     }
 
     /// Adds a node, which must not be in a list of this kind, at the end.
+    #[inline(always)]
     pub(super) fn push_back<T: Linked<L>>(&mut self, nodes: &mut Arena<T>, node: u32) {
         *nodes[node].links_mut() = Links {
             previous: self.last,
@@ -224,6 +225,7 @@ impl<L> Fifo<L> {
     }
 
     /// Takes a node out.
+    #[inline(always)]
     pub(super) fn remove<T: Linked<L>>(&mut self, nodes: &mut Arena<T>, node: u32) {
         let Links { previous, next } = List::unlink(nodes, node);
         if previous == NONE {

@@ -151,16 +151,16 @@ impl Shared {
             by_client: Links::default(),
         });
         self.by_client.push(&mut self.holders, holder, client);
-        self.locks[lock]
-            .holders
-            .push_back(&mut self.holders, holder);
+        let of_lock = &mut self.locks[lock].holders;
+        of_lock.push_back(&mut self.holders, holder);
+        let count = of_lock.len();
         let (holders, hasher) = (&self.holders, &self.hasher);
         let hash = |lock, client| hasher.hash_one((lock, client));
         self.holder_index
             .insert_unique(hash(lock, Some(client)), holder, |&holder| {
                 hash(holders[holder].lock, holders[holder].client)
             });
-        self.locks[lock].holders.len()
+        count
     }
 
     /// Releases a lock. Returns the number of holders left, or `None` if the client does not hold the lock.
@@ -266,6 +266,7 @@ impl Shared {
         count
     }
 
+    #[inline(always)]
     fn find(&self, name: HashedName<'_>) -> Option<u32> {
         self.index
             .find(name.hash, |&lock| *self.locks[lock].name == *name.bytes)
@@ -290,18 +291,19 @@ impl Shared {
         {
             entry.remove();
         }
-        self.locks[lock].holders.remove(&mut self.holders, holder);
+        let of_lock = &mut self.locks[lock].holders;
+        of_lock.remove(&mut self.holders, holder);
+        let count = of_lock.len();
         self.by_client.remove(&mut self.holders, holder, client);
         self.holders.remove(holder);
-        let holders = self.locks[lock].holders.len();
-        if holders == 0 {
+        if count == 0 {
             self.remove_lock(lock, hash);
         }
         if self.holder_index.is_empty() && self.holder_index.capacity() > KEPT_CAPACITY {
             self.holder_index = HashTable::new();
             self.by_client.shrink();
         }
-        holders
+        count
     }
 
     fn remove_lock(&mut self, lock: u32, hash: u64) {
