@@ -65,29 +65,28 @@
 //! - `blocking` (default): the module [`blocking`], for programs that are not asynchronous.
 //! - `websocket` (default): endpoints that begin with `ws://`.
 
-// The modules. Each uses only modules below it; `error`, `features`, `key` and `heartbeat` are used throughout.
+// The modules. Each uses only modules below it. `error`, `features`, `key` and `heartbeat` use none of these and are used
+// throughout.
 //
-//  blocking         the same client, with calls that block
-//     |
-//  queries          listings, counters, ping
-//     |
-//  client           settings; the handle that users share
-//     |
-//   lock            acquiring: at once, in a queue, or by trying again and again
-//     |
-//  guard            a held lock
-//     |
-//   pool            opens connections as needed
-//     |
-//   lease           which lock uses which connection
-//     |
-// connection        one connection: requests in, replies out
-//     |
-//   task            owns the wire; sends requests, completes expected replies
-//     |    \
-//  request  wire    lines to send  |  the byte stream: TCP, Unix, WebSocket
-//     |       |
-// expected  endpoint  replies that the server owes  |  the address of a server
+//       blocking          the same client, with calls that block
+//           |
+//        queries          listings, counters, ping
+//           |
+//        client           settings, and the handle that tasks share
+//           |
+//         lock            acquires a lock: at once, in the server's queue, or by trying again and again
+//        /    \
+//     pool    guard       opens connections as needed  |  a held lock
+//        \    /
+//         lease           which locks use which connection
+//           |
+//      connection         one connection: requests in, replies out
+//           |
+//         task            owns the wire: sends requests, completes expected replies
+//        /    \
+//     wire    request     the byte stream: TCP, Unix socket, WebSocket  |  lines to send
+//      |        |
+//  endpoint  expected     the address of a server  |  replies that the server owes
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
@@ -112,7 +111,7 @@ pub use client::{Builder, Client};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, Lost, Refusal};
 pub use features::Features;
-pub use glockd_protocol::LockKind;
+pub use glockd_protocol::{LockKind, Verb};
 pub use guard::LockGuard;
 pub use lock::LockRequest;
 pub use queries::{Claim, HeldLock, NamedClient};

@@ -67,16 +67,16 @@ fn exclusive_lock_has_one_holder() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     exclusive(&["get 1-2 1", "get 3-4 0"], true);
     exclusive(&["get 1-2 1", "get 3-4 1"], false);
-    // At the same time, too.
+    // The same for operations at the same time.
     exclusive(&["get 1-3 1", "get 2-4 0"], true);
     exclusive(&["get 1-3 0", "get 2-4 1"], true);
     exclusive(&["get 1-3 1", "get 2-4 1"], false);
     exclusive(&["get 1-4 1, get 5-6 1"], true);
-    // Within one batch of another, while it was held.
+    // Within one batch of another connection, while the lock was held.
     let batch = "get 3-4 1, release 3-5 1";
     exclusive(&["get 1-2 1, release 6-7 1", batch], false);
     exclusive(&["get 1-2 1, release 4-7 1", batch], true);
-    // In the order of a connection, and of what was seen.
+    // In the order of the connection, and of the observed events.
     exclusive(&["release 1-2 0, get 1-3 1"], true);
     exclusive(&["get 1-2 1, release 1-3 0"], false);
     exclusive(&["get 1-2 1, release 3-4 1, release 5-6 1"], false);
@@ -93,7 +93,7 @@ fn refusal_needs_a_reason() {
     exclusive(&["get 1-2 1, release 3-6 1", "get 5-7 0"], true);
     exclusive(&["get 2-4 1", "get 1-3 0"], true);
     exclusive(&["get 2-3 1", "get 0-1 0"], false);
-    // A holder explains a refusal, and then a grant only if it has released.
+    // A holder explains a refusal, and allows a later grant only if it has released.
     exclusive(&["get 1-6 1", "get 2-3 0", "get 4-5 1"], false);
     exclusive(
         &["get 1-6 1, release 1-7 1", "get 2-3 0", "get 4-5 1"],
@@ -107,7 +107,7 @@ fn inspection_states_the_holders() {
     check(false, &["inspect 1-2 1"], false);
     check(false, &["get 2-3 1", "inspect 1-4 0, inspect 5-6 1"], true);
     check(false, &["get 1-2 1", "inspect 3-4 0"], false);
-    // What was seen cannot be unseen.
+    // A state that was observed cannot come back.
     check(false, &["get 1-6 1", "inspect 2-3 1, inspect 4-5 0"], false);
     check(true, &["get 1-2 1", "get 3-4 2", "inspect 5-6 2"], true);
     check(true, &["get 1-2 1", "get 3-4 2", "inspect 5-6 1"], false);
@@ -120,12 +120,12 @@ fn count_of_holders_is_exact() {
     shared(&["get 1-2 1", "get 3-4 1"], false);
     shared(&["get 1-2 2"], false);
     shared(&["get 1-2 1, get 3-4 2"], false);
-    // Who came first is open, that one did is not.
+    // Either one may have come first, but not both.
     shared(&["get 1-4 2", "get 2-3 1"], true);
     shared(&["get 1-4 1", "get 2-3 2"], true);
     shared(&["get 1-4 1", "get 2-3 1"], false);
     shared(&["get 1-4 2", "get 2-3 2"], false);
-    // Each of these could be, but not all.
+    // Each of these is possible, but not all of them.
     shared(&["get 1-9 1", "get 2-9 2", "get 3-9 3"], true);
     shared(&["get 1-9 1", "get 2-9 3", "get 3-9 3"], false);
     shared(
@@ -168,14 +168,14 @@ fn ended_wait_got_the_lock_or_not() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
     exclusive(&["wait1 1-2 1", "get 3-4 0"], true);
     exclusive(&["wait1 1-2 1", "get 3-4 1"], false);
-    // While it waited, its holder released.
+    // The holder released during the wait.
     let holder = "get 1-2 1, release 5-7 1";
     exclusive(&[holder, "wait1 3-6 1", "inspect 8-9 1"], true);
     exclusive(&[holder, "wait1 3-6 1", "inspect 8-9 0"], false);
     exclusive(&[holder, "wait1 3-4 1"], false);
     exclusive(&[holder, "wait1 3-4 0", "inspect 8-9 0"], true);
     exclusive(&[holder, "wait1 3-4 0", "inspect 8-9 1"], false);
-    // A holder has it already, whoever waits.
+    // A wait by the holder succeeds at once, even if others wait.
     let holder = "get 1-2 1, wait1 6-7 1, release 8-9 1";
     exclusive(&[holder, "wait1 3-4-9 1"], true);
     exclusive(&["get 1-2 1, wait1 6-6-7 0", "wait1 3-4-8-9 0"], false);
@@ -186,7 +186,7 @@ fn ended_wait_got_the_lock_or_not() {
 #[test]
 fn forgotten_waiter_is_detected() {
     let exclusive = |connections: &[&str], expect| check(false, connections, expect);
-    // It waited all the time, so the lock was never free.
+    // The wait lasted all the time, so the lock was never free.
     let waiter = "wait1 3-4-8-9 0";
     exclusive(&["get 1-2 1", waiter], true);
     exclusive(&["get 1-2 1, release 5-6 1", waiter], false);
@@ -194,12 +194,12 @@ fn forgotten_waiter_is_detected() {
     exclusive(&["get 1-2 1, end 5-6 -", waiter], false);
     exclusive(&[waiter], false);
     exclusive(&["get 1-2 1, release 5-10 1", waiter], true);
-    // It had perhaps given up by then.
+    // The wait may have been over by then.
     exclusive(&["get 1-2 1, release 5-6 1", "wait1 3-4-5-7 0"], true);
-    // It was cancelled, perhaps before it began.
+    // The wait was cancelled, possibly before it began.
     exclusive(&["get 1-2 1, release 5-6 1", "wait1 3-9 0"], true);
     exclusive(&["wait1 3-9 0"], true);
-    // It has not begun, or is over.
+    // The wait has not begun, or is over.
     exclusive(
         &[
             "get 1-2 1, release 5-7 1",
@@ -224,7 +224,7 @@ fn forgotten_waiter_is_detected() {
         ],
         true,
     );
-    // The next is given what the first gives up, or what is released meanwhile.
+    // When the first waiter gives up, the next one gets the lock, also if it was released meanwhile.
     let holders = ["get 1-2 1", "get 1-2 2"];
     let [one, other] = holders;
     check(true, &[one, other, "wait1 3-4-8-9 0", "wait3 5-10 3"], true);
@@ -250,9 +250,9 @@ fn waiters_are_served_in_the_order_of_arrival() {
     exclusive(&[holder, "wait1 3-4-11 1", "wait1 5-6-8-20 0"], true);
     exclusive(&[holder, "wait1 3-4-19-20 0", "wait1 5-6-11 1"], false);
     exclusive(&[holder, "wait1 3-7-19-20 0", "wait1 5-6-11 1"], true);
-    // Who gives up stands in nobody's way.
+    // A waiter that has given up does not block the others.
     exclusive(&[holder, "wait1 3-4-8 0", "wait1 5-6-11 1"], true);
-    // Who has to release first stands behind who has joined before that.
+    // A connection that must release first is in the queue behind those that joined before the release.
     let waiters = [
         "get 1-2 2, release 3-9 1, wait2 3-14 2",
         "wait1 2-2-8-10 0",
@@ -262,7 +262,7 @@ fn waiters_are_served_in_the_order_of_arrival() {
     let shared = |connections: &[&str], expect| check(true, connections, expect);
     shared(&["get 0-1 1", late, first, second, "inspect 6-7 1"], true);
     shared(&["get 0-1 1", late, first, second, "inspect 6-7 2"], false);
-    // Even if the second could have the lock, and the first could not.
+    // Even if the limit of the second allows a grant, and that of the first does not.
     check(
         true,
         &["get 1-2 1", "wait1 3-4-8-9 0", "wait5 5-6-8 2"],
@@ -283,9 +283,9 @@ fn waiters_are_served_in_the_order_of_arrival() {
         &["get 1-2 1", "wait1 3-4-8-9 0", "below5 5-6 0"],
         true,
     );
-    // As the original has it.
+    // As in the original.
     check(true, &["get 1-2 1", "wait1 3-4-8-9 0", "get 5-6 2"], true);
-    // Each of these could be first, but not both.
+    // Each of these may be first, but not both.
     let waiters = ["wait1 3-7-29-30 0", "wait1 3-7-29-30 0"];
     let [one, other] = waiters;
     check(true, &["get 1-2 1", one, other], true);
@@ -327,7 +327,7 @@ fn watcher_is_answered_at_a_release() {
     exclusive(&["get 1-2 1, release 5-6 1", "watch1 3-7 1"], true);
     exclusive(&["get 1-2 1, release 5-6 1", "watch1 3-4-7-8 0"], false);
     exclusive(&["get 1-2 1, release 5-6 1", "watch1 3-7 0"], true);
-    // Though the lock is another's at once. Who does not wait cannot see it.
+    // Even if another connection gets the lock at once. A question without a wait does not observe the release.
     let passed = ["get 1-2 1, release 5-6 1", "wait1 3-4-20 1"];
     let [holder, heir] = passed;
     exclusive(&[holder, heir, "watch1 3-7 1", "watch1 3-7 1"], true);
@@ -355,7 +355,7 @@ fn tokens_grow_in_the_order_of_grants() {
         &["get 1-5 1 6, release 1-5 1", "get 1-5 1 4, release 1-5 1"],
         true,
     );
-    // That holder was there before.
+    // That holder got the lock before.
     exclusive(&["get 1-2 1 5, release 3-9 1", "get 4-8 1 4"], false);
     check(true, &["get 1-4 1 5", "get 2-3 2 6"], true);
     check(true, &["get 1-4 1 6", "get 2-3 2 5"], false);
