@@ -1,9 +1,9 @@
 //! glockd, a network lock daemon, as a library: a [`Server`] to embed, and the pieces it is made of.
 //!
 //! ```text
-//!    TCP   Unix   WebSocket   memory   (your own)
-//!      \     |       |          |       /
-//!       `----+---Transport------+------'     glockd-transports   accept, handshake, framing
+//!    TCP   Unix   memory   (your own)        glockd-transports   accept byte streams
+//!      \     |      |        /
+//!     lines   WebSocket   (your own)         glockd-transports   handshake, framing
 //!                    |  Session: a batch of frames at a time
 //!             connection loop                the only place that waits for a peer, both ways
 //!                    |  one frame

@@ -24,8 +24,8 @@
 //!   another framing;
 //! - [`Transport`] for anything else; or send finished connections to a [`Channel`].
 //!
-//! The transports in this crate use nothing that is not public. `tests/outside.rs` shows one outside the crate that does
-//! all that [`Tcp`] does.
+//! The listeners and framings of this crate deal with a server through these traits alone. `tests/outside.rs` shows a
+//! transport outside the crate that does all that [`Tcp`] does.
 
 mod address;
 mod framed;

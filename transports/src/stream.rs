@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use socket2::{SockRef, Socket};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Join, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Maximum number of unread bytes that are read before the last words. Unread input makes closing a TCP connection
@@ -37,6 +37,14 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 }
 
 impl ByteStream for DuplexStream {}
+
+/// Two halves, such as the pipes of a process.
+impl<R, W> ByteStream for Join<R, W>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+}
 
 impl ByteStream for UnixStream {
     fn close_with(self, last_words: &[u8]) {
