@@ -1,4 +1,4 @@
-//! The exit codes of glock. Where there is no other, `glock run` exits with the exit code of the command.
+//! The exit codes of glock. If none of them applies, `glock run` exits with that of the command.
 
 /// Others hold the lock (`-E` sets another code). For `glock inspect`: the lock is free.
 pub(crate) const CONFLICT: u8 = 1;

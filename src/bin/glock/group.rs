@@ -205,7 +205,7 @@ impl Group {
                 terminal.give(getpgrp());
                 let _ = killpg(getpgrp(), Signal::SIGTSTP);
             }
-            // By somebody who has a reason, and will continue it.
+            // Stopped by another process, which will continue it.
             None => {}
         }
     }

@@ -147,7 +147,8 @@ pub(crate) enum Target {
 }
 
 /// Ends this process by a signal that it catches, for its shell to see: a key that ended the command was meant for a
-/// loop around it as well. If only the command got the key, the rest of the job is told. Returns if that fails.
+/// loop around it as well. If only the command received the signal, the rest of the job receives it now. Returns if that
+/// fails.
 pub(crate) fn end_by(signal: Signal, target: Target) {
     set_action(signal, Action::Default);
     let _ = match target {
