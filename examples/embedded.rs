@@ -1,14 +1,14 @@
-//! A lock server in a program of one's own, on a Unix socket in a temporary directory: what an
-//! integration test of a program that uses glockd would do.
+//! How do I test a program that uses glockd? Start a server within the test, on a Unix socket in a temporary directory.
 //!
 //! ```text
 //! cargo run --example embedded
 //! ```
 
+use std::future::pending;
+
 use glockd::{Policy, Server, Unix};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
 
 type Error = Box<dyn std::error::Error>;
 
@@ -27,27 +27,30 @@ async fn main() -> Result<(), Error> {
         .await?;
     println!("listening on {}", server.addresses()[0]);
 
-    // `run` takes any future for its end: a signal, a channel, a timer.
-    let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+    // The handle will end the server. `run` also takes a future for that: a signal, a channel, a timer.
+    let handle = server.handle();
+    let running = tokio::spawn(server.run(pending()));
 
     let mut worker = BufReader::new(UnixStream::connect(&socket).await?);
     let mut rival = BufReader::new(UnixStream::connect(&socket).await?);
     println!("worker: {}", ask(&mut worker, "g nightly report").await?);
     println!("rival:  {}", ask(&mut rival, "g nightly report").await?);
 
-    // No unlock, no timeout: the worker is gone, and so is its lock. But closing is not synchronous, so the rival asks
-    // until the server has noticed. A worker that goes on would release, `r nightly report`, and read the reply.
+    // The worker disconnects, which releases its lock. The server notices that soon after, so the rival waits for it. A
+    // worker that goes on would release the lock by `r nightly report`, and read the reply.
     drop(worker);
-    while ask(&mut rival, "i nightly report").await?.starts_with('1') {}
-    println!("rival:  {}", ask(&mut rival, "g nightly report").await?);
+    println!(
+        "rival:  {}",
+        ask(&mut rival, "gw 60000 nightly report").await?
+    );
 
-    drop(stop);
-    running.await?;
-    println!("stopped, and the socket file is gone: {}", !socket.exists());
+    handle.shutdown();
+    println!("stopped: {:?}", running.await?);
+    println!("the socket file is gone: {}", !socket.exists());
     Ok(())
 }
 
+/// Sends a command, and returns its reply.
 async fn ask(client: &mut BufReader<UnixStream>, command: &str) -> Result<String, Error> {
     client.write_all(format!("{command}\n").as_bytes()).await?;
     let mut reply = String::new();

@@ -1,24 +1,31 @@
-//! glockd, a network lock daemon, as a library: a [`Server`] to embed, and the pieces it is made of.
+//! glockd, a network lock daemon, as a library: a [`Server`] to embed.
 //!
 //! ```text
-//!    TCP   Unix   memory   (your own)        glockd-transports   accept byte streams
-//!      \     |      |        /
-//!     lines   WebSocket   (your own)         glockd-transports   handshake, framing
-//!                    |  Session: a batch of frames at a time
-//!             connection loop                the only place that waits for a peer, both ways
-//!                    |  one frame
-//!             protocol::parse                glockd-protocol     bytes -> Command
-//!                    |  Command
-//!             Dispatcher  <- Policy          Command -> Reply, no I/O
-//!               |      |      |
-//!          LockTable Registry Stats          plain data structures
-//!                    |  Reply
-//!             Reply::encode                  glockd-protocol     the only home of reply text
+//!  listeners     Tcp   Unix   Memory   (your own)           glockd-transports    accept
+//!                  \    |      |      /
+//!  framing           Lines     WebSocket    (your own)       glockd-transports    byte stream -> Session
+//!                       \     /
+//!  accept loop           accept  <- Admission                limits, handshakes
+//!                          |
+//!  connection          Connection                            the only place that awaits a peer
+//!                          |  one frame
+//!  protocol              parse                               glockd-protocol      bytes -> Command, no I/O
+//!                          |  Command
+//!  core                 Dispatcher  <- Policy                Command -> Outcome, no I/O
+//!                      /    |     \
+//!             LockTable  Registry  Stats  -> Observer        plain data
+//!                          |  Reply
+//!  protocol           Reply::encode                          glockd-protocol      the only home of reply text
 //! ```
 //!
-//! The other side is `glockd-client`, and the command `glock` is made of it.
+//! The client library is `glockd-client`; the command `glock` is made of it. Without the default features, this crate is
+//! the server alone, and builds nothing that only the two commands need.
 //!
-//! A server takes any number of transports, its own or yours:
+//! # A server in a program
+//!
+//! [`Server::builder`] takes any number of [transports](Transport), those of this crate or others, and
+//! [`bind`](Builder::bind) makes the server. [`Server::run`] runs it. A [`Handle`] gives statistics and connections,
+//! disconnects a client, and drains or shuts down the server. An [`Observer`] gets its events.
 //!
 //! ```
 //! use glockd::{Memory, Server};
@@ -28,21 +35,28 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (memory, connector) = Memory::new();
 //! let server = Server::builder().transport(memory).bind().await?;
-//! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-//! let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+//! let handle = server.handle();
+//! let running = tokio::spawn(server.run(std::future::pending()));
 //!
 //! let mut client = BufReader::new(connector.connect()?);
 //! client.write_all(b"g foo\n").await?;
 //! let mut reply = String::new();
 //! client.read_line(&mut reply).await?;
 //! assert_eq!(reply, "1 Lock Get Success: foo\n");
+//! assert_eq!(handle.statistics().locks, 1);
 //!
-//! drop(stop);
+//! handle.shutdown();
 //! running.await?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The directory `examples/` has a program for each task: statistics, events, a graceful stop, a transport and a framing
+//! of one's own.
 
+/// Not a part of the interface: public for the benchmarks, fuzz targets and tests of this repository, and changed without
+/// notice. What an embedder needs of it is re-exported.
+#[doc(hidden)]
 pub mod core;
 mod server;
 #[cfg(test)]

@@ -27,7 +27,8 @@ fn embedded_prints_the_replies_and_removes_its_socket() {
     let expect = "worker: 1 Lock Get Success: nightly report\n\
         rival:  0 Lock Get Failure: nightly report\n\
         rival:  1 Lock Get Success: nightly report\n\
-        stopped, and the socket file is gone: true\n";
+        stopped: Handle\n\
+        the socket file is gone: true\n";
     assert_eq!(rest, expect);
 }
 
@@ -50,4 +51,42 @@ fn custom_framing_prints_the_replies() {
 fn websocket_in_hyper_prints_the_replies() {
     let expect = "/: a page\n/locks: 1 Lock Get Success: foo\nclosed with 1001\n";
     assert_eq!(output("websocket_in_hyper"), expect);
+}
+
+#[test]
+fn statistics_prints_counters_and_connections() {
+    let expect = "connections: 2\n\
+        locks held: 1\n\
+        gets: 2\n\
+        memory:1: nightly report\n\
+        memory:2: (no name)\n\
+        the worker is told: \"\"\n\
+        orphans: 1\n";
+    assert_eq!(output("statistics"), expect);
+}
+
+#[test]
+fn events_prints_what_the_observer_gets() {
+    let expect = "connected: memory:1\n\
+        granted: report\n\
+        connected: memory:2\n\
+        waits: report\n\
+        released: report\n\
+        granted after a wait: report\n\
+        orphaned: report\n";
+    assert_eq!(output("events"), expect);
+}
+
+#[test]
+fn graceful_stop_lets_the_worker_finish() {
+    let expect = "worker: 1 Lock Get Success: report\n\
+        idle:   1 Lock Is Locked: report\n\
+        idle:   \"\"\n\
+        new:    true\n\
+        worker: 1 Lock Get Success: archive\n\
+        worker: 1 Lock Release Success: report\n\
+        worker: 1 Lock Release Success: archive\n\
+        worker: \"\"\n\
+        stopped: Drained\n";
+    assert_eq!(output("graceful_stop"), expect);
 }

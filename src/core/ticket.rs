@@ -9,7 +9,8 @@ use crate::core::locks::{LockTable, WaitHandle};
 
 /// A command that waits for a lock.
 ///
-/// It must end, by [`poll`](Ticket::poll) or [`end`](Ticket::end), before the next command of its client is
+/// It must end, by [`Dispatcher::poll_wait`](super::dispatcher::Dispatcher::poll_wait) or
+/// [`Dispatcher::end_wait`](super::dispatcher::Dispatcher::end_wait), before the next command of its client is
 /// dispatched and before that client is disconnected.
 #[derive(Debug)]
 #[must_use = "a wait goes on until it is ended"]
