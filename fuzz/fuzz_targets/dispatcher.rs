@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
-use glockd::{LockLimits, Policy};
 use glockd::core::dispatcher::{Dispatcher, Options, Outcome};
 use glockd::core::locks::Disconnection;
 use glockd::core::registry::ClientId;
 use glockd::core::ticket::Ticket;
+use glockd::{LockLimits, Policy};
 use glockd_protocol::{LockKind, Refusal, Verb, parse};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -514,11 +514,7 @@ impl Server {
         let (exclusive, shared) = self.model.orphan(
             client.number,
             |name| locks.holder(name) == Some(client.id),
-            |name| {
-                locks
-                    .with_shared_holder(name, client.id, || ())
-                    .is_some()
-            },
+            |name| locks.with_shared_holder(name, client.id, || ()).is_some(),
         );
         assert_eq!(after.exclusive - before.exclusive, exclusive);
         assert_eq!(after.shared - before.shared, shared);

@@ -1,5 +1,5 @@
-//! A line session against a naive splitting of its input, which comes in reads of any size. Now and then
-//! there is nothing to read, and the wait may be given up and begun anew: nothing may be lost by that.
+//! A line session against a naive splitting of its input. The input arrives in reads of any size. Sometimes there is
+//! nothing to read; the target may then drop `recv` and call it again, which must lose nothing.
 
 #![no_main]
 
@@ -15,11 +15,11 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, ReadBuf, join, sink};
 
 #[derive(Arbitrary, Debug)]
-struct Input<'a> {
+struct Case<'a> {
     max_line: u8,
-    /// Whether a wait goes on, rather than being given up and begun anew.
+    /// True: a `recv` that has to wait is polled until it is done. False: it is dropped and called again.
     patient: bool,
-    /// The sizes of the reads. At 0 there is nothing to read yet. What is left comes in one read.
+    /// Sizes of the reads, in bytes. 0: the read has to wait. After the last, one read takes all that is left.
     reads: Vec<u8>,
     bytes: &'a [u8],
 }
@@ -30,17 +30,17 @@ enum Line<'a> {
     TooLong,
 }
 
-fuzz_target!(|input: Input<'_>| {
-    run(&input, false);
-    run(&input, true);
+fuzz_target!(|case: Case<'_>| {
+    run(&case, false);
+    run(&case, true);
 });
 
-fn run(input: &Input<'_>, refuse_http: bool) {
-    let limits = Limits::default().with_max_line(input.max_line.into());
+fn run(case: &Case<'_>, refuse_http: bool) {
+    let limits = Limits::default().with_max_line(case.max_line.into());
     let given = AtomicUsize::new(0);
     let peer = Peer {
-        bytes: input.bytes,
-        reads: input.reads.clone().into_iter(),
+        bytes: case.bytes,
+        reads: case.reads.clone().into_iter(),
         given: &given,
     };
     let mut session = LineSession::new(join(peer, sink()), limits);
@@ -50,34 +50,38 @@ fn run(input: &Input<'_>, refuse_http: bool) {
     let mut batches = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
     let ended = loop {
-        let mut frames = Input::new();
-        let mut recv = session.recv(&mut frames);
+        let mut batch = Input::new();
+        let mut recv = session.recv(&mut batch);
         let count = loop {
             match recv.as_mut().poll(&mut context) {
-                Poll::Ready(count) => break count.expect("the peer does not fail"),
+                Poll::Ready(count) => break count.expect("no read fails"),
                 Poll::Pending => {
-                    // Whoever waits was given all that can be given.
-                    let given = &input.bytes[..given.load(Relaxed)];
+                    // Before it waits, a session returns all frames that it has read.
+                    let given = &case.bytes[..given.load(Relaxed)];
                     check(&batches, &reference(given, limits.max_line, false));
-                    if !input.patient {
+                    if !case.patient {
                         drop(recv);
-                        frames = Input::new();
-                        recv = session.recv(&mut frames);
+                        batch = Input::new();
+                        recv = session.recv(&mut batch);
                     }
                 }
             }
         };
         drop(recv);
-        assert_eq!(count, frames.len());
+        assert_eq!(count, batch.len());
         if count == 0 {
             break given.load(Relaxed);
         }
-        batches.push(frames);
+        batches.push(batch);
     };
-    assert_eq!(ended, input.bytes.len(), "0 is the end of input");
-    check(&batches, &reference(input.bytes, limits.max_line, true));
+    assert_eq!(
+        ended,
+        case.bytes.len(),
+        "recv returned 0 before the end of input"
+    );
+    check(&batches, &reference(case.bytes, limits.max_line, true));
     let expect = match refuse_http {
-        true => reference_ends(input.bytes, limits.max_line),
+        true => reference_ends(case.bytes, limits.max_line),
         false => Vec::new(),
     };
     let frames = batches.iter().flat_map(Input::iter);
@@ -90,11 +94,11 @@ fn run(input: &Input<'_>, refuse_http: bool) {
     assert_eq!(found, expect);
 }
 
-/// A peer that sends, and then closes its sending side.
+/// A peer that sends bytes, then closes its sending side.
 struct Peer<'a> {
     bytes: &'a [u8],
     reads: vec::IntoIter<u8>,
-    /// How many bytes were read from it.
+    /// Number of bytes that the session has read.
     given: &'a AtomicUsize,
 }
 
@@ -110,7 +114,7 @@ impl AsyncRead for Peer<'_> {
             return Poll::Pending;
         }
         if self.bytes.is_empty() {
-            // The end stays the end.
+            // After the end of input, each read returns the end at once.
             self.reads = Vec::new().into_iter();
         }
         let size = size.min(buffer.remaining()).min(self.bytes.len());
@@ -122,7 +126,7 @@ impl AsyncRead for Peer<'_> {
     }
 }
 
-/// The lines of an input, of which more may come, or none.
+/// Returns the frames of an input: of all of it if it has `ended`, or else those that are certain so far.
 fn reference(input: &[u8], limit: usize, ended: bool) -> Vec<Line<'_>> {
     let mut pieces: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
     let last = pieces.pop().unwrap_or_default();
@@ -135,7 +139,7 @@ fn reference(input: &[u8], limit: usize, ended: bool) -> Vec<Line<'_>> {
             Line::TooLong
         });
     }
-    // While more may come, a return at the end may be part of the line's end.
+    // While more input may follow, a carriage return at the end may be the start of a line end.
     let certain = match last {
         [line @ .., b'\r'] if !ended => line,
         line => line,
@@ -148,7 +152,7 @@ fn reference(input: &[u8], limit: usize, ended: bool) -> Vec<Line<'_>> {
     lines
 }
 
-/// The ends of the lines of an input that are too long.
+/// Returns the ends of each line that is too long.
 fn reference_ends(input: &[u8], limit: usize) -> Vec<Vec<u8>> {
     let mut pieces: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
     let last = pieces.pop().filter(|last| last.len() > limit);
@@ -158,7 +162,7 @@ fn reference_ends(input: &[u8], limit: usize) -> Vec<Vec<u8>> {
     ended.chain(last).map(ends).collect()
 }
 
-/// The first and the last bytes of a line that is too long.
+/// Returns the first and last bytes of a line that is too long.
 fn ends(line: &[u8]) -> Vec<u8> {
     const END: usize = 32;
     let line = line.trim_ascii_start();

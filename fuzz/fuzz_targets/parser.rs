@@ -1,4 +1,4 @@
-//! The parser against a plain reading of its rules, the one that its properties are tested with, too.
+//! The parser against the naive parser of its property tests.
 
 #![no_main]
 

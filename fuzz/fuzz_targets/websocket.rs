@@ -1,5 +1,6 @@
-//! A WebSocket session and a client that sends messages, in fragments, with pings between them, and then
-//! perhaps something else. What comes in arrives in reads of any size, and what goes out is taken bit by bit.
+//! A WebSocket session against a client that sends messages, in fragments and with pings between them, then maybe
+//! arbitrary bytes. Reads and writes are of any size. The target may drop `recv` and `send` when they have to wait and
+//! call them again, which must lose and repeat nothing.
 
 #![no_main]
 
@@ -16,24 +17,25 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[derive(Arbitrary, Debug)]
-struct Input<'a> {
+struct Case<'a> {
     max_line: u8,
-    /// Whether a wait goes on, rather than being given up and begun anew.
+    /// True: a `recv` or `send` that has to wait is polled until it is done. False: it is dropped and called again.
     patient: bool,
-    /// So many bytes were read with the handshake.
+    /// Number of bytes that were read together with the handshake.
     leftover: u8,
-    /// The sizes of reads and writes. At 0 it must wait. What is left goes at once.
+    /// Sizes of the reads, in bytes. 0: the read has to wait. After the last, one read takes all that is left.
     reads: Vec<u8>,
+    /// Sizes of the writes, likewise.
     writes: Vec<u8>,
     mask: [u8; 4],
-    said: Vec<Said<'a>>,
-    /// Whatever comes behind.
+    sent: Vec<Sent<'a>>,
+    /// Arbitrary bytes after them.
     rest: &'a [u8],
 }
 
 #[derive(Arbitrary, Debug)]
-enum Said<'a> {
-    /// A message, of which these are the lengths of the fragments but the last, and between those a ping.
+enum Sent<'a> {
+    /// A message, with the lengths of all its fragments but the last, and the payload of a ping between them.
     Message {
         bytes: &'a [u8],
         line_end: bool,
@@ -51,16 +53,23 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// What a client has to send, and what should come of it.
+/// The bytes that a client sends, and what the server must make of them.
 #[derive(Default)]
 struct Client {
     bytes: Vec<u8>,
     mask: [u8; 4],
-    /// The lines of its messages; `None`: one that is too long, behind which nothing counts.
+    /// Lines of its messages. `None`: a message that is too long; nothing after it is certain.
     lines: Vec<Option<Vec<u8>>>,
     pings: Vec<Vec<u8>>,
-    /// What should come back, up to a message that is too long: pongs among the answers.
-    expect: Vec<(bool, Vec<u8>)>,
+    /// Expected answers, up to a message that is too long.
+    expect: Vec<Answer>,
+}
+
+/// A frame that the server sends.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Pong(Vec<u8>),
+    Reply(Vec<u8>),
 }
 
 impl Client {
@@ -83,20 +92,20 @@ impl Client {
         let payload = &payload[..payload.len().min(125)];
         self.frame(true, PING, payload);
         self.pings.push(payload.to_vec());
-        self.expect(true, payload);
+        self.expect(Answer::Pong(payload.to_vec()));
     }
 
-    fn expect(&mut self, pong: bool, payload: &[u8]) {
+    fn expect(&mut self, answer: Answer) {
         if self.lines.iter().all(Option::is_some) {
-            self.expect.push((pong, payload.to_vec()));
+            self.expect.push(answer);
         }
     }
 
-    fn say(&mut self, said: Said<'_>, max_line: usize) {
-        match said {
-            Said::Ping(payload) => self.ping(payload),
-            Said::Pong(payload) => self.frame(true, PONG, &payload[..payload.len().min(125)]),
-            Said::Message {
+    fn send(&mut self, sent: Sent<'_>, max_line: usize) {
+        match sent {
+            Sent::Ping(payload) => self.ping(payload),
+            Sent::Pong(payload) => self.frame(true, PONG, &payload[..payload.len().min(125)]),
+            Sent::Message {
                 bytes,
                 line_end,
                 fragments,
@@ -122,34 +131,34 @@ impl Client {
                 }
                 self.frame(true, opcode, rest);
                 self.lines.push(line.clone());
-                self.expect(false, &line.unwrap_or_default());
+                self.expect(Answer::Reply(line.unwrap_or_default()));
             }
         }
     }
 }
 
-fuzz_target!(|input: Input<'_>| {
+fuzz_target!(|case: Case<'_>| {
     let limits = Limits::default()
-        .with_max_line(input.max_line.into())
+        .with_max_line(case.max_line.into())
         .with_keepalive(None)
         .with_write_timeout(None);
     let mut client = Client {
-        mask: input.mask,
+        mask: case.mask,
         ..Client::default()
     };
-    for said in input.said {
-        client.say(said, limits.max_line);
+    for sent in case.sent {
+        client.send(sent, limits.max_line);
     }
-    client.bytes.extend(input.rest);
+    client.bytes.extend(case.rest);
 
     let (leftover, bytes) = client
         .bytes
-        .split_at(client.bytes.len().min(input.leftover.into()));
+        .split_at(client.bytes.len().min(case.leftover.into()));
     let written = Arc::new(Mutex::new(Vec::new()));
     let stream = Stream {
         bytes: bytes.to_vec(),
-        reads: input.reads.into_iter(),
-        writes: input.writes.into_iter(),
+        reads: case.reads.into_iter(),
+        writes: case.writes.into_iter(),
         written: Arc::clone(&written),
     };
     let waits = stream.reads.len() + stream.writes.len() + client.bytes.len() + 10;
@@ -157,23 +166,23 @@ fuzz_target!(|input: Input<'_>| {
     let session = WebSocketSession::new(stream, leftover.to_vec(), limits);
     let mut session = driver.finish(session);
 
-    // What a connection does, with the lines for answers.
+    // As a connection does, with each line as its own reply.
     let mut received = Vec::new();
     loop {
-        let mut frames = Input::new();
+        let mut batch = Input::new();
         let count = loop {
-            let recv = session.recv(&mut frames);
-            match driver.attempt(recv, input.patient) {
-                Some(count) => break count.expect("the peer does not fail"),
-                None => frames = Input::new(),
+            let recv = session.recv(&mut batch);
+            match driver.attempt(recv, case.patient) {
+                Some(count) => break count.expect("no read or write fails"),
+                None => batch = Input::new(),
             }
         };
-        assert_eq!(count, frames.len());
+        assert_eq!(count, batch.len());
         if count == 0 {
             break;
         }
         let mut replies = Output::new();
-        for frame in frames.iter() {
+        for frame in batch.iter() {
             match frame {
                 InputFrame::Complete(line) => {
                     assert!(line.len() <= limits.max_line);
@@ -187,89 +196,98 @@ fuzz_target!(|input: Input<'_>| {
                 InputFrame::OversizedEnds(_) => unreachable!("only line sessions report these"),
             }
         }
-        driver
-            .finish(session.send(&replies))
-            .expect("the peer does not fail");
+        let sent = loop {
+            let send = session.send(&mut replies);
+            if let Some(sent) = driver.attempt(send, case.patient) {
+                break sent;
+            }
+        };
+        sent.expect("no read or write fails");
     }
     driver.finish(Box::new(session).close());
 
-    // All is received, up to what is too long.
+    // All messages are received, up to the first that is too long.
     let too_long = client.lines.iter().position(Option::is_none);
     let certain = too_long.map_or(client.lines.len(), |position| position + 1);
     assert!(received.len() >= certain);
     assert_eq!(received[..certain], client.lines[..certain]);
-    if too_long.is_some() || input.rest.is_empty() {
+    if too_long.is_some() || case.rest.is_empty() {
         assert_eq!(received.len(), certain);
     }
     if let Some(position) = received.iter().position(Option::is_none) {
         assert_eq!(
             position,
             received.len() - 1,
-            "it goes on behind what is too long"
+            "a frame after an oversized message"
         );
     }
 
     let written = written.lock().expect("nobody panicked");
-    let mut answers = Vec::new();
+    let mut written_replies = Vec::new();
     let mut pongs = Vec::new();
     let mut order = Vec::new();
     let mut close = None;
     for (opcode, payload) in frames(&written) {
-        assert_eq!(close, None, "something is said behind the goodbye");
+        assert_eq!(close, None, "a frame after the close frame");
         match opcode {
             TEXT => {
                 assert!(str::from_utf8(payload).is_ok());
-                answers.push(Some(payload.to_vec()));
-                order.push((false, payload.to_vec()));
+                written_replies.push(Some(payload.to_vec()));
+                order.push(Answer::Reply(payload.to_vec()));
             }
             BINARY => {
                 assert!(str::from_utf8(payload).is_err());
-                answers.push(Some(payload.to_vec()));
-                order.push((false, payload.to_vec()));
+                written_replies.push(Some(payload.to_vec()));
+                order.push(Answer::Reply(payload.to_vec()));
             }
             PONG => {
                 pongs.push(payload.to_vec());
-                order.push((true, payload.to_vec()));
+                order.push(Answer::Pong(payload.to_vec()));
             }
             CLOSE => close = Some(payload.to_vec()),
             other => panic!("opcode {other}"),
         }
     }
-    let said: Vec<_> = received
+    let replies: Vec<_> = received
         .iter()
         .filter(|line| line.is_some())
         .cloned()
         .collect();
-    assert_eq!(answers, said);
+    assert_eq!(written_replies, replies);
     if received.last() == Some(&None) {
         assert_eq!(close, Some(1009u16.to_be_bytes().to_vec()));
-    } else if input.rest.is_empty() {
-        assert_eq!(close, None, "there is nobody to tell");
+    } else if case.rest.is_empty() {
+        assert_eq!(close, None, "a close frame although the client has ended");
     }
     let known = order.len().min(client.expect.len());
     assert_eq!(order[..known], client.expect[..known]);
     let answered = pongs.len().min(client.pings.len());
     assert_eq!(pongs[..answered], client.pings[..answered]);
     if too_long.is_none() {
-        let (sent, got) = (client.bytes.escape_ascii(), written.escape_ascii());
-        assert!(pongs.len() >= client.pings.len(), "{sent} {got}");
+        let (sent, written) = (client.bytes.escape_ascii(), written.escape_ascii());
+        assert!(
+            pongs.len() >= client.pings.len(),
+            "{sent}\nwas answered by\n{written}"
+        );
     }
-    if input.rest.is_empty() {
+    if case.rest.is_empty() {
         assert!(pongs.len() <= client.pings.len());
     }
 });
 
-/// Polls whatever there is to be done, so many times at most.
+/// Polls futures.
 struct Driver {
+    /// Number of times that a future may still have to wait.
     waits: usize,
 }
 
 impl Driver {
     fn finish<T>(&mut self, future: impl Future<Output = T>) -> T {
-        self.attempt(future, true).expect("it is patient")
+        self.attempt(future, true)
+            .expect("it is polled until it is done")
     }
 
-    /// Polls until it is done, or until it has to wait if that is not wanted.
+    /// Polls a future until it is done. Drops it when it has to wait, unless `patient`.
     fn attempt<T>(&mut self, future: impl Future<Output = T>, patient: bool) -> Option<T> {
         let mut future = std::pin::pin!(future);
         let woken = Arc::new(Woken::default());
@@ -278,8 +296,11 @@ impl Driver {
             match future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Ready(done) => return Some(done),
                 Poll::Pending => {
-                    assert!(woken.0.swap(false, Relaxed), "nobody would wake it");
-                    self.waits = self.waits.checked_sub(1).expect("it waits for nothing");
+                    assert!(woken.0.swap(false, Relaxed), "it waits without a wake-up");
+                    self.waits = self
+                        .waits
+                        .checked_sub(1)
+                        .expect("it waits more often than the stream does");
                     if !patient {
                         return None;
                     }
@@ -298,7 +319,7 @@ impl Wake for Woken {
     }
 }
 
-/// A client's end, which sends all that it has, closes its sending side, and keeps what it is sent.
+/// A client's end of a connection: sends its bytes, closes its sending side, and keeps what the server writes.
 struct Stream {
     bytes: Vec<u8>,
     reads: vec::IntoIter<u8>,
@@ -352,16 +373,12 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// The frames that a server sent, each whole and not masked: opcode and payload (RFC 6455, section 5.2).
+/// Parses the frames that a server sent, each final and not masked, into opcodes and payloads (RFC 6455, section 5.2).
 fn frames(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
     let mut frames = Vec::new();
     while let [first, second, rest @ ..] = bytes {
-        assert_eq!(
-            first & 0xF0,
-            0x80,
-            "the last of its message, and no extension"
-        );
-        assert_eq!(second & 0x80, 0, "not masked");
+        assert_eq!(first & 0xF0, 0x80, "not a final frame without extensions");
+        assert_eq!(second & 0x80, 0, "masked");
         let (length, rest) = match *second {
             126 => {
                 let (length, rest) = rest.split_at(2);
@@ -370,7 +387,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
                     rest,
                 )
             }
-            127 => panic!("nothing that long was said"),
+            127 => panic!("longer than any message"),
             length => (length.into(), rest),
         };
         let (payload, rest) = rest.split_at(length);
