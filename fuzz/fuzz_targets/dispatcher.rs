@@ -1,8 +1,9 @@
-//! A dispatcher against a naive model of a server: clients come, send lines, wait and go, and every byte that
-//! they are answered by is compared, listings and statistics included. Of tokens it is compared which grants
-//! have the same, and that those of later ones are larger; of times nothing.
+//! A dispatcher against a naive model of a server. Clients connect, send lines, wait and disconnect. Every byte of
+//! every reply is compared, those of listings and statistics too. Two exceptions: fencing tokens must be one for each
+//! grant, and larger for later grants; times are not compared.
 //!
-//! The table's hash has random keys, so an input that fails by the order of its shards may not fail again.
+//! The hash of the lock table has random keys. An input that fails because of the order of the shards may not fail
+//! again.
 
 #![no_main]
 
@@ -25,9 +26,9 @@ use glockd_protocol::{LockKind, Refusal, Verb, parse};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
-use model::{Flags, Limits, Model};
+use model::{Answer, Model};
 
-/// Where clients come from: several may share an address. One is too long to be kept in place.
+/// Addresses of clients, which may share one. The second is too long to be stored inline.
 const ADDRESSES: [&str; 4] = [
     "192.0.2.1:57871",
     "[2001:db8::192:0:2:1]:57871",
@@ -35,7 +36,7 @@ const ADDRESSES: [&str; 4] = [
     "unix:10",
 ];
 
-/// Names that clients are likely to meet at.
+/// Names that several clients are likely to use.
 const NAMES: [&[u8]; 8] = [
     b"",
     b"a",
@@ -47,7 +48,7 @@ const NAMES: [&[u8]; 8] = [
     b"a name of twenty-one,",
 ];
 
-/// All verbs, those that change a table more often.
+/// All verbs. Those that change the lock table are more frequent.
 const VERBS: [Verb; 46] = {
     use Verb::*;
     [
@@ -57,33 +58,29 @@ const VERBS: [Verb; 46] = {
     ]
 };
 
-/// Names of which one line sends a whole range.
-const RANGE: u8 = 32;
+/// The number of lines of a [`Step::Lines`] is less than this.
+const LINES_BOUND: u8 = 32;
 
 #[derive(Debug)]
-struct Input<'a> {
-    dump: bool,
-    registry: bool,
-    extensions: bool,
-    max_locks: Option<usize>,
-    max_locks_per_connection: Option<usize>,
-    max_waiters: Option<usize>,
+struct Case<'a> {
+    policy: Policy,
     steps: Vec<Step<'a>>,
 }
 
-/// Clients are numbered among those that are there.
+/// What happens next. A client is the index of a connected one, modulo their number.
 #[derive(Debug)]
 enum Step<'a> {
-    Come {
+    Connect {
         address: u8,
     },
+    /// A connection is refused.
     Refuse,
     Line {
         client: u8,
         verb: u8,
         name: Name<'a>,
     },
-    /// One line for each of some names.
+    /// A line for each of the names 0, 1, …
     Lines {
         client: u8,
         verb: u8,
@@ -96,16 +93,16 @@ enum Step<'a> {
     Oversized {
         limit: u8,
     },
-    /// A client that waits does so no more.
-    Stop {
+    /// A client's wait ends.
+    EndWait {
         client: u8,
         cancelled: bool,
     },
-    /// A client is there no more, but all that it held is yet to be released.
-    Go {
+    /// A client disconnects. Its locks are released later.
+    Disconnect {
         client: u8,
     },
-    /// One that has gone has some of it released.
+    /// Some locks of a disconnected client are released.
     Release {
         client: u8,
         budget: u8,
@@ -119,10 +116,10 @@ enum Name<'a> {
     Any(&'a [u8]),
 }
 
-// By hand, so that a step is few bytes, which all matter: what is derived spends five of them to choose a
-// variant, and took some three times as long to find a bug.
-impl<'a> Arbitrary<'a> for Input<'a> {
-    fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Input<'a>> {
+// Written by hand, so that a step takes few bytes and each byte matters. The derived code takes five bytes to choose a
+// variant, and took about three times as long to find a bug.
+impl<'a> Arbitrary<'a> for Case<'a> {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Case<'a>> {
         let flags = u8::arbitrary(bytes)?;
         let mut limit = |flag| -> Result<Option<usize>> {
             Ok(match flags & flag {
@@ -130,21 +127,22 @@ impl<'a> Arbitrary<'a> for Input<'a> {
                 _ => Some(usize::from(u8::arbitrary(bytes)? % 16)),
             })
         };
-        let (max_locks, max_locks_per_connection) = (limit(1)?, limit(2)?);
-        let max_waiters = limit(16)?;
+        let limits = LockLimits {
+            max_locks: limit(1)?,
+            max_locks_per_connection: limit(2)?,
+            max_waiters: limit(16)?,
+        };
         let mut steps = Vec::new();
         while !bytes.is_empty() {
             steps.push(Step::arbitrary(bytes)?);
         }
-        Ok(Input {
+        let policy = Policy {
             dump: flags & 4 == 0,
             registry: flags & 8 == 0,
             extensions: flags & 96 != 96,
-            max_locks,
-            max_locks_per_connection,
-            max_waiters,
-            steps,
-        })
+            limits,
+        };
+        Ok(Case { policy, steps })
     }
 }
 
@@ -157,12 +155,12 @@ impl<'a> Arbitrary<'a> for Step<'a> {
                 verb: byte()?,
                 name: Name::arbitrary(bytes)?,
             },
-            18..20 => Step::Stop {
+            18..20 => Step::EndWait {
                 client: byte()?,
                 cancelled: byte()? % 2 == 0,
             },
-            20..24 => Step::Come { address: byte()? },
-            24..26 => Step::Go { client: byte()? },
+            20..24 => Step::Connect { address: byte()? },
+            24..26 => Step::Disconnect { client: byte()? },
             26..28 => Step::Release {
                 client: byte()?,
                 budget: byte()?,
@@ -170,11 +168,11 @@ impl<'a> Arbitrary<'a> for Step<'a> {
             28 => Step::Lines {
                 client: byte()?,
                 verb: byte()?,
-                names: byte()? % RANGE,
+                names: byte()? % LINES_BOUND,
             },
             29 => Step::Raw {
                 client: byte()?,
-                line: some(bytes)?,
+                line: byte_string(bytes)?,
             },
             30 => Step::Oversized { limit: byte()? },
             _ => Step::Refuse,
@@ -186,78 +184,60 @@ impl<'a> Arbitrary<'a> for Name<'a> {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Name<'a>> {
         Ok(match u8::arbitrary(bytes)? {
             0 => Name::None,
-            1 => Name::Any(some(bytes)?),
+            1 => Name::Any(byte_string(bytes)?),
             number => Name::Likely(number),
         })
     }
 }
 
-/// A byte says how many.
-fn some<'a>(bytes: &mut Unstructured<'a>) -> Result<&'a [u8]> {
+/// Returns some bytes, after a byte that states how many.
+fn byte_string<'a>(bytes: &mut Unstructured<'a>) -> Result<&'a [u8]> {
     let length = usize::from(u8::arbitrary(bytes)?);
     bytes.bytes(length.min(bytes.len()))
 }
 
-fuzz_target!(|input: Input<'_>| {
-    let limits = Limits {
-        in_all: input.max_locks,
-        by_client: input.max_locks_per_connection,
-        waiters: input.max_waiters,
-    };
-    let flags = Flags {
-        dump: input.dump,
-        registry: input.registry,
-        extensions: input.extensions,
-    };
-    let policy = Policy {
-        dump: flags.dump,
-        registry: flags.registry,
-        extensions: flags.extensions,
-        limits: LockLimits {
-            max_locks: limits.in_all,
-            max_locks_per_connection: limits.by_client,
-            max_waiters: limits.waiters,
-        },
-    };
-    let mut server = Server {
+fuzz_target!(|case: Case<'_>| {
+    let mut comparison = Comparison {
         dispatcher: Dispatcher::new(Options {
-            policy,
+            policy: case.policy,
             ..Options::default()
         }),
-        model: Model::new(flags, limits),
+        model: Model::new(case.policy),
         tokens: HashMap::new(),
-        here: Vec::new(),
-        going: Vec::new(),
+        connected: Vec::new(),
+        disconnected: Vec::new(),
     };
-    // Locks are about two.
-    server.come(ADDRESSES[0]);
-    server.come(ADDRESSES[1]);
-    for step in input.steps {
-        server.take(step);
-        server.check_waits();
+    // It takes two clients for a lock to matter.
+    comparison.connect(ADDRESSES[0]);
+    comparison.connect(ADDRESSES[1]);
+    for step in case.steps {
+        comparison.run(step);
+        comparison.check_wake_ups();
     }
-    server.end();
+    comparison.end();
 });
 
-/// The dispatcher and its model, and the clients of both.
-struct Server {
+/// The dispatcher, its model, and the clients of both.
+struct Comparison {
     dispatcher: Dispatcher,
     model: Model,
-    here: Vec<Client>,
-    going: Vec<(Client, Disconnection)>,
-    /// The tokens of a name and a kind that were shown, by the number of their grant.
+    connected: Vec<Client>,
+    /// Disconnected clients, of which some locks may not have been released yet.
+    disconnected: Vec<(Client, Disconnection)>,
+    /// Tokens so far, by name and kind (true: shared), then by the number of the grant.
     tokens: HashMap<(Vec<u8>, bool), BTreeMap<usize, u64>>,
 }
 
 struct Client {
     id: ClientId,
-    /// What the model knows it by.
+    /// Its number in the model.
     number: usize,
-    wait: Option<Ticket>,
+    /// The wait of its last command, until it ends.
+    ticket: Option<Ticket>,
     woken: Arc<Woken>,
 }
 
-/// Whether it was woken since it last looked.
+/// A waker that notes whether it has been woken since the last poll.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -267,10 +247,10 @@ impl Wake for Woken {
     }
 }
 
-impl Server {
-    fn take(&mut self, step: Step<'_>) {
+impl Comparison {
+    fn run(&mut self, step: Step<'_>) {
         match step {
-            Step::Come { address } => self.come(pick(&ADDRESSES, address)),
+            Step::Connect { address } => self.connect(pick(&ADDRESSES, address)),
             Step::Refuse => {
                 self.dispatcher.count_refused_connection(b"refused");
                 self.model.refuse();
@@ -296,43 +276,43 @@ impl Server {
                 reply.encode(&mut bytes);
                 check(&bytes, &self.model.reject_oversized(limit.into()));
             }
-            Step::Go { client } => {
-                if !self.here.is_empty() {
-                    self.go(usize::from(client) % self.here.len());
+            Step::Disconnect { client } => {
+                if !self.connected.is_empty() {
+                    self.disconnect(usize::from(client) % self.connected.len());
                 }
             }
-            Step::Stop { client, cancelled } => {
-                if !self.here.is_empty() {
-                    self.stop(usize::from(client) % self.here.len(), cancelled);
+            Step::EndWait { client, cancelled } => {
+                if !self.connected.is_empty() {
+                    self.end_wait(usize::from(client) % self.connected.len(), cancelled);
                 }
             }
             Step::Release { client, budget } => {
-                if !self.going.is_empty() {
-                    self.release(usize::from(client) % self.going.len(), budget.into());
+                if !self.disconnected.is_empty() {
+                    self.release(usize::from(client) % self.disconnected.len(), budget.into());
                 }
             }
         }
     }
 
-    /// Looks at all that there is, and once more when all connections have ended.
+    /// Compares all listings, and again when all clients have disconnected.
     fn end(mut self) {
-        self.look();
-        while !self.here.is_empty() {
-            self.go(0);
+        self.compare_listings();
+        while !self.connected.is_empty() {
+            self.disconnect(0);
         }
-        while !self.going.is_empty() {
+        while !self.disconnected.is_empty() {
             self.release(0, 7);
         }
         let locks = self.dispatcher.locks();
         assert_eq!(locks.count(LockKind::Exclusive), 0);
         assert_eq!(locks.count(LockKind::Shared), 0);
         assert_eq!(self.dispatcher.registry().connections(), 0);
-        self.look();
+        self.compare_listings();
     }
 
-    fn look(&mut self) {
-        self.come(ADDRESSES[0]);
-        let last = u8::try_from(self.here.len() - 1).unwrap_or(u8::MAX);
+    fn compare_listings(&mut self) {
+        self.connect(ADDRESSES[0]);
+        let last = u8::try_from(self.connected.len() - 1).unwrap_or(u8::MAX);
         for line in [
             "d",
             "sd",
@@ -348,18 +328,18 @@ impl Server {
         }
     }
 
-    /// A client is here no more, and waits no more.
-    fn go(&mut self, client: usize) {
-        self.stop(client, true);
-        let client = self.here.remove(client);
+    /// Disconnects a client, whose wait ends by that.
+    fn disconnect(&mut self, client: usize) {
+        self.end_wait(client, true);
+        let client = self.connected.remove(client);
         let disconnection = Disconnection::new(client.id);
-        self.going.push((client, disconnection));
+        self.disconnected.push((client, disconnection));
     }
 
     /// Ends a client's wait, if it has one.
-    fn stop(&mut self, client: usize, cancelled: bool) {
-        let client = &mut self.here[client];
-        let Some(mut wait) = client.wait.take() else {
+    fn end_wait(&mut self, client: usize, cancelled: bool) {
+        let client = &mut self.connected[client];
+        let Some(mut ticket) = client.ticket.take() else {
             return;
         };
         let reached = self.model.reached(client.number).is_some();
@@ -368,16 +348,16 @@ impl Server {
             false => (Refusal::Timeout, "Timeout"),
         };
         let mut bytes = Vec::new();
-        let (reply, ended) = self.dispatcher.end_wait(&mut wait, refusal);
+        let (reply, ended) = self.dispatcher.end_wait(&mut ticket, refusal);
         reply.encode(&mut bytes);
         assert_eq!(ended, !reached);
         check(&bytes, &self.model.end_wait(client.number, text));
     }
 
-    /// Whether a client waits on, once it has looked.
-    fn waits(&mut self, client: usize) -> bool {
-        let client = &mut self.here[client];
-        let Some(mut wait) = client.wait.take() else {
+    /// Polls a client's wait, if it has one. Returns true if it goes on.
+    fn poll_wait(&mut self, client: usize) -> bool {
+        let client = &mut self.connected[client];
+        let Some(mut ticket) = client.ticket.take() else {
             return false;
         };
         let reached = self.model.reached(client.number).is_some();
@@ -386,12 +366,12 @@ impl Server {
         let mut bytes = Vec::new();
         match self
             .dispatcher
-            .poll_wait(&mut wait, &Context::from_waker(&waker))
+            .poll_wait(&mut ticket, &Context::from_waker(&waker))
         {
             Poll::Ready(reply) => reply.encode(&mut bytes),
             Poll::Pending => {
                 assert!(!reached);
-                client.wait = Some(wait);
+                client.ticket = Some(ticket);
                 return true;
             }
         }
@@ -400,19 +380,23 @@ impl Server {
         false
     }
 
-    /// Who has got what it waits for has been woken, and nobody else.
-    fn check_waits(&self) {
-        for client in self.here.iter().filter(|client| client.wait.is_some()) {
+    /// Checks that exactly the clients whose wait has succeeded have been woken.
+    fn check_wake_ups(&self) {
+        for client in self
+            .connected
+            .iter()
+            .filter(|client| client.ticket.is_some())
+        {
             let reached = self.model.reached(client.number).is_some();
             assert_eq!(client.woken.0.load(Relaxed), reached);
         }
     }
 
-    fn come(&mut self, address: &'static str) {
-        self.here.push(Client {
+    fn connect(&mut self, address: &'static str) {
+        self.connected.push(Client {
             id: self.dispatcher.connect(address.as_bytes()),
             number: self.model.connect(address),
-            wait: None,
+            ticket: None,
             woken: Arc::default(),
         });
     }
@@ -430,16 +414,16 @@ impl Server {
         self.send(client, &[verb.as_bytes(), name].join(&b' '));
     }
 
-    /// Has a client that is here, and does not wait, send a line, and compares what it is answered.
+    /// Sends a line of a connected client, unless it waits, and compares the reply.
     fn send(&mut self, client: u8, line: &[u8]) {
-        if self.here.is_empty() {
+        if self.connected.is_empty() {
             return;
         }
-        let place = usize::from(client) % self.here.len();
-        if self.waits(place) {
+        let index = usize::from(client) % self.connected.len();
+        if self.poll_wait(index) {
             return;
         }
-        let client = &mut self.here[place];
+        let client = &mut self.connected[index];
         let mut bytes = Vec::new();
         match parse(line) {
             Ok(command) => match self.dispatcher.dispatch(client.id, &command) {
@@ -447,18 +431,18 @@ impl Server {
                 Outcome::List(mut cursor) => {
                     while !cursor.step(self.dispatcher.state(), &mut bytes).done {}
                 }
-                Outcome::Wait(wait) => client.wait = Some(wait),
+                Outcome::Wait(ticket) => client.ticket = Some(ticket),
             },
             Err(error) => self.dispatcher.reject(error).encode(&mut bytes),
         }
         let shared = line.trim_ascii_start().starts_with(b"sf");
         match self.model.answer(client.number, line) {
-            model::Answer::Later => {
-                assert!(client.wait.is_some() && bytes.is_empty());
-                assert!(self.waits(place));
+            Answer::Wait => {
+                assert!(client.ticket.is_some() && bytes.is_empty());
+                assert!(self.poll_wait(index));
             }
-            model::Answer::Bytes(expect) => check(&joined(&bytes), &expect),
-            model::Answer::Fence(name, grant) => {
+            Answer::Bytes(expect) => check(&joined(&bytes), &expect),
+            Answer::Fence(name, grant) => {
                 let (token, text) = number(&bytes);
                 let expect = match grant {
                     Some(_) => " Lock Fence: ",
@@ -467,28 +451,28 @@ impl Server {
                 check(text, &[expect.as_bytes(), &name, b"\n"].concat());
                 self.check_token(name, shared, grant, token);
             }
-            model::Answer::Owners(name, owners) => {
+            Answer::Claims(name, claims) => {
                 let (count, mut rest) = number(&bytes);
-                assert_eq!(count, owners.len() as u64);
+                assert_eq!(count, claims.len() as u64);
                 let head = [b" Lock Owners: ", &name[..], b"\n"].concat();
                 check(&rest[..head.len().min(rest.len())], &head);
                 rest = &rest[head.len()..];
-                for owner in owners {
-                    let start = format!("{} {} ", owner.role, owner.address);
+                for claim in claims {
+                    let start = format!("{} {} ", claim.role, claim.address);
                     check(&rest[..start.len()], start.as_bytes());
                     let (_, after) = number(&rest[start.len()..]);
                     let (token, after) = number(&after[1..]);
-                    let line = [b" ", &owner.name[..], b"\n"].concat();
+                    let line = [b" ", &claim.name[..], b"\n"].concat();
                     check(&after[..line.len()], &line);
                     rest = &after[line.len()..];
-                    self.check_token(name.clone(), owner.role == "s", owner.grant, token);
+                    self.check_token(name.clone(), claim.role == "s", claim.grant, token);
                 }
                 check(rest, b"");
             }
         }
     }
 
-    /// Each grant has its token, and later ones have larger ones.
+    /// Checks that a grant has one token, and that later grants have larger ones.
     fn check_token(&mut self, name: Vec<u8>, shared: bool, grant: Option<usize>, token: u64) {
         let Some(grant) = grant else {
             assert_eq!(token, 0);
@@ -503,13 +487,13 @@ impl Server {
         assert!(after.is_none_or(|(_, after)| *after > token));
     }
 
-    /// Releases some of what a client that goes has held.
-    fn release(&mut self, going: usize, budget: usize) {
-        let (client, disconnection) = &mut self.going[going];
+    /// Releases some locks of a disconnected client, at most `budget`.
+    fn release(&mut self, index: usize, budget: usize) {
+        let (client, disconnection) = &mut self.disconnected[index];
         let before = disconnection.orphans();
         let done = self.dispatcher.disconnect(disconnection, budget);
         let after = disconnection.orphans();
-        // What goes first is the table's affair, so here the model is told.
+        // The table may choose which locks it releases first, so the model follows it.
         let locks = self.dispatcher.locks();
         let (exclusive, shared) = self.model.orphan(
             client.number,
@@ -521,21 +505,21 @@ impl Server {
         assert!(exclusive + shared <= budget);
         if done {
             self.model.disconnect(client.number);
-            self.going.remove(going);
+            self.disconnected.remove(index);
         } else {
             assert_eq!(exclusive + shared, budget);
         }
     }
 }
 
-/// The number at the start of a reply or of a field, and what follows it.
+/// Splits a number from the start of a reply or a field. Returns it and the rest.
 fn number(bytes: &[u8]) -> (u64, &[u8]) {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
     let (digits, rest) = bytes.split_at(digits.count());
     (str::from_utf8(digits).unwrap().parse().unwrap(), rest)
 }
 
-/// A counted listing with its blocks made one; anything else as it is.
+/// Joins the blocks of a counted listing into one. Returns any other reply unchanged.
 fn joined(bytes: &[u8]) -> Vec<u8> {
     let header = |line: &[u8]| -> Option<(usize, Vec<u8>)> {
         let digits = line.iter().take_while(|byte| byte.is_ascii_digit());
@@ -546,9 +530,9 @@ fn joined(bytes: &[u8]) -> Vec<u8> {
             b" Client List: ",
             b" Stats List: ",
         ];
-        let is_one = names.iter().any(|name| rest.starts_with(name));
+        let is_header = names.iter().any(|name| rest.starts_with(name));
         let count = str::from_utf8(digits).ok()?.parse().ok()?;
-        is_one.then(|| (count, rest.to_vec()))
+        is_header.then(|| (count, rest.to_vec()))
     };
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let (mut total, mut body, mut title) = (0, Vec::new(), Vec::new());

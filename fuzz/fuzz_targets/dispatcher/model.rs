@@ -1,55 +1,43 @@
-//! A server as plainly as it can be written.
+//! A naive model of a server.
 
 use std::collections::{BTreeMap, HashMap};
 
+use glockd::Policy;
 use glockd_protocol::{Command, LockKind, ParseError, Verb};
 
 use crate::naive;
 
-/// Clients are numbered in the order in which they came.
+/// State of the server. Clients are numbered in the order in which they connected.
 pub(crate) struct Model {
-    flags: Flags,
-    limits: Limits,
+    policy: Policy,
     clients: Vec<Client>,
     exclusive: HashMap<Vec<u8>, Holder>,
-    /// Holders in the order in which they came; a name that nobody holds is not there.
+    /// Holders, in the order of their grants. A name without holders has no entry.
     shared: HashMap<Vec<u8>, Vec<Holder>>,
-    /// All who wait, in the order in which they came, until they know how it ended.
+    /// Waits in the order in which they began. One that has succeeded stays until its client has the reply.
     waits: Vec<Wait>,
+    /// Number of grants so far.
     grants: usize,
-    /// The counters of `q` that only grow.
+    /// Counters of `q`, without its gauges.
     counters: BTreeMap<String, usize>,
 }
 
-/// What may be asked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Flags {
-    pub(crate) dump: bool,
-    pub(crate) registry: bool,
-    pub(crate) extensions: bool,
-}
-
-/// How many locks may be held, and waited for.
-pub(crate) struct Limits {
-    pub(crate) in_all: Option<usize>,
-    pub(crate) by_client: Option<usize>,
-    pub(crate) waiters: Option<usize>,
-}
-
-/// What a line is answered by.
+/// The reply to a line.
 pub(crate) enum Answer {
     Bytes(Vec<u8>),
-    /// A token, known by the number of its grant.
+    /// The reply to `f` or `sf`: the name, and the number of the grant whose token it shows.
     Fence(Vec<u8>, Option<usize>),
-    /// Roles, addresses, tokens as above, and names.
-    Owners(Vec<u8>, Vec<Owner>),
-    /// Nothing yet.
-    Later,
+    /// The reply to `own`: the name and its claims.
+    Claims(Vec<u8>, Vec<Claim>),
+    /// None yet: the command waits.
+    Wait,
 }
 
-pub(crate) struct Owner {
+/// A line of `own`.
+pub(crate) struct Claim {
     pub(crate) role: &'static str,
     pub(crate) address: &'static str,
+    /// Number of the grant whose token it shows; `None` for a waiter, which has no token.
     pub(crate) grant: Option<usize>,
     pub(crate) name: Vec<u8>,
 }
@@ -64,11 +52,12 @@ struct Wait {
     client: usize,
     kind: LockKind,
     name: Vec<u8>,
-    /// Whether it is to hold the lock, rather than to see it free.
+    /// True: it waits to hold the lock. False: it waits to see it free.
     get: bool,
-    /// To get it: how many may hold it then. To see it: fewer than so many.
+    /// Maximum number of holders, including this one, if it waits to hold the lock; otherwise it waits for fewer
+    /// holders than this.
     limit: usize,
-    /// How many held it when that was so.
+    /// Number of holders at the moment of success; `None` until then.
     done: Option<usize>,
 }
 
@@ -85,7 +74,7 @@ impl Client {
 }
 
 impl Model {
-    pub(crate) fn new(flags: Flags, limits: Limits) -> Model {
+    pub(crate) fn new(policy: Policy) -> Model {
         let always = [
             "command_d",
             "command_dump",
@@ -102,8 +91,7 @@ impl Model {
             "shared_orphans",
         ];
         Model {
-            flags,
-            limits,
+            policy,
             clients: Vec::new(),
             exclusive: HashMap::new(),
             shared: HashMap::new(),
@@ -131,7 +119,8 @@ impl Model {
         format!("0 Line Too Long: limit {limit}\n").into()
     }
 
-    /// Orphans what a client does not hold any more. How many exclusive and shared locks those were.
+    /// Releases the locks of a client that the server has released, according to `holds` and `shares`. Returns the
+    /// numbers of exclusive and shared locks.
     pub(crate) fn orphan(
         &mut self,
         client: usize,
@@ -155,18 +144,18 @@ impl Model {
         (exclusive.len(), shared.len())
     }
 
-    /// How many held the lock that a client waits for, if it has got what it waits for.
+    /// Returns the number of holders at the moment when a client's wait succeeded, if it has.
     pub(crate) fn reached(&self, client: usize) -> Option<usize> {
         self.waits.iter().find(|wait| wait.client == client)?.done
     }
 
-    /// Ends a client's wait, and says what it is answered: by what it waited for, if that was reached.
+    /// Ends a client's wait. Returns the reply: success if the wait has succeeded, otherwise the refusal.
     pub(crate) fn end_wait(&mut self, client: usize, refusal: &str) -> Vec<u8> {
-        let place = self.waits.iter().position(|wait| wait.client == client);
-        let wait = self.waits.remove(place.unwrap());
+        let index = self.waits.iter().position(|wait| wait.client == client);
+        let wait = self.waits.remove(index.unwrap());
         if wait.done.is_none() && wait.get {
-            // Those behind it may have waited for nothing but it.
-            self.serve_line(&wait.name);
+            // The waiters behind it may have had to wait only because of it.
+            self.serve_shared_waiters(&wait.name);
         }
         let Wait {
             kind,
@@ -178,13 +167,13 @@ impl Model {
         end(get, kind, done, refusal, &name)
     }
 
-    /// A client that holds nothing any more is gone.
+    /// Removes a client, which must hold nothing.
     pub(crate) fn disconnect(&mut self, client: usize) {
-        assert_eq!(self.held_by(client), 0);
+        assert_eq!(self.claims_of(client), 0);
         self.clients[client].connected = false;
     }
 
-    /// What a line is answered by.
+    /// Runs a line of a client. Returns the reply.
     pub(crate) fn answer(&mut self, client: usize, line: &[u8]) -> Answer {
         let parsed = naive::parse(line);
         let verb = match &parsed {
@@ -192,7 +181,7 @@ impl Model {
             Err(ParseError::BadArgument(verb)) => Some(*verb),
             Err(_) => None,
         };
-        let known = |verb: &Verb| self.flags.extensions || DOCUMENTED.contains(verb);
+        let known = |verb: &Verb| self.policy.extensions || DOCUMENTED.contains(verb);
         let Some(verb) = verb.filter(known) else {
             self.count("invalid_commands", 1);
             return Answer::Bytes(Vec::new());
@@ -201,7 +190,7 @@ impl Model {
         let Ok(command) = parsed else {
             return Answer::Bytes(reply("0 Bad Argument", verb.as_str().as_bytes()));
         };
-        let Flags { dump, registry, .. } = self.flags;
+        let Policy { dump, registry, .. } = self.policy;
         let allowed = match verb {
             Verb::D | Verb::Sd | Verb::Dump | Verb::Own => dump,
             Verb::Ld | Verb::Lsd | Verb::Ldl | Verb::Lsdl => dump,
@@ -304,7 +293,7 @@ impl Model {
                 let own = holders.find(|holder| holder.client == client);
                 return Answer::Fence(name.to_vec(), own.map(|holder| holder.grant));
             }
-            Command::Claims(name) => return Answer::Owners(name.to_vec(), self.owners(&name)),
+            Command::Claims(name) => return Answer::Claims(name.to_vec(), self.claims(&name)),
             Command::CountedList(name) => counted(
                 "Lock",
                 name.as_deref(),
@@ -332,7 +321,7 @@ impl Model {
         })
     }
 
-    /// Has a client wait, unless it has got what it would wait for.
+    /// Begins a wait, unless the attempt before it has succeeded or the wait is refused.
     fn wait(
         &mut self,
         client: usize,
@@ -341,9 +330,13 @@ impl Model {
         got: Result<usize, Denied>,
         ms: u32,
     ) -> Answer {
-        let waiting = self.line(kind, name).len();
+        let waiting = self.queue(kind, name).len();
         let full = |model: &mut Model| {
-            get && (model.limits.waiters.is_some_and(|max| waiting >= max)
+            get && (model
+                .policy
+                .limits
+                .max_waiters
+                .is_some_and(|max| waiting >= max)
                 || !model.has_room(client))
         };
         let (done, refusal) = match got {
@@ -365,7 +358,7 @@ impl Model {
             limit,
             done,
         });
-        Answer::Later
+        Answer::Wait
     }
 
     fn get(&mut self, client: usize, name: &[u8]) -> Result<(), Denied> {
@@ -385,8 +378,8 @@ impl Model {
 
     fn release(&mut self, name: &[u8]) {
         self.exclusive.remove(name);
-        self.tell(LockKind::Exclusive, name, 0);
-        let first = self.line(LockKind::Exclusive, name);
+        self.notify_watchers(LockKind::Exclusive, name, 0);
+        let first = self.queue(LockKind::Exclusive, name);
         if let Some(&first) = first.first() {
             let (client, grant) = (self.waits[first].client, self.grant());
             self.exclusive.insert(name.into(), Holder { client, grant });
@@ -394,14 +387,14 @@ impl Model {
         }
     }
 
-    /// As one who queues up where others wait.
+    /// Gets a shared lock if no other client waits to hold it.
     fn shared_get_in_turn(
         &mut self,
         client: usize,
         name: &[u8],
         limit: u32,
     ) -> Result<usize, Denied> {
-        let free = self.line(LockKind::Shared, name).is_empty();
+        let free = self.queue(LockKind::Shared, name).is_empty();
         let limit = if free { limit as usize } else { 0 };
         self.shared_get(client, name, limit)
     }
@@ -434,15 +427,15 @@ impl Model {
         self.shared.retain(|_, holders| !holders.is_empty());
         let after = self.number(name);
         if after < before {
-            self.tell(LockKind::Shared, name, after);
-            self.serve_line(name);
+            self.notify_watchers(LockKind::Shared, name, after);
+            self.serve_shared_waiters(name);
         }
         after < before
     }
 
-    /// Gives a shared lock to those in line whose turn it is.
-    fn serve_line(&mut self, name: &[u8]) {
-        while let Some(first) = self.line(LockKind::Shared, name).first().copied()
+    /// Grants a shared lock to its first waiters, as far as their limits allow.
+    fn serve_shared_waiters(&mut self, name: &[u8]) {
+        while let Some(first) = self.queue(LockKind::Shared, name).first().copied()
             && self.number(name) < self.waits[first].limit
         {
             self.share(self.waits[first].client, name);
@@ -450,8 +443,8 @@ impl Model {
         }
     }
 
-    /// Tells watchers that so many hold a lock now.
-    fn tell(&mut self, kind: LockKind, name: &[u8], holders: usize) {
+    /// Ends the waits to see a lock that are satisfied by this number of holders.
+    fn notify_watchers(&mut self, kind: LockKind, name: &[u8], holders: usize) {
         for wait in &mut self.waits {
             if wait.kind == kind && wait.name == name && !wait.get && wait.limit > holders {
                 wait.done.get_or_insert(holders);
@@ -459,15 +452,15 @@ impl Model {
         }
     }
 
-    /// Where those stand who wait to hold a lock.
-    fn line(&self, kind: LockKind, name: &[u8]) -> Vec<usize> {
+    /// Returns the indices of the waits to hold a lock, the first in the queue first.
+    fn queue(&self, kind: LockKind, name: &[u8]) -> Vec<usize> {
         let waits =
             |wait: &Wait| wait.get && wait.done.is_none() && wait.kind == kind && wait.name == name;
-        let places = 0..self.waits.len();
-        places.filter(|&place| waits(&self.waits[place])).collect()
+        let indices = 0..self.waits.len();
+        indices.filter(|&index| waits(&self.waits[index])).collect()
     }
 
-    /// How many hold a shared lock.
+    /// Returns the number of holders of a shared lock.
     fn number(&self, name: &[u8]) -> usize {
         self.shared.get(name).map_or(0, Vec::len)
     }
@@ -477,22 +470,21 @@ impl Model {
         self.grants
     }
 
-    /// Whether a client may hold one lock more. If not, that counts.
+    /// Returns true if a client may hold one more lock. Counts a refusal otherwise.
     fn has_room(&mut self, client: usize) -> bool {
-        let in_all = self
-            .limits
-            .in_all
-            .is_none_or(|limit| self.takers().count() < limit);
-        let by_client = self.limits.by_client;
-        let room = in_all && by_client.is_none_or(|limit| self.held_by(client) < limit);
+        let limits = self.policy.limits;
+        let in_all = limits.max_locks;
+        let of_client = limits.max_locks_per_connection;
+        let room = in_all.is_none_or(|limit| self.claimants().count() < limit)
+            && of_client.is_none_or(|limit| self.claims_of(client) < limit);
         if !room {
             self.count("refused_locks", 1);
         }
         room
     }
 
-    /// Who holds anything, or waits to.
-    fn takers(&self) -> impl Iterator<Item = usize> {
+    /// Returns the client of each claim: of each lock held, and of each wait to hold one.
+    fn claimants(&self) -> impl Iterator<Item = usize> {
         let exclusive = self.exclusive.values();
         let shared = self.shared.values().flatten();
         let holders = exclusive.chain(shared).map(|holder| holder.client);
@@ -501,12 +493,14 @@ impl Model {
         holders.chain(waiters.map(|wait| wait.client))
     }
 
-    fn held_by(&self, client: usize) -> usize {
-        self.takers().filter(|taker| *taker == client).count()
+    fn claims_of(&self, client: usize) -> usize {
+        self.claimants()
+            .filter(|claimant| *claimant == client)
+            .count()
     }
 
-    fn owners(&self, name: &[u8]) -> Vec<Owner> {
-        let owner = |role, client: usize, grant| Owner {
+    fn claims(&self, name: &[u8]) -> Vec<Claim> {
+        let claim = |role, client: usize, grant| Claim {
             role,
             address: self.clients[client].address,
             grant,
@@ -515,19 +509,20 @@ impl Model {
         let exclusive = self.exclusive.get(name).into_iter();
         let shared = self.shared.get(name).into_iter().flatten();
         let of = |kind, role| {
-            let line = self.line(kind, name);
-            line.into_iter()
-                .map(move |place| owner(role, self.waits[place].client, None))
+            let queue = self.queue(kind, name);
+            queue
+                .into_iter()
+                .map(move |index| claim(role, self.waits[index].client, None))
         };
         exclusive
-            .map(|holder| owner("x", holder.client, Some(holder.grant)))
-            .chain(shared.map(|holder| owner("s", holder.client, Some(holder.grant))))
+            .map(|holder| claim("x", holder.client, Some(holder.grant)))
+            .chain(shared.map(|holder| claim("s", holder.client, Some(holder.grant))))
             .chain(of(LockKind::Exclusive, "xw"))
             .chain(of(LockKind::Shared, "sw"))
             .collect()
     }
 
-    /// The locks of a kind and their holders, sorted by name.
+    /// Returns the locks of a kind and their holders, sorted by name.
     fn holders(&self, kind: LockKind) -> BTreeMap<&[u8], Vec<&Client>> {
         let clients = |holders: &[Holder]| {
             holders
@@ -579,7 +574,7 @@ impl Model {
             .iter()
             .filter(|client| client.connected)
             .collect();
-        // Stable: of one address, the first to come stays first.
+        // The sort is stable: clients of one address stay in the order in which they connected.
         clients.sort_by_key(|client| client.address);
         let mut lines = Vec::new();
         for client in clients {
@@ -611,17 +606,19 @@ impl Model {
 
 /// Why a client does not get a lock.
 enum Denied {
+    /// Others hold it or wait for it.
     Held,
+    /// The client may not hold one more lock, or no client may.
     TooMany,
 }
 
-/// Those that the original has, too.
+/// The commands that the original has.
 const DOCUMENTED: [Verb; 13] = {
     use Verb::{D, Dump, G, I, Iam, Me, Q, R, Sd, Sg, Si, Sr, Who};
     [D, Dump, G, I, Iam, Me, Q, R, Sd, Sg, Si, Sr, Who]
 };
 
-/// What a command that waits is answered, if it has got what it waits for, or else for this reason.
+/// Returns the reply to a command that waits: success if `done`, otherwise the refusal.
 fn end(get: bool, kind: LockKind, done: Option<usize>, refusal: &str, name: &[u8]) -> Vec<u8> {
     match (get, kind, done) {
         (true, LockKind::Exclusive, Some(_)) => reply("1 Lock Get Success", name),
@@ -635,7 +632,7 @@ fn end(get: bool, kind: LockKind, done: Option<usize>, refusal: &str, name: &[u8
     }
 }
 
-/// A listing in one block; how it is cut into several is not told by the model.
+/// Returns a counted listing in one block. The model does not know how the server cuts one into blocks.
 fn counted(what: &str, name: Option<&[u8]>, lines: Vec<u8>) -> Vec<u8> {
     let name = name.unwrap_or_default();
     let number = lines.iter().filter(|byte| **byte == b'\n').count();
