@@ -20,6 +20,7 @@ fn may_end(byte: u8) -> bool {
 }
 
 /// Returns true if all bytes are in `0x21..=0x7F`, so that none is white space. Checks eight bytes at a time.
+#[inline(always)]
 fn is_plain(bytes: &[u8]) -> bool {
     const FIRST: u64 = u64::from_ne_bytes([0x21; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
