@@ -59,8 +59,7 @@ enum Kind {
     WebSocket,
 }
 
-/// The server's end of a byte stream that is slow in both directions: it takes few bytes at a time, and is ready every
-/// other time.
+/// The server's end of a slow byte stream: it takes few bytes at a time, and every write and flush has to wait.
 #[derive(Clone, Default)]
 struct Wire(Arc<Mutex<WireState>>);
 
@@ -76,10 +75,10 @@ struct WireState {
 }
 
 impl WireState {
-    /// Returns true every other time.
+    /// Returns true every third time. A write tries twice before it waits, so it always has to wait.
     fn is_ready(&mut self, context: &TaskContext<'_>) -> bool {
         self.calls += 1;
-        let is_ready = self.calls.is_multiple_of(2);
+        let is_ready = self.calls.is_multiple_of(3);
         if !is_ready {
             context.waker().wake_by_ref();
         }
@@ -115,7 +114,7 @@ impl AsyncWrite for Wire {
         if !state.is_ready(context) {
             return Poll::Pending;
         }
-        let count = bytes.len().min(TAKES[state.calls / 2 % TAKES.len()]);
+        let count = bytes.len().min(TAKES[state.calls / 3 % TAKES.len()]);
         state.received.extend(&bytes[..count]);
         Poll::Ready(Ok(count))
     }
