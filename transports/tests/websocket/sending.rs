@@ -260,6 +260,35 @@ async fn dropped_send_is_continued_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn continued_send_does_not_release_a_pong_early() {
+    /// More than the sockets' buffers take.
+    const LONG: usize = 8 * 1024 * 1024;
+    bounded(async {
+        let (client, mut session) = open_pinged().await;
+        let received = tokio::spawn(async move {
+            let mut client = client;
+            let mut frames = Vec::new();
+            for _ in 0..3 {
+                frames.push(read_frame(&mut client).await.unwrap());
+            }
+            frames
+        });
+        for reply in [vec![b'x'; LONG], b"two".to_vec()] {
+            let mut replies = Output::new();
+            replies.push(&reply);
+            // Each call is polled once.
+            while session.send(&mut replies).now_or_never().is_none() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let frames = received.await.unwrap();
+        let kinds: Vec<u8> = frames.iter().map(|(first, _)| *first).collect();
+        assert_eq!(kinds, [TEXT, TEXT, PONG]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_follows_a_write_that_was_cut_off() {
     bounded(async {
         let (mut client, mut session) = open(limits(LIMIT), b"").await;

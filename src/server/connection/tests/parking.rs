@@ -374,6 +374,7 @@ fn common_events() -> Vec<Event> {
         Milliseconds(49),
         line("ping three"),
         Milliseconds(2),
+        line("ping after the timeout"),
     ]);
     // Waits behind a wait, one of which is cancelled before it begins.
     events.extend(
@@ -414,7 +415,7 @@ async fn parked_line_session_replies_as_an_unparked_one() {
     let received = play_all(Kind::Lines, &events).await;
     for reply in [
         "0 Lock Not Locked: a\n",
-        "1 pong: three\n",
+        "1 pong: three\n0 Lock Is Locked: x\n1 pong: after the timeout\n",
         "0 Line Too Long: limit 100\n",
         "0 Lock Not Locked: last\n",
     ] {
