@@ -2,9 +2,12 @@
 //! makes one in steps of some microseconds, so that nobody waits long for a shard or a turn.
 
 mod claims;
+mod order;
 mod page;
 mod sorted;
 mod step;
+mod table;
+mod writer;
 
 use glockd_protocol::LockKind;
 use glockd_protocol::rows::Listing;

@@ -15,7 +15,6 @@ use crate::core::policy::{Permission, Permissions, Policy};
 use crate::core::registry::{Client, ClientId, Registry};
 use crate::core::state::State;
 use crate::core::statistics::Statistics;
-use crate::core::stats::Stats;
 use crate::core::ticket::{Purpose, Ticket};
 
 /// The commands on the state of a server.
@@ -84,12 +83,7 @@ impl Dispatcher {
         } = options;
         Dispatcher {
             permissions: Permissions::new(&policy),
-            state: State {
-                locks: LockTable::observed(policy.limits, events.clone()),
-                registry: Registry::default(),
-                stats: Stats::new(),
-                fence,
-            },
+            state: State::new(LockTable::observed(policy.limits, events.clone()), fence),
             peer_timeout,
             events,
         }

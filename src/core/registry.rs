@@ -104,17 +104,6 @@ pub struct Client {
     id: ConnectionId,
 }
 
-/// A connection that registered a name. The order is that of `who`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Registration {
-    /// Address of the connection.
-    pub address: ByteView,
-    /// Number of the connection.
-    pub id: ConnectionId,
-    /// Identity of the connection.
-    pub client: ClientId,
-}
-
 impl Client {
     /// Returns the address that the connection comes from.
     pub fn address(&self) -> &ByteView {
@@ -134,15 +123,6 @@ impl Client {
     /// Returns the number of the connection.
     pub fn id(&self) -> ConnectionId {
         self.id
-    }
-
-    /// Returns the key by which `who` sorts this connection.
-    pub fn registration(&self, client: ClientId) -> Registration {
-        Registration {
-            address: self.address.clone(),
-            id: self.id,
-            client,
-        }
     }
 }
 
@@ -188,19 +168,6 @@ impl Registry {
         self.clients.lock().slots.get(client.index()).map(read)
     }
 
-    /// Calls `read` with the name of a registration that [`scan`](Registry::scan) found; `None` if the connection or
-    /// its name has been removed. The registry is locked meanwhile.
-    pub fn with_name<T>(
-        &self,
-        registration: &Registration,
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Option<T> {
-        let clients = self.clients.lock();
-        let client = clients.slots.get(registration.client.index())?;
-        let is_same = client.id == registration.id;
-        client.name().filter(|_| is_same).map(|name| read(name))
-    }
-
     /// Visits the connections with a name among `count` slots from slot `from` on, in no particular order. Returns the
     /// slot to go on from, and `None` at the end.
     ///
@@ -216,6 +183,14 @@ impl Registry {
                 visit(client, id);
             }
         })
+    }
+
+    /// Calls `read` with the connection in a slot if it has a name. The registry is locked meanwhile.
+    pub fn with_registered<T>(&self, slot: usize, read: impl FnOnce(&Client) -> T) -> Option<T> {
+        let clients = self.clients.lock();
+        let client = clients.slots.get(slot)?;
+        client.name.as_ref()?;
+        Some(read(client))
     }
 
     /// Visits the connections in `count` slots, with or without a name, as [`scan`](Registry::scan) does.
@@ -282,18 +257,17 @@ mod tests {
     }
 
     #[test]
-    fn registration_does_not_match_the_next_connection_with_its_identity() {
+    fn slot_of_a_registered_connection_shows_its_id() {
         let registry = Registry::default();
         let client = registry.add(b"a");
+        let id = || registry.with_registered(client.index(), Client::id);
+        assert_eq!(id(), None);
         registry.rename(client, Some(b"x"));
-        let found = registry
-            .with_client(client, |found| found.registration(client))
-            .unwrap();
-        let name = || registry.with_name(&found, <[u8]>::to_vec);
-        assert_eq!(name(), Some(b"x".to_vec()));
+        let first = id().unwrap();
         registry.remove(client);
         assert_eq!(registry.add(b"a"), client);
+        assert_eq!(id(), None);
         registry.rename(client, Some(b"y"));
-        assert_eq!(name(), None);
+        assert!(id().unwrap() > first);
     }
 }

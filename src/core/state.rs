@@ -1,8 +1,11 @@
 //! The data of a server. It lies under both the dispatcher and the cursors, and knows neither.
 
+use std::sync::Arc;
+
 use crate::core::fence::Fence;
 use crate::core::locks::LockTable;
 use crate::core::registry::Registry;
+use crate::core::slots::Slots;
 use crate::core::stats::Stats;
 
 /// Locks, connections, counters and fencing tokens of a server.
@@ -18,4 +21,23 @@ pub struct State {
     pub stats: Stats,
     /// Source of the fencing tokens.
     pub fence: Fence,
+    /// Listings whose page may hold the whole table.
+    pub(crate) large_pages: Arc<Slots>,
+}
+
+/// Number of large pages: enough that few readers have to do without one, and few enough to bound the memory that readers
+/// who do not read can take.
+const LARGE_PAGES: usize = 4;
+
+impl State {
+    /// Makes the state of a server without connections.
+    pub fn new(locks: LockTable, fence: Fence) -> State {
+        State {
+            locks,
+            registry: Registry::default(),
+            stats: Stats::new(),
+            fence,
+            large_pages: Arc::new(Slots::new(Some(LARGE_PAGES))),
+        }
+    }
 }

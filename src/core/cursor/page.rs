@@ -1,185 +1,161 @@
-//! The smallest keys of a table beyond a given one, as many as a bounded memory holds.
+//! The entries of a table that a listing shows in one pass: all, or the smallest ones that fit.
+//!
+//! A page takes 16 bytes an entry, and so holds the whole table if it may take 4 MiB and 16 bytes for each entry of the table.
+//! Only a few listings may at a time: readers that do not read must not take that memory many times over. The pages of the
+//! others are small, and these listings make several passes over the table.
 
-use std::collections::BinaryHeap;
+use std::sync::Arc;
 
-use byteview::ByteView;
+use super::order::Order;
+use super::table::{Key, Parts, Slot, Table};
+use crate::core::slots::Slots;
+use crate::core::state::State;
 
-use crate::core::registry::Registration;
+/// Entries of a small page: 256 KiB.
+const SMALL: usize = 16 * 1024;
 
-/// A window holds at least this many keys, if they are short…
-const MIN_KEYS: usize = 16 * 1024;
+/// Entries of a large page beyond those that the table has at first: 4 MiB.
+const MARGIN: usize = 4 * 1024 * 1024 / Order::ENTRY_BYTES;
 
-/// …or at least this many bytes of names. A name costs nothing as long as its lock is held, since the
-/// two share it; but the lock may go.
-const MIN_BYTES: usize = 1024 * 1024;
+/// Entries that one step of [`Page::shrink`] reads: ten microseconds.
+const READ: usize = 128;
 
-/// A listing makes no more than about this many passes, however large the table: its memory is that of a
-/// few bytes an entry.
-const PASSES: usize = 64;
+/// Entries in a sample of a page.
+const SAMPLE: usize = 63;
 
-/// What a listing is sorted by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Key {
-    /// A lock, by its name.
-    Lock(ByteView),
-    /// A registered name, by the address it belongs to.
-    Registration(Registration),
-}
+/// Bytes of a text that cost as much to compare as a plain command.
+const TEXT_BYTES: usize = 1024;
 
-impl Key {
-    fn bytes(&self) -> usize {
-        match self {
-            Key::Lock(name) => name.len(),
-            Key::Registration(found) => found.address.len(),
-        }
-    }
-}
-
-#[derive(Debug, Default)]
+/// A page that is being filled.
+#[derive(Debug)]
 pub(super) struct Page {
-    /// Only keys beyond this one are wanted.
-    after: Option<Key>,
-    /// Only keys before this one are: the smallest that found no room.
-    before: Option<Key>,
-    keys: BinaryHeap<Key>,
-    bytes: usize,
-    max_keys: usize,
-    max_bytes: usize,
+    order: Order,
+    /// The smallest key that is wanted.
+    from: Option<Key>,
+    /// The smallest key that is left to the next page.
+    next: Option<Key>,
+    capacity: usize,
+    shrinking: Option<Shrinking>,
+    permit: Option<Permit>,
+}
+
+/// The removal of entries that are left to the next page.
+#[derive(Debug)]
+struct Shrinking {
+    kept: usize,
+    next: usize,
+}
+
+/// A page that is full, or holds all that is left.
+#[derive(Debug)]
+pub(super) struct FullPage {
+    pub(super) order: Order,
+    /// The first key of the next page, if there may be one.
+    pub(super) next: Option<Key>,
+    /// Held until the page has been shown.
+    _permit: Option<Permit>,
+}
+
+/// The right to a large page.
+#[derive(Debug)]
+struct Permit(Arc<Slots>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.release(1);
+    }
 }
 
 impl Page {
-    /// A window that starts behind `after`, on a table of about so many entries.
-    pub(super) fn new(after: Option<Key>, entries: usize) -> Page {
+    /// Makes an empty page for the entries from this key on.
+    pub(super) fn new(from: Option<Key>, table: &Table, state: &State) -> Page {
+        let len = table.len(state);
+        let permit = (len > SMALL && state.large_pages.try_acquire())
+            .then(|| Permit(Arc::clone(&state.large_pages)));
+        let capacity = match permit {
+            Some(_) => len + MARGIN,
+            None => SMALL,
+        };
         Page {
-            after,
-            before: None,
-            keys: BinaryHeap::new(),
-            bytes: 0,
-            max_keys: MIN_KEYS.max(entries / PASSES),
-            max_bytes: MIN_BYTES.max(8 * entries),
+            order: Order::with_capacity(len.min(capacity)),
+            from,
+            next: None,
+            capacity,
+            shrinking: None,
+            permit,
         }
     }
 
-    /// Offers a lock, whose name is only copied if it is taken.
-    pub(super) fn offer_lock(&mut self, name: &ByteView) {
-        let beyond = |limit: &Key| matches!(limit, Key::Lock(limit) if **name > **limit);
-        let reached = |limit: &Key| matches!(limit, Key::Lock(limit) if **name >= **limit);
-        let wanted = self.after.as_ref().is_none_or(beyond);
-        if wanted && !self.before.as_ref().is_some_and(reached) {
-            self.take(Key::Lock(name.clone()));
+    /// Adds an entry, unless it belongs to another page.
+    pub(super) fn offer(&mut self, slot: Slot, entry: Parts<'_>) {
+        if self.is_wanted(entry) {
+            self.order.push(slot, entry);
         }
     }
 
-    /// Offers a key.
-    pub(super) fn offer(&mut self, key: Key) {
-        let wanted = self.after.as_ref().is_none_or(|after| key > *after);
-        if wanted && self.before.as_ref().is_none_or(|before| key < *before) {
-            self.take(key);
-        }
+    /// Returns true if this many entries may not fit. Then [`shrink`](Page::shrink) must make room first.
+    pub(super) fn lacks_room_for(&self, count: usize) -> bool {
+        self.shrinking.is_some() || self.order.len() + count > self.capacity
     }
 
-    /// Where the next window is to start, if there may be more.
-    pub(super) fn next(&self) -> Option<Key> {
-        self.before.as_ref().and(self.keys.peek()).cloned()
-    }
-
-    /// Moves up to `count` keys to `sorted`, the largest first, none twice. False once there are no more.
-    pub(super) fn sort_some(&mut self, count: usize, sorted: &mut Vec<Key>) -> bool {
-        sorted.reserve_exact(self.keys.len());
-        for _ in 0..count {
-            match self.keys.pop() {
-                Some(key) if sorted.last() == Some(&key) => {}
-                Some(key) => sorted.push(key),
-                None => return false,
+    /// Leaves about half of the entries to the next page, in steps of some ten microseconds. Returns the cost of the step in
+    /// plain commands.
+    pub(super) fn shrink(&mut self, table: &Table, state: &State) -> usize {
+        let Some(Shrinking { mut kept, mut next }) = self.shrinking.take() else {
+            self.next = self.median(table, state).or(self.next.take());
+            self.shrinking = Some(Shrinking { kept: 0, next: 0 });
+            return 2 * SAMPLE;
+        };
+        let (mut left, mut work) = (READ, 1);
+        while next < self.order.len() && left > 0 {
+            let slot = self.order.slot(next);
+            let read = |entry: Parts<'_>| (self.is_wanted(entry), 1 + entry.0.len() / TEXT_BYTES);
+            let (is_kept, cost) = table.with_entry(state, slot, read).unwrap_or((false, 1));
+            if is_kept {
+                self.order.copy(next, kept);
+                kept += 1;
             }
+            next += 1;
+            work += cost;
+            left = left.saturating_sub(cost);
         }
-        true
-    }
-
-    fn take(&mut self, key: Key) {
-        self.bytes += key.bytes();
-        self.keys.push(key);
-        // One key always finds room, or there would be no progress.
-        while self.keys.len() > 1
-            && (self.keys.len() > self.max_keys || self.bytes > self.max_bytes)
-        {
-            self.before = self.keys.pop();
-            self.bytes -= self.before.as_ref().map_or(0, Key::bytes);
+        match next < self.order.len() {
+            true => self.shrinking = Some(Shrinking { kept, next }),
+            false => self.order.truncate(kept),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(number: u32) -> Key {
-        Key::Lock(number.to_be_bytes().into())
+        work
     }
 
-    fn window(after: Option<Key>, max_keys: usize, max_bytes: usize) -> Page {
-        let window = Page::new(after, 0);
-        Page {
-            max_keys,
-            max_bytes,
-            ..window
+    /// Ends the page after the whole table was offered.
+    pub(super) fn finish(&mut self) -> FullPage {
+        let mut order = std::mem::take(&mut self.order);
+        order.begin();
+        FullPage {
+            order,
+            next: self.next.take(),
+            _permit: self.permit.take(),
         }
     }
 
-    /// The keys of a window, in order.
-    fn sorted(mut window: Page) -> Vec<Key> {
-        let mut keys = Vec::new();
-        while window.sort_some(3, &mut keys) {}
-        keys.reverse();
-        keys
+    /// Returns the median of a sample of the page. It is larger than at least one entry.
+    fn median(&self, table: &Table, state: &State) -> Option<Key> {
+        // Entries are in the order of their slots, which says nothing about their keys.
+        let slots = (0..SAMPLE).map(|index| self.order.slot(index * self.order.len() / SAMPLE));
+        let mut keys: Vec<Key> = slots
+            .filter_map(|slot| table.key(state, slot, |entry| self.is_wanted(entry)))
+            .collect();
+        keys.sort_unstable_by(|one, other| one.parts().cmp(&other.parts()));
+        keys.dedup_by(|one, other| one.parts() == other.parts());
+        (keys.len() > 1).then(|| keys.swap_remove(keys.len() / 2))
     }
 
-    /// All keys that a series of windows shows, when each is offered all numbers below `count`.
-    #[track_caller]
-    fn check(count: u32, max_keys: usize, max_bytes: usize) {
-        let (mut shown, mut after) = (Vec::new(), None);
-        loop {
-            let mut window = window(after, max_keys, max_bytes);
-            // 7 is coprime to the counts below, so this visits all, in a mixed order, and some twice.
-            for step in 0..count + count / 2 {
-                let Key::Lock(name) = key(step * 7 % count) else {
-                    unreachable!()
-                };
-                window.offer_lock(&name);
-            }
-            assert!(window.keys.len() <= max_keys.max(1));
-            let next = window.next();
-            shown.extend(sorted(window));
-            match next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
-        assert_eq!(shown, (0..count).map(key).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn windows_show_every_key_once_and_in_order() {
-        check(0, 10, 1000);
-        check(9, 10, 1000);
-        check(10, 10, 1000);
-        check(100, 10, 1000);
-        check(100, 1, 1000);
-        check(100, 10, 8);
-        check(100, 10, 1);
-    }
-
-    #[test]
-    fn a_long_key_that_found_no_room_keeps_later_ones_out() {
-        let long = ByteView::from(vec![b'm'; 90]);
-        let mut window = window(None, 10, 100);
-        window.offer_lock(&b"a".into());
-        window.offer_lock(&long);
-        window.offer_lock(&ByteView::from(vec![b'b'; 20]));
-        window.offer_lock(&b"z".into());
-        let next = window.next();
-        let keys = sorted(window);
-        assert_eq!(keys.len(), 2);
-        assert_eq!(next, keys.last().cloned());
+    fn is_wanted(&self, (text, tie): Parts<'_>) -> bool {
+        self.from
+            .as_ref()
+            .is_none_or(|from| (text, tie) >= from.parts())
+            && self
+                .next
+                .as_ref()
+                .is_none_or(|next| (text, tie) < next.parts())
     }
 }

@@ -152,17 +152,30 @@ impl Exclusive {
         &self,
         slot: usize,
         count: usize,
-        mut visit: impl FnMut(&ByteView),
+        mut visit: impl FnMut(usize, &ByteView),
     ) -> Option<usize> {
         let slots = self.nodes.slots();
         let end = (slot + count).min(slots.len());
         let found = slots.get(slot..end).unwrap_or_default();
-        found
-            .iter()
-            .zip(self.names.get(slot..).unwrap_or_default())
-            .filter(|(lock, _)| lock.holder.is_some())
-            .for_each(|(_, name)| visit(name));
+        let names = self.names.get(slot..).unwrap_or_default();
+        for (index, (lock, name)) in found.iter().zip(names).enumerate() {
+            if lock.holder.is_some() {
+                visit(slot + index, name);
+            }
+        }
         (end < slots.len()).then_some(end)
+    }
+
+    /// Returns the holder of the lock in a slot if that has this name.
+    pub(super) fn holder_in(&self, slot: usize, name: &[u8]) -> Option<ClientId> {
+        let holder = self.nodes.slots().get(slot)?.holder?;
+        (**self.names.get(slot)? == *name).then_some(holder)
+    }
+
+    /// Returns the name in a slot.
+    pub(super) fn name_in(&self, slot: usize) -> Option<&ByteView> {
+        self.nodes.slots().get(slot)?.holder?;
+        self.names.get(slot)
     }
 
     /// Releases at most `budget` locks of a client, or hands them over. Returns how many: fewer than `budget` only if the

@@ -18,11 +18,26 @@ use crate::core::registry::ClientId;
 /// Cost of going to the next shard in a scan, as a number of slots: what a visit to an empty shard costs.
 const SHARD_VISIT: usize = 8;
 
-/// A position in a scan of the table. See [`LockTable::scan`].
+/// A position in a scan of the table, which is also that of a lock. See [`LockTable::scan`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScanPosition {
-    shard: usize,
-    slot: usize,
+    shard: u32,
+    slot: u32,
+}
+
+impl ScanPosition {
+    /// Returns the position as a number.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.shard) << 32 | u64::from(self.slot)
+    }
+
+    /// Returns the position of a number that [`to_bits`](ScanPosition::to_bits) has returned.
+    pub fn from_bits(bits: u64) -> ScanPosition {
+        ScanPosition {
+            shard: (bits >> 32) as u32,
+            slot: bits as u32,
+        }
+    }
 }
 
 impl LockTable {
@@ -129,6 +144,25 @@ impl LockTable {
         stands.then(visit)
     }
 
+    /// Calls `visit` with the holder of a lock, which is at this position if it was held throughout since a
+    /// [`scan`](LockTable::scan). The holder cannot lose it meanwhile. Returns `None` if the lock has moved, or has several
+    /// holders.
+    pub fn with_only_holder_at<T>(
+        &self,
+        kind: LockKind,
+        position: ScanPosition,
+        name: &[u8],
+        visit: impl FnOnce(ClientId) -> T,
+    ) -> Option<T> {
+        let state = self.shards.get(position.shard as usize)?.lock();
+        let slot = position.slot as usize;
+        let holder = match kind {
+            LockKind::Exclusive => state.exclusive.holder_in(slot, name),
+            LockKind::Shared => state.shared.only_holder_in(slot, name),
+        };
+        holder.map(visit)
+    }
+
     /// Returns the age of the table in milliseconds, the measure of [`Stamp::ms`].
     pub fn age_ms(&self) -> u64 {
         self.clock.age_ms()
@@ -158,20 +192,25 @@ impl LockTable {
         kind: LockKind,
         mut position: ScanPosition,
         count: usize,
-        mut visit: impl FnMut(&ByteView),
+        mut visit: impl FnMut(ScanPosition, &ByteView),
     ) -> Option<ScanPosition> {
         let mut left = count;
-        while let Some(shard) = self.shards.get(position.shard) {
+        while let Some(shard) = self.shards.get(position.shard as usize) {
             if left == 0 {
                 return Some(position);
             }
+            let at = |slot: usize| ScanPosition {
+                slot: slot as u32,
+                ..position
+            };
+            let visit = |slot, name: &ByteView| visit(at(slot), name);
             let state = shard.lock();
             let next_slot = match kind {
-                LockKind::Exclusive => state.exclusive.scan(position.slot, left, &mut visit),
-                LockKind::Shared => state.shared.scan(position.slot, left, &mut visit),
+                LockKind::Exclusive => state.exclusive.scan(position.slot as usize, left, visit),
+                LockKind::Shared => state.shared.scan(position.slot as usize, left, visit),
             };
             if let Some(slot) = next_slot {
-                return Some(ScanPosition { slot, ..position });
+                return Some(at(slot));
             }
             position = ScanPosition {
                 shard: position.shard + 1,
@@ -180,6 +219,24 @@ impl LockTable {
             left = left.saturating_sub(SHARD_VISIT);
         }
         None
+    }
+
+    /// Calls `visit` with the name of the lock at a position where [`scan`](LockTable::scan) found one, which cannot be
+    /// released meanwhile. Returns `None` if no lock is there any more. It may be another lock than at the time of the scan,
+    /// but a lock that is held throughout stays at its position.
+    pub fn with_name_at<T>(
+        &self,
+        kind: LockKind,
+        position: ScanPosition,
+        visit: impl FnOnce(&ByteView) -> T,
+    ) -> Option<T> {
+        let state = self.shards.get(position.shard as usize)?.lock();
+        let slot = position.slot as usize;
+        let name = match kind {
+            LockKind::Exclusive => state.exclusive.name_in(slot),
+            LockKind::Shared => state.shared.name_in(slot),
+        };
+        name.map(visit)
     }
 }
 

@@ -231,16 +231,32 @@ impl Shared {
         &self,
         slot: usize,
         count: usize,
-        mut visit: impl FnMut(&ByteView),
+        mut visit: impl FnMut(usize, &ByteView),
     ) -> Option<usize> {
         let slots = self.locks.slots();
         let end = (slot + count).min(slots.len());
         let found = slots.get(slot..end).unwrap_or_default();
-        found
-            .iter()
-            .filter(|lock| lock.holders.len() > 0)
-            .for_each(|lock| visit(&lock.name));
+        for (index, lock) in found.iter().enumerate() {
+            if lock.holders.len() > 0 {
+                visit(slot + index, &lock.name);
+            }
+        }
         (end < slots.len()).then_some(end)
+    }
+
+    /// Returns the holder of the lock in a slot if that has this name, and no other holder.
+    pub(super) fn only_holder_in(&self, slot: usize, name: &[u8]) -> Option<ClientId> {
+        let lock = self.locks.slots().get(slot)?;
+        if lock.holders.len() != 1 || *lock.name != *name {
+            return None;
+        }
+        self.holders[lock.holders.first()?].client
+    }
+
+    /// Returns the name in a slot.
+    pub(super) fn name_in(&self, slot: usize) -> Option<&ByteView> {
+        let lock = self.locks.slots().get(slot)?;
+        (lock.holders.len() > 0).then_some(&lock.name)
     }
 
     /// Releases at most `budget` locks of a client. Returns how many: fewer than `budget` only if the client holds no more.

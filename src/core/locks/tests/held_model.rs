@@ -14,7 +14,7 @@ fn scanned(table: &LockTable, kind: LockKind) -> Vec<Vec<u8>> {
     let mut names = Vec::new();
     let mut next = Some(ScanPosition::default());
     while let Some(from) = next {
-        next = table.scan(kind, from, 3, |name| names.push(name.to_vec()));
+        next = table.scan(kind, from, 3, |_, name| names.push(name.to_vec()));
     }
     names.sort();
     names

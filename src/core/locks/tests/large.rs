@@ -25,7 +25,7 @@ fn every_lock_of_many_is_found_and_released() {
             LockKind::Exclusive,
             ScanPosition::default(),
             usize::MAX,
-            |name| {
+            |_, name| {
                 found.insert(name.to_vec());
             },
         );
