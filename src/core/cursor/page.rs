@@ -89,6 +89,7 @@ impl Page {
     /// Adds an entry, unless it belongs to another page.
     pub(super) fn offer(&mut self, slot: Slot, entry: Parts<'_>) {
         if self.is_wanted(entry) {
+            debug_assert!(self.order.len() < self.capacity);
             self.order.push(slot, entry);
         }
     }

@@ -42,13 +42,13 @@ enum Phase {
     /// Nothing has been done. With a name, only that lock is listed.
     Start(Option<ByteView>),
     /// A page is being filled.
-    Fill { page: Page, position: Position },
+    Fill { page: Box<Page>, position: Position },
     /// A page is being sorted and shown.
     Show {
         /// Keys to show, the next one last.
         keys: Vec<Key>,
         /// The page that more keys come from.
-        page: Option<FullPage>,
+        page: Option<Box<FullPage>>,
     },
 }
 
@@ -123,7 +123,7 @@ impl Sorted {
 
     fn begin_page(&mut self, from: Option<Key>, state: &State) {
         self.phase = Phase::Fill {
-            page: Page::new(from, &self.table, state),
+            page: Box::new(Page::new(from, &self.table, state)),
             position: self.table.start(),
         };
     }
@@ -145,7 +145,7 @@ impl Sorted {
             None => {
                 self.phase = Phase::Show {
                     keys: Vec::new(),
-                    page: Some(page.finish()),
+                    page: Some(Box::new(page.finish())),
                 };
             }
         }

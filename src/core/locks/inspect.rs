@@ -182,8 +182,8 @@ impl LockTable {
         }
     }
 
-    /// Visits the locked names in about `count` slots from a position on, in no particular order. Returns the next position,
-    /// or `None` at the end.
+    /// Visits at most `count` locked names from a position on, in no particular order. Returns the next position, or `None` at
+    /// the end.
     ///
     /// A lock that is held throughout a series of calls is visited. One that is released and granted again may be visited
     /// twice.
@@ -203,7 +203,11 @@ impl LockTable {
                 slot: slot as u32,
                 ..position
             };
-            let visit = |slot, name: &ByteView| visit(at(slot), name);
+            let mut visited = SHARD_VISIT;
+            let visit = |slot, name: &ByteView| {
+                visited += 1;
+                visit(at(slot), name);
+            };
             let state = shard.lock();
             let next_slot = match kind {
                 LockKind::Exclusive => state.exclusive.scan(position.slot as usize, left, visit),
@@ -216,7 +220,7 @@ impl LockTable {
                 shard: position.shard + 1,
                 slot: 0,
             };
-            left = left.saturating_sub(SHARD_VISIT);
+            left = left.saturating_sub(visited);
         }
         None
     }
