@@ -200,6 +200,7 @@ impl Output {
     }
 
     /// Returns the bytes of the frames that have not been sent.
+    #[inline]
     pub fn unsent(&self) -> &[u8] {
         match &self.batch.buffer {
             Some(buffer) => &buffer.bytes[buffer.sent..buffer.end],
@@ -207,11 +208,12 @@ impl Output {
         }
     }
 
-    /// Takes note that the first `bytes` of the [unsent](Output::unsent) bytes have been sent.
+    /// Counts the first `bytes` of the [unsent](Output::unsent) bytes as sent.
     ///
     /// # Panics
     ///
     /// If there are fewer.
+    #[inline]
     pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.unsent().len(), "more was sent than there is");
         self.batch.buffer().sent += bytes;

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
@@ -24,62 +24,52 @@ pub async fn write_output(
     output: &mut Output,
     write_timeout: Option<Duration>,
 ) -> io::Result<()> {
-    while !output.unsent().is_empty() {
-        let bytes = output.unsent();
-        let attempt = |context: &mut Context<'_>| {
-            Poll::Ready(Pin::new(&mut *stream).poll_write(context, bytes))
-        };
-        let written = match poll_fn(attempt).await {
-            Poll::Ready(written) => written?,
-            // Boxed, because most peers take everything at once.
-            Poll::Pending => Box::pin(write(stream, bytes, write_timeout)).await?,
-        };
-        match written {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
+    let attempt = |context: &mut Context<'_>| Poll::Ready(poll_write(stream, output, context));
+    match poll_fn(attempt).await {
+        Poll::Ready(written) => written,
+        // Boxed, because most peers take everything at once.
+        Poll::Pending => Box::pin(write_on(stream, output, write_timeout)).await,
+    }
+}
+
+/// Writes what the peer takes now. Ready when everything is written and flushed.
+fn poll_write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    output: &mut Output,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        let unsent = output.unsent();
+        if unsent.is_empty() {
+            return Pin::new(stream).poll_flush(context);
+        }
+        match ready!(Pin::new(&mut *stream).poll_write(context, unsent))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             written => output.advance(written),
         }
     }
-    let attempt =
-        |context: &mut Context<'_>| Poll::Ready(Pin::new(&mut *stream).poll_flush(context));
-    match poll_fn(attempt).await {
-        Poll::Ready(flushed) => flushed,
-        Poll::Pending => Box::pin(flush(stream, write_timeout)).await,
-    }
 }
 
-/// Waits until the written bytes are flushed.
-async fn flush(
+/// Writes to a peer that does not take everything at once. Each progress restarts the time limit.
+async fn write_on(
     stream: &mut (impl AsyncWrite + Unpin),
+    output: &mut Output,
     write_timeout: Option<Duration>,
 ) -> io::Result<()> {
-    within(
-        write_timeout,
-        poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)),
-    )
-    .await
-}
-
-/// Waits until the peer takes bytes, and returns their number.
-async fn write(
-    stream: &mut (impl AsyncWrite + Unpin),
-    bytes: &[u8],
-    write_timeout: Option<Duration>,
-) -> io::Result<usize> {
-    within(
-        write_timeout,
-        poll_fn(|context| Pin::new(&mut *stream).poll_write(context, bytes)),
-    )
-    .await
-}
-
-/// Fails if the attempt takes longer than the write timeout.
-async fn within<T>(
-    write_timeout: Option<Duration>,
-    attempt: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    match write_timeout {
-        Some(limit) => timeout(limit, attempt).await?,
-        None => attempt.await,
+    loop {
+        let unsent = output.unsent().len();
+        let progress = poll_fn(|context| match poll_write(stream, output, context) {
+            Poll::Pending if output.unsent().len() < unsent => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(written) => Poll::Ready(Some(written)),
+        });
+        let written = match write_timeout {
+            Some(limit) => timeout(limit, progress).await?,
+            None => progress.await,
+        };
+        if let Some(written) = written {
+            return written;
+        }
     }
 }
 

@@ -125,9 +125,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for LineSession<S> {
     }
 
     async fn send(&mut self, output: &mut Output) -> io::Result<()> {
-        if output.as_bytes().is_empty() {
-            return Ok(());
-        }
         write_output(&mut self.stream, output, self.write_timeout).await
     }
 
