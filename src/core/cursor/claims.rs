@@ -1,21 +1,19 @@
-//! The listing of `own`: who holds the locks of one name, and who waits for them.
+//! The listing of `own`: the holders of the locks of one name, and the clients that wait for them.
 //!
-//! The count stands first, and must be true, whatever happens while the reader takes the lines. So the owners
-//! are counted at one moment, and found and shown a window at a time: the cursor remembers the last owner of a
-//! window, and finds the next ones behind it. Whoever became an owner after that moment is left out, by its
-//! stamp. Whoever was counted and has gone before its turn leaves a line that says so, at the end.
+//! The number of lines comes first, and must be true whatever happens while the client reads them. So the claims are counted
+//! at one moment, and then found and shown in batches: the cursor remembers the last claim of a batch, and continues behind
+//! it. A claim that began after that moment is recognized by its stamp and left out. A claim that was counted and has ended
+//! before its turn is replaced by a line that says so, at the end.
 //!
-//! The owners of the first window are found at that moment, too, and their addresses and names are looked up before the
-//! header is written. So a list that fits one window shows no gaps. The first few are even looked up under the
-//! mutex that counts: a lock that is being handed over is not shown as nobody's.
+//! The first batch is found at the moment of the count, and the addresses and names of its claims are looked up before the
+//! header is written. So a list of one batch has no such lines. The first few claims are even looked up under the mutex under
+//! which they are counted, so that a lock that is handed over meanwhile does not appear without a holder.
 //!
-//! A window costs less memory than the output buffer of a reader that does not read, however many owners there
-//! are and however long their names: so lists need no limit to how many are under way, and nobody has to wait
-//! for slow readers.
+//! A batch takes less memory than the output buffer of a client that does not read, however many claims there are and
+//! however long their names are. So the number of lists under way needs no limit, and no client waits for slow readers.
 //!
-//! Turned down: keeping all owners of the moment, even only their numbers: ten thousand owners that all list
-//! each other would take gigabytes, unless few lists were made at a time, and then a few slow readers would keep
-//! everybody waiting.
+//! Turned down: keeping all claims of that moment, even as numbers. Ten thousand clients that all list each other would take
+//! gigabytes, unless only a few lists could be made at a time, and then a few slow readers would make all others wait.
 
 use std::vec::IntoIter;
 
@@ -26,44 +24,43 @@ use super::step::{CHUNK, FOUND, SHOW, Step};
 use crate::core::locks::{Claim, CountedClaims};
 use crate::core::state::State;
 
-/// So many bytes of the lock's name, by which each owner is looked up, cost as much again as looking it up
-/// by a short one.
+/// Bytes of the lock's name that cost as much as a plain command: each claim is looked up by the name.
 const BYTES: usize = 128;
 
-/// Claims that are found at a time.
-const WINDOW: usize = 512;
+/// Claims of a batch.
+const BATCH: usize = 512;
 
-/// The owners of one name, being listed.
+/// A listing of claims under way.
 #[derive(Debug)]
 pub(super) struct Claims {
     name: ByteView,
     phase: Phase,
     counted: CountedClaims,
-    /// When that was, in milliseconds since the table was made.
+    /// Age of the table when they were counted, in milliseconds.
     now: u64,
-    /// Claims that were found, and are yet to be looked up.
+    /// Claims that were found and not looked up yet.
     found: IntoIter<Claim>,
-    /// The last owner that was found.
+    /// The last claim that was found.
     last: Option<Claim>,
-    /// What has been looked up, and is yet to be shown.
+    /// Lines that were looked up and not shown yet.
     lines: Vec<Line>,
-    /// Bytes of the addresses and names in `lines`, which live as long as they do.
+    /// Bytes of the addresses and names in `lines`. They keep this memory even if the clients have gone.
     bytes: usize,
-    /// Lines that the header has promised, and that are yet to be shown. `None` before the header.
-    owed: Option<usize>,
+    /// Lines to show before the number in the header is reached. `None` before the header.
+    missing: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Claims are to be counted, and the first found.
+    /// Count the claims, and find the first batch.
     Count,
-    /// Those found are being looked up.
+    /// Look up the claims that were found.
     LookUp,
-    /// The lines are being shown. Since they are taken from the end, the next is the last of `lines`.
+    /// Show the lines, from the last of `lines` to the first.
     Show,
-    /// More owners are to be found.
+    /// Find the next batch.
     Find,
-    /// There are no more, but more were promised.
+    /// Show a line for each claim that has ended.
     FillUp,
 }
 
@@ -88,7 +85,7 @@ impl Claims {
             last: None,
             lines: Vec::new(),
             bytes: 0,
-            owed: None,
+            missing: None,
         }
     }
 
@@ -107,12 +104,12 @@ impl Claims {
         self.now = locks.age_ms();
         let mut found = Vec::new();
         let name = self.name.clone();
-        self.counted = locks.visit_claims(&name, WINDOW, |owner| {
-            self.last = Some(owner);
+        self.counted = locks.visit_claims(&name, BATCH, |claim| {
+            self.last = Some(claim);
             if self.lines.len() < SHOW && self.bytes < CHUNK {
-                self.add(line(state, &owner, self.now));
+                self.add(line(state, &claim, self.now));
             } else {
-                found.push(owner);
+                found.push(claim);
             }
         });
         self.phase = Phase::LookUp;
@@ -126,25 +123,25 @@ impl Claims {
         let mut work = 0;
         while work < SHOW
             && self.bytes < CHUNK
-            && let Some(owner) = self.found.next()
+            && let Some(claim) = self.found.next()
         {
-            let line = || line(state, &owner, self.now);
+            let line = || line(state, &claim, self.now);
             let locks = &state.locks;
-            self.add(locks.with_claim(&self.name, &owner, line).flatten());
+            self.add(locks.with_claim(&self.name, &claim, line).flatten());
             work += cost;
         }
         if self.found.len() > 0 && self.bytes < CHUNK {
             return Step::more(work);
         }
-        if self.owed.is_none() {
-            let behind = self.counted.count.saturating_sub(WINDOW);
+        if self.missing.is_none() {
+            let behind = self.counted.count.saturating_sub(BATCH);
             let count = self.lines.len() + self.found.len() + behind;
             rows::claims_header(out, count, &self.name);
-            self.owed = Some(count);
+            self.missing = Some(count);
         }
         self.lines.reverse();
         self.phase = Phase::Show;
-        self.step_on(work)
+        self.end_step(work)
     }
 
     fn show(&mut self, out: &mut Vec<u8>) -> Step {
@@ -165,7 +162,7 @@ impl Claims {
             line.encode(out);
             shown += 1;
         }
-        self.pay(shown);
+        self.count_shown(shown);
         if self.lines.is_empty() {
             self.bytes = 0;
             self.phase = match self.found.len() {
@@ -173,15 +170,15 @@ impl Claims {
                 _ => Phase::LookUp,
             };
         }
-        self.step_on(shown)
+        self.end_step(shown)
     }
 
     fn find(&mut self, state: &State) -> Step {
         let mut found = Vec::new();
         let looked_at = self.last.map_or(0, |last| {
             let locks = &state.locks;
-            locks.visit_claims_after(&self.name, self.counted, &last, WINDOW, |owner| {
-                found.push(owner);
+            locks.visit_claims_after(&self.name, self.counted, &last, BATCH, |claim| {
+                found.push(claim);
             })
         });
         self.phase = match found.last() {
@@ -194,12 +191,12 @@ impl Claims {
     }
 
     fn fill_up(&mut self, out: &mut Vec<u8>) -> Step {
-        let gone = self.owed.unwrap_or(0).min(SHOW);
+        let gone = self.missing.unwrap_or(0).min(SHOW);
         for _ in 0..gone {
             rows::claim_gone(out);
         }
-        self.pay(gone);
-        self.step_on(gone)
+        self.count_shown(gone);
+        self.end_step(gone)
     }
 
     fn add(&mut self, line: Option<Line>) {
@@ -209,32 +206,32 @@ impl Claims {
         }
     }
 
-    fn pay(&mut self, lines: usize) {
-        self.owed = self.owed.map(|owed| owed.saturating_sub(lines));
+    fn count_shown(&mut self, lines: usize) {
+        self.missing = self.missing.map(|missing| missing.saturating_sub(lines));
     }
 
-    fn step_on(&self, work: usize) -> Step {
+    fn end_step(&self, work: usize) -> Step {
         Step {
-            done: self.owed == Some(0),
+            done: self.missing == Some(0),
             ..Step::more(work)
         }
     }
 }
 
-/// The line of an owner, while it is certain to be one.
-fn line(state: &State, owner: &Claim, now: u64) -> Option<Line> {
-    let shown = state.registry.with_client(owner.client, |client| {
+/// Returns the line of a claim, which must not end meanwhile.
+fn line(state: &State, claim: &Claim, now: u64) -> Option<Line> {
+    let shown = state.registry.with_client(claim.client, |client| {
         (client.address().clone(), client.shown_as().clone())
     });
     let (address, name) = shown?;
-    let token = match owner.waits {
+    let token = match claim.waits {
         true => None,
-        false => state.fence.token(owner.stamp),
+        false => state.fence.token(claim.stamp),
     };
     Some(Line {
-        kind: owner.kind,
-        waits: owner.waits,
-        ms: now.saturating_sub(owner.stamp.ms()),
+        kind: claim.kind,
+        waits: claim.waits,
+        ms: now.saturating_sub(claim.stamp.ms()),
         token: token.unwrap_or(0),
         address,
         name,
