@@ -27,7 +27,7 @@ use std::path::Path;
 use std::process::Command;
 
 use glockd_test_support::{SocketDaemon, binary};
-use rustix::process::{Signal, WaitOptions, waitpid};
+use rustix::process::Signal;
 use tempfile::tempdir;
 
 /// Commands in a batch, and the maximum number of instructions per command: about 5 % above the cost when this was last
@@ -78,7 +78,7 @@ fn instructions(depth: usize, rounds: usize) -> u64 {
     let daemon = start(dir.path());
     let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| daemon.connect()).collect();
     for round in 0..rounds {
-        pause(&daemon);
+        daemon.process().pause();
         let batches: Vec<_> = (0..CONNECTIONS)
             .map(|connection| Batch::new(connection, depth, round))
             .collect();
@@ -138,14 +138,4 @@ fn start(dir: &Path) -> SocketDaemon {
         .args(["-port", "0", "-ws", "0"])
         .env("TOKIO_WORKER_THREADS", "1");
     SocketDaemon::start(command, dir)
-}
-
-/// Stops all threads of a daemon, and waits until they are stopped.
-fn pause(daemon: &SocketDaemon) {
-    let process = daemon.process();
-    process.signal(Signal::STOP);
-    let (_, status) = waitpid(Some(process.pid()), WaitOptions::UNTRACED)
-        .unwrap()
-        .unwrap();
-    assert!(status.stopped(), "the daemon has ended: {}", daemon.log());
 }

@@ -88,7 +88,7 @@ fn vanished_client_loses_its_locks_in_time() {
     let mut other = Client::new(daemon.connect());
     // Locks for a listing that is longer than the socket buffers.
     for number in 0..1000 {
-        other.ask(&format!("g {number:04}{}", "x".repeat(10_000)));
+        other.ask(format!("g {number:04}{}", "x".repeat(10_000)));
     }
 
     let holder = |host, lock| {
@@ -149,7 +149,7 @@ fn vanished_client_loses_its_locks_in_time() {
     for (client, lock) in [(&mut mended, "mended"), (&mut whole, "whole")] {
         assert!(!gets(&mut other, lock), "{lock} is not held");
         assert_eq!(
-            client.ask(&format!("r {lock}")),
+            client.ask(format!("r {lock}")),
             format!("1 Lock Release Success: {lock}")
         );
     }
@@ -207,7 +207,7 @@ const STUBBORN: &str = "trap '' TERM; echo up; while :; do sleep 1; done";
 /// Waits for a lock, over the Unix socket. Returns the time of the grant.
 fn wait_for_lock(stream: UnixStream, lock: &str) -> Instant {
     stream.set_read_timeout(None).unwrap();
-    let reply = Client::new(stream).ask(&format!("gw 600000 {lock}"));
+    let reply = Client::new(stream).ask(format!("gw 600000 {lock}"));
     assert_eq!(reply, format!("1 Lock Get Success: {lock}"));
     Instant::now()
 }

@@ -5,14 +5,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use glockd_test_support::{Client, Daemon, PATIENCE, WebSocketClient, wait_until};
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, waitpid,
-};
+use glockd_test_support::{Client, Daemon, PATIENCE, Process, WebSocketClient, wait_until};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tempfile::tempdir;
 
 use crate::witness::witness;
@@ -20,42 +18,20 @@ use crate::witness::witness;
 const EVERYWHERE: &str = "-port {port} -ws {ws} -unix {sock}";
 
 /// A process that holds the client's end of a connection, and sends the lines that it is given. Killed when dropped.
-struct Holder(Child);
+struct Holder(Process);
 
 impl Holder {
     /// Moves a connection to a new process.
     fn new(connection: impl Into<OwnedFd>) -> Holder {
-        let child = Command::new("cat")
-            .stdin(Stdio::piped())
-            .stdout(connection.into())
-            .spawn();
-        Holder(child.unwrap())
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-
-    /// Stops the process, and waits until it is stopped.
-    fn stop(&self) {
-        self.signal(Signal::STOP);
-        let pid = Pid::from_raw(self.0.id().try_into().unwrap());
-        let (_, status) = waitpid(pid, WaitOptions::UNTRACED).unwrap().unwrap();
-        assert!(status.stopped(), "it has ended");
+        let mut command = Command::new("cat");
+        command.stdin(Stdio::piped()).stdout(connection.into());
+        Holder(Process::start(&mut command))
     }
 
     /// Gives the process a line to send.
     fn give(&mut self, line: &str) {
-        let input = self.0.stdin.as_mut().unwrap();
+        let input = self.0.child().stdin.as_mut().unwrap();
         input.write_all(line.as_bytes()).unwrap();
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        self.0.wait().unwrap();
     }
 }
 
@@ -80,7 +56,7 @@ fn killed_client_loses_its_locks_at_once() {
         }
         assert_eq!(other.ask("g tcp 7"), "0 Lock Get Failure: tcp 7");
         for holder in &holders {
-            holder.signal(Signal::KILL);
+            holder.0.signal(Signal::KILL);
         }
     });
     assert_eq!(other.counter("orphans"), 2 * 40);
@@ -98,18 +74,18 @@ fn stopped_client_keeps_its_lock() {
         let mut client = Client::tcp(&daemon);
         client.ask("g stopped");
         let mut holder = Holder::new(client.into_inner());
-        holder.stop();
+        holder.0.pause();
         for _ in 0..1000 {
             assert_eq!(other.ask("g stopped"), "0 Lock Get Failure: stopped");
         }
         // It sends the lines that it is given meanwhile when it continues.
         holder.give("r stopped\n");
         assert_eq!(other.ask("i stopped"), "1 Lock Is Locked: stopped");
-        holder.signal(Signal::CONT);
+        holder.0.signal(Signal::CONT);
         await_reply(&mut other, "i stopped", "0 Lock Not Locked: stopped");
         holder.give("g stopped\n");
         await_reply(&mut other, "i stopped", "1 Lock Is Locked: stopped");
-        holder.stop();
+        holder.0.pause();
         drop(holder);
         await_reply(&mut other, "g stopped", "1 Lock Get Success: stopped");
         other.ask("r stopped");

@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::time::{PATIENCE, wait_until};
 
@@ -93,6 +93,15 @@ impl Process {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Stops all threads of the process, and waits until they are stopped. [`Signal::CONT`] continues it.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let waited = waitpid(Some(self.pid()), WaitOptions::UNTRACED).unwrap();
+        let (_, status) = waited.unwrap();
+        assert!(status.stopped(), "the process has ended");
     }
 
     /// Returns true if the process has not ended.
