@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use glockd_test_support::within;
 
-use crate::server::{Client, TestServer, Via};
-use crate::waits::{ask, equal};
+use crate::client::{Client, ask, equal};
+use crate::server::{TestServer, Via};
 
 /// A line of `own`: role, milliseconds and token.
 type Owner = (String, u64, u64);

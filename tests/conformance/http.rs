@@ -4,7 +4,8 @@ use glockd::{Limits, Policy};
 
 use glockd_test_support::within;
 
-use crate::server::{Client, TestServer, Via};
+use crate::client::Client;
+use crate::server::{TestServer, Via};
 
 /// Returns what Chromium sends over TCP for `fetch(url, {method: "POST", mode: "no-cors", body})` in a page.
 fn fetch(body: &str) -> String {

@@ -5,14 +5,19 @@
 #![cfg(test)]
 
 mod bytes_in;
+mod client;
 mod documentation;
 mod extensions;
+mod failures;
 mod fences;
 mod hostile;
 mod http;
 mod lifetime;
+mod messages;
 mod orphans;
 mod policy;
+mod queue;
 mod script;
 mod server;
+mod wait_commands;
 mod waits;

@@ -4,8 +4,9 @@ use glockd::Policy;
 
 use glockd_test_support::within;
 
+use crate::client::{Client, reset_on_close};
 use crate::script;
-use crate::server::{TestServer, Via, reset_on_close};
+use crate::server::{TestServer, Via};
 
 async fn check(case: &str, script: &str) {
     script::check(&format!("orphans__{case}"), Policy::default(), script).await;
@@ -85,7 +86,7 @@ async fn registered_name_ends_with_its_connection() {
 }
 
 /// Sends a command again and again, until this is the reply.
-async fn await_reply(client: &mut crate::server::Client, command: &[u8], expect: &[u8]) {
+async fn await_reply(client: &mut Client, command: &[u8], expect: &[u8]) {
     while client.ask(command).await.0 != expect {}
 }
 

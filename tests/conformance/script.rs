@@ -19,7 +19,8 @@ use glockd::{Limits, Policy};
 
 use glockd_test_support::within;
 
-use crate::server::{Client, TestServer, Via};
+use crate::client::Client;
+use crate::server::{TestServer, Via};
 
 /// Runs a script over every transport, and compares the transcripts with the snapshot. The script has only documented
 /// commands, so its transcript is the same without the extensions.
