@@ -10,9 +10,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::command::Command;
-use crate::connection::{Connection, World};
+use crate::connection::Connection;
 use crate::history::{Act, Lock, NAMES};
 use crate::wire::Via;
+use crate::world::World;
 
 /// Maximum number of commands that are sent together.
 const BATCH: usize = 8;
@@ -84,14 +85,14 @@ impl Client {
                 last.pause().await;
             }
         }
-        let gone = last.disconnect(self.random.of(&[false, true]));
+        let disconnected = last.disconnect(self.random.of(&[false, true]));
         // Its name disappears once all its locks are free.
         let who = Command::Who {
-            of: Some(gone.number),
+            of: Some(disconnected.number),
             counted: false,
         };
         while !self.connection.ask(vec![who]).await.is_empty() {}
-        gone.note(&self.world);
+        disconnected.record(&self.world);
     }
 
     /// Sends some commands, in one or two parts. The second part may arrive during a wait of the first, or as that
@@ -108,16 +109,16 @@ impl Client {
         self.connection.send(second).await;
     }
 
-    /// Connects, and disconnects without a command.
+    /// Connects, and disconnects without a command, maybe during the handshake.
     async fn visit(&mut self) {
-        let doors = &self.world.doors;
+        let addresses = &self.world.addresses;
         let handshake = b"GET / HTTP/1.1\r\nHost: somewhere\r\n";
-        let (door, said) = match self.random.below(2) {
-            0 => (doors.tcp, 0),
-            _ => (doors.websocket, self.random.below(handshake.len())),
+        let (address, length) = match self.random.below(2) {
+            0 => (addresses.tcp, 0),
+            _ => (addresses.websocket, self.random.below(handshake.len())),
         };
-        let mut stream = TcpStream::connect(door).await.unwrap();
-        stream.write_all(&handshake[..said]).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&handshake[..length]).await.unwrap();
         if self.random.of(&[false, true]) {
             let socket = SockRef::from(&stream);
             socket.set_linger(Some(Duration::ZERO)).unwrap();
@@ -159,7 +160,7 @@ impl Client {
             85 => self.ping(),
             86 => Command::Cancel(number),
             87 => Command::Fence(Lock { shared, number }),
-            88..90 => Command::Owners(number),
+            88..90 => Command::Claims(number),
             90..93 => Command::List { shared, counted },
             93 => Command::ListWithLengths { shared },
             94..96 => Command::Who {

@@ -2,7 +2,6 @@
 
 use glockd::protocol::Verb;
 
-use crate::connection::registered;
 use crate::history::{Act, Lock};
 
 /// Sent after a command whose reply has any number of lines. The reply to this marks their end.
@@ -24,7 +23,7 @@ pub(crate) enum Command {
     Ping(u32),
     Fence(Lock),
     /// With the number of a name.
-    Owners(usize),
+    Claims(usize),
     List {
         shared: bool,
         counted: bool,
@@ -80,7 +79,7 @@ impl Command {
             Command::Ping(_) => Verb::Ping,
             Command::Fence(Lock { shared: false, .. }) => Verb::F,
             Command::Fence(Lock { shared: true, .. }) => Verb::Sf,
-            Command::Owners(_) => Verb::Own,
+            Command::Claims(_) => Verb::Own,
             Command::List { shared, counted } => match (shared, counted) {
                 (false, false) => Verb::D,
                 (false, true) => Verb::Ld,
@@ -112,7 +111,7 @@ impl Command {
                 }
                 _ => format!("{ms} {}", lock.name()),
             },
-            Command::Cancel(number) | Command::Owners(number) => name(number),
+            Command::Cancel(number) | Command::Claims(number) => name(number),
             Command::Ping(text) => text.to_string(),
             Command::Iam(connection) => registered(connection),
             Command::Who { of, .. } => of.map(registered).unwrap_or_default(),
@@ -193,7 +192,7 @@ impl Command {
     /// Reads the reply to an operation on a lock: the number at its beginning, and the meaning of its text.
     pub(crate) fn outcome(self, line: &str) -> (u32, Outcome) {
         let (Command::Lock(lock, act) | Command::Wait { lock, act, .. }) = self else {
-            unreachable!("it does nothing to a lock: {self:?}");
+            unreachable!("not an operation on a lock: {self:?}");
         };
         let (number, text) = line.split_once(' ').unwrap();
         let number = number.parse().unwrap();
@@ -269,7 +268,7 @@ impl Command {
         let last = lines.last().map_or("", String::as_str);
         match self {
             _ if self.is_marked() => last == MARKED,
-            Command::Owners(_) => lines.len() == 1 + count(&lines[0]),
+            Command::Claims(_) => lines.len() == 1 + count(&lines[0]),
             // Always the last line.
             Command::Statistics { counted: false } => last.starts_with("shared_orphans: "),
             _ => self.counted_end().is_none_or(|end| last.starts_with(end)),
@@ -303,6 +302,11 @@ impl Command {
             }
         }
     }
+}
+
+/// Returns the name that a connection registers.
+pub(crate) fn registered(connection: u32) -> String {
+    format!("connection {connection}")
 }
 
 /// Returns the name of this number.

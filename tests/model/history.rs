@@ -98,6 +98,22 @@ impl Operation {
             token: Token::default(),
         }
     }
+
+    /// Returns true if the operation possibly never ran: it was not answered, or was cancelled before it began. The
+    /// end of a connection is certain.
+    pub(crate) fn may_be_nothing(&self) -> bool {
+        let cancelled = self.act.waits() && self.answer == Some(0);
+        let unknown = self.answer.is_none() && self.act != Act::End;
+        self.begun.is_none() && (unknown || cancelled)
+    }
+
+    /// Returns the limit of holders if the operation waits in the queue of the lock.
+    pub(crate) fn queue_limit(&self) -> Option<u32> {
+        match self.act {
+            Act::GetBelow { limit, waits: true } => Some(limit),
+            _ => None,
+        }
+    }
 }
 
 /// Numbers the observed moments of all clients. An operation that was answered at a lower number than another one was

@@ -17,12 +17,15 @@
 #![cfg(test)]
 
 mod checker;
+mod claim;
 mod client;
 mod command;
 mod connection;
+mod disconnected;
 mod history;
 mod tally;
 mod wire;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -36,11 +39,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::checker::Past;
+use crate::claim::{Claim, record_token};
 use crate::client::Client;
-use crate::command::Command;
-use crate::connection::{Connection, Owner, World, know, registered};
+use crate::command::{Command, registered};
+use crate::connection::Connection;
 use crate::history::{Act, Lock, NAMES, Operation};
-use crate::wire::{Doors, Via};
+use crate::wire::{Addresses, Via};
+use crate::world::World;
 
 /// Number of servers that are tested, one after the other, unless a time is given.
 const SERVERS: u64 = 3;
@@ -55,9 +60,9 @@ const ACTS: usize = 40;
 
 /// Maximum number of locks of a connection, for each server. A wait counts as a lock; if the server did not give that
 /// back, later gets would be refused.
-const MOST_HELD: [Option<usize>; 3] = [None, Some(4), Some(6)];
+const MAX_LOCKS: [Option<usize>; 3] = [None, Some(4), Some(6)];
 
-/// With more threads than processors, so that threads are preempted anywhere.
+/// There are more threads than processors, so that threads are preempted anywhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn locks_follow_the_model_whatever_clients_do() {
     let number = |name| {
@@ -97,7 +102,7 @@ impl Drop for PrintIfFailing {
 
 /// Runs a server and its clients. Returns the number of operations on locks.
 async fn run(seed: u64) -> usize {
-    let most = MOST_HELD[seed as usize % MOST_HELD.len()];
+    let max_locks = MAX_LOCKS[seed as usize % MAX_LOCKS.len()];
     let directory = tempfile::tempdir().unwrap();
     let unix = directory.path().join("socket");
     let local = (Ipv4Addr::LOCALHOST, 0).into();
@@ -107,7 +112,7 @@ async fn run(seed: u64) -> usize {
         .transport(Unix::path(&unix))
         .policy(Policy {
             limits: LockLimits {
-                max_locks_per_connection: most,
+                max_locks_per_connection: max_locks,
                 ..LockLimits::default()
             },
             ..Policy::default()
@@ -115,16 +120,16 @@ async fn run(seed: u64) -> usize {
         .bind()
         .await
         .unwrap();
-    let addresses = server.addresses();
+    let bound = server.addresses();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async { drop(stopped.await) }));
 
-    let doors = Doors {
-        tcp: addresses[0].ip().unwrap(),
-        websocket: addresses[1].ip().unwrap(),
+    let addresses = Addresses {
+        tcp: bound[0].ip().unwrap(),
+        websocket: bound[1].ip().unwrap(),
         unix,
     };
-    let world = Arc::new(World::new(doors, most));
+    let world = Arc::new(World::new(addresses, max_locks));
     let mut witness = Witness {
         connection: Connection::open_unregistered(&world, Via::Tcp).await,
         past: BTreeMap::new(),
@@ -175,7 +180,7 @@ impl Witness {
         self.compare_statistics(world, clients.len(), &holders)
             .await;
         self.compare_listings(&clients, &holders).await;
-        self.compare_owners(&clients).await;
+        self.compare_claims(&clients).await;
         for lock in Lock::all() {
             self.ask(Command::Lock(lock, Act::Inspect)).await;
         }
@@ -269,21 +274,21 @@ impl Witness {
     }
 
     /// Checks that all claims are those of clients, which learn their tokens from them, and that no client waits.
-    async fn compare_owners(&mut self, clients: &[&Connection]) {
+    async fn compare_claims(&mut self, clients: &[&Connection]) {
         let clients: BTreeMap<String, &Connection> = clients
             .iter()
             .map(|&client| (registered(client.number), client))
             .collect();
         for number in 0..NAMES {
-            let lines = self.ask(Command::Owners(number)).await;
-            let owners = Owner::parse(number, &lines);
-            for owner in &owners {
-                assert!(!owner.waits, "{lines:#?}");
-                know(&clients[owner.name].held[&owner.lock], owner.token);
+            let lines = self.ask(Command::Claims(number)).await;
+            let claims = Claim::parse(number, &lines);
+            for claim in &claims {
+                assert!(!claim.waits, "{lines:#?}");
+                record_token(&clients[claim.name].held[&claim.lock], claim.token);
             }
             let held = clients.values().flat_map(|client| client.held.keys());
             let held = held.filter(|lock| lock.number == number).count();
-            assert_eq!(owners.len(), held, "{lines:#?}");
+            assert_eq!(claims.len(), held, "{lines:#?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// The addresses of the server.
-pub(crate) struct Doors {
+pub(crate) struct Addresses {
     pub(crate) tcp: SocketAddr,
     pub(crate) websocket: SocketAddr,
     pub(crate) unix: PathBuf,
@@ -52,18 +52,18 @@ enum Kind<'a> {
 }
 
 impl Wire {
-    pub(crate) async fn connect(doors: &Doors, via: Via) -> Wire {
+    pub(crate) async fn connect(addresses: &Addresses, via: Via) -> Wire {
         match via {
             Via::Tcp => {
-                let stream = TcpStream::connect(doors.tcp).await.unwrap();
+                let stream = TcpStream::connect(addresses.tcp).await.unwrap();
                 Wire::Tcp(BufReader::new(stream))
             }
             Via::Unix => {
-                let stream = UnixStream::connect(&doors.unix).await.unwrap();
+                let stream = UnixStream::connect(&addresses.unix).await.unwrap();
                 Wire::Unix(BufReader::new(stream))
             }
             Via::WebSocket => {
-                let stream = TcpStream::connect(doors.websocket).await.unwrap();
+                let stream = TcpStream::connect(addresses.websocket).await.unwrap();
                 let (socket, _) = client_async("ws://localhost/", stream).await.unwrap();
                 Wire::WebSocket(Box::new(socket), VecDeque::new())
             }
@@ -100,7 +100,7 @@ impl Wire {
         match self.kind() {
             Kind::Lines(stream) => {
                 let line = stream.lines().next_line().await.unwrap();
-                line.expect("the server hung up")
+                line.expect("the server has closed")
             }
             Kind::Messages(socket, lines) => loop {
                 if let Some(line) = lines.pop_front() {

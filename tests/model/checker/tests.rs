@@ -1,10 +1,11 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::*;
-use crate::history::Token;
+use super::Past;
+use crate::history::{Act, Operation, Token};
 
 /// Checks the operations on a free lock. Each element has the operations of one connection, one after the other:
 /// `ACT FROM-TO ANSWER`, where `-` stands for a missing answer. The name of an act is followed by its number, if it has one;
@@ -677,7 +678,7 @@ impl History {
 
 proptest! {
     #[test]
-    fn it_finds_what_trying_all_orders_finds(shared in any::<bool>(), moments in moments()) {
+    fn checker_agrees_with_trying_all_orders(shared in any::<bool>(), moments in moments()) {
         let history = History::of(shared, &moments);
         let checked = super::check(shared, &Past::default(), &history);
         prop_assert_eq!(checked.is_ok(), has_order(shared, &history), "{:?}", checked);
