@@ -16,8 +16,8 @@
 //! protocol.
 //!
 //! Most transports are a listener and a framing, and any framing runs over any listener: `Tcp::port(9999)` alone
-//! speaks lines, `WebSocket::port(9998)` speaks WebSocket, and so does `WebSocket::over(Unix::path("/run/ws"))`. To add one of your
-//! own, implement the trait at the place where it differs:
+//! speaks lines, `WebSocket::port(9998)` speaks WebSocket, and so does `WebSocket::over(Unix::path("/run/ws"))`. To add
+//! one of your own, implement the trait at the place where it differs:
 //!
 //! - [`Listen`] for another source of byte streams, or for a wrapper around a listener;
 //! - [`Framing`], and [`Session`] if its frames are not lines, for another wire format, or for a handshake around

@@ -107,7 +107,7 @@ pub trait Handshake: Send {
     fn refuse(self: Box<Self>) {}
 }
 
-/// Result of a handshake: the session, and who the peer is.
+/// Result of a handshake: the session, and the peer's identity.
 pub struct Established {
     /// The session.
     pub session: Box<dyn Session>,

@@ -407,7 +407,7 @@ async fn stopped_server_says_goodbye() {
     .await;
 }
 
-/// A client that takes nothing is reset, so that it learns at once that it holds no locks any more.
+/// A client that takes nothing is reset, so that it learns at once that its locks are gone.
 #[tokio::test]
 async fn client_that_takes_nothing_is_reset() {
     with_each(async |kind| {

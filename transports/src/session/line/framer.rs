@@ -60,7 +60,7 @@ impl LineFramer {
         self.is_rest
     }
 
-    /// Moves what is left of an earlier read into the batch, which is empty.
+    /// Moves the rest of an earlier read into the batch, which is empty.
     #[cold]
     pub(super) fn take_rest(&mut self, frames: &mut Input) {
         self.is_rest = false;

@@ -1,7 +1,7 @@
 //! The opening handshake: one HTTP request and its response.
 //!
 //! hyper serves one request, under the server's time limit for handshakes rather than a timer of its own. Then it is
-//! taken apart: what is left is the stream, and bytes that the client sent right behind its request.
+//! taken apart into the stream and the bytes that the client sent right behind its request.
 //! (`hyper::upgrade` would yield the same, but type-erased and through a channel.)
 
 use std::convert::Infallible;
