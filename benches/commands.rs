@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use glockd::core::dispatcher::{Dispatcher, Outcome};
-use glockd::core::locks::LockTable;
-use glockd::core::registry::ClientId;
+use glockd::internals::dispatcher::{Dispatcher, Outcome};
+use glockd::internals::locks::LockTable;
+use glockd::internals::registry::ClientId;
 use glockd::protocol::{Command, Counter, ParseError, Reply, Verb, parse};
 
 /// The most threads that lock at once.

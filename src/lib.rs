@@ -54,13 +54,17 @@
 //! The directory `examples/` has a program for each task: statistics, events, a graceful stop, a transport and a framing
 //! of one's own.
 
-/// Not a part of the interface: public for the benchmarks, fuzz targets and tests of this repository, and changed without
-/// notice. What an embedder needs of it is re-exported.
-#[doc(hidden)]
-pub mod core;
+mod core;
 mod server;
 #[cfg(test)]
 mod testing;
+
+/// Not a part of the interface: the core, public for the benchmarks, fuzz targets and tests of this repository, and changed
+/// without notice. What an embedder needs of it is re-exported.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::core::{cursor, dispatcher, locks, registry, state, ticket};
+}
 
 pub use core::locks::LockLimits;
 pub use core::observer::{Event, GrantDelay, LockLimit, Observer};

@@ -8,9 +8,9 @@
 use std::hint::black_box;
 
 use allocation_counter::{AllocationInfo, measure};
-use glockd::core::dispatcher::{Dispatcher, Outcome};
-use glockd::core::locks::Disconnection;
-use glockd::core::registry::ClientId;
+use glockd::internals::dispatcher::{Dispatcher, Outcome};
+use glockd::internals::locks::Disconnection;
+use glockd::internals::registry::ClientId;
 use glockd::protocol::{LockKind, parse};
 use glockd::{Connector, Memory, Server, StopReason};
 use glockd_test_support::{wait_until, within};

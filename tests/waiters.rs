@@ -18,8 +18,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use allocation_counter::measure;
-use glockd::core::locks::{Attempt, IfBusy, LockTable};
-use glockd::core::registry::Registry;
+use glockd::internals::locks::{Attempt, IfBusy, LockTable};
+use glockd::internals::registry::Registry;
 use glockd::{Connector, Memory, Server};
 use glockd_test_support::within;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
-use glockd::core::dispatcher::{Dispatcher, Options, Outcome};
-use glockd::core::locks::Disconnection;
-use glockd::core::registry::ClientId;
-use glockd::core::ticket::Ticket;
+use glockd::internals::dispatcher::{Dispatcher, Options, Outcome};
+use glockd::internals::locks::Disconnection;
+use glockd::internals::registry::ClientId;
+use glockd::internals::ticket::Ticket;
 use glockd::{LockLimits, Policy};
 use glockd_protocol::{LockKind, Refusal, Verb, parse};
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
