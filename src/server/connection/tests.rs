@@ -1,5 +1,4 @@
-//! A connection on a runtime of one thread: there, how much is done between two turns of another task
-//! can be counted.
+//! A connection on a runtime of one thread, where a test can count what it does between two turns of another task.
 
 mod parking;
 
@@ -20,13 +19,13 @@ use crate::core::dispatcher::Dispatcher;
 use crate::server::admission::Capacity;
 use crate::server::reaper;
 
-/// How long a test may take.
+/// Time that a test may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a session saw, and what it is to do.
+/// What a session receives, and what it has recorded.
 #[derive(Default)]
 struct Script {
-    /// Batches that are there at once, one after the other.
+    /// Number of batches, which arrive one after the other without a pause.
     batches: usize,
     batch: Vec<u8>,
     received: AtomicUsize,
@@ -59,8 +58,8 @@ impl Session for Scripted {
     }
 }
 
-/// Serves a session to its end, and looks at it whenever it is another task's turn, and once more.
-async fn serve(script: &Arc<Script>, mut look: impl FnMut(&Dispatcher)) {
+/// Serves a session to its end. Calls `observe` at each turn of another task, and once at the end.
+async fn serve(script: &Arc<Script>, mut observe: impl FnMut(&Dispatcher)) {
     let dispatcher = Arc::new(Dispatcher::default());
     let (sender, ended) = mpsc::unbounded_channel();
     let context = Arc::new(Context::new(
@@ -77,13 +76,13 @@ async fn serve(script: &Arc<Script>, mut look: impl FnMut(&Dispatcher)) {
     drop(context);
     let serving = async {
         while !reaper.is_finished() {
-            look(&dispatcher);
+            observe(&dispatcher);
             yield_now().await;
         }
     };
     timeout(PATIENCE, serving).await.expect("the test hangs");
     reaper.await.unwrap();
-    look(&dispatcher);
+    observe(&dispatcher);
 }
 
 fn lines(line: impl Fn(usize) -> String, count: usize) -> Vec<u8> {
@@ -91,10 +90,9 @@ fn lines(line: impl Fn(usize) -> String, count: usize) -> Vec<u8> {
     lines.join("\n").into_bytes()
 }
 
-/// Input that never ends, and is answered by little or nothing, is no reason to wait for anything; nor are
-/// a few cheap commands one to stop.
+/// The peer never makes it wait: its input never pauses, and there is little output. It must not yield too often either.
 #[tokio::test]
-async fn a_flood_passes_its_turn_on() {
+async fn connection_yields_during_a_flood_of_commands() {
     async fn check(command: &str, frames: usize, turns: RangeInclusive<usize>) {
         let script = Arc::new(Script {
             batches: 4,
@@ -109,19 +107,19 @@ async fn a_flood_passes_its_turn_on() {
     check("nonsense", 40_000, 39..=50).await;
     check("i x", 40_000, 39..=50).await;
     check(&"x".repeat(12_800), 400, 38..=50).await;
-    // On an empty table, which adds no byte to the output.
+    // The table is empty, so these add no bytes to the output.
     check("d", 4000, 50..=100).await;
     check("who", 4000, 50..=100).await;
     check("d x", 4000, 10..=20).await;
     check("q", 400, 12..=20).await;
 }
 
-/// A reply of 128 KiB is a turn's work, however short the command is.
+/// A reply of 128 KiB spends the budget, however short its command is.
 #[tokio::test]
-async fn long_replies_pass_the_turn_on() {
+async fn connection_yields_after_long_replies() {
     const COMMANDS: usize = 10;
     let name = "x".repeat(BYTES_PER_UNIT * BUDGET as usize);
-    // A turn each, and not many more: before the batch, after it, and for what a listing takes.
+    // One turn each, and a few more: before and after the batch, and for the steps of a listing.
     let check = async |before: &str, command: &str| {
         let commands = vec![command.to_owned(); COMMANDS].join("\n");
         let script = Arc::new(Script {
@@ -142,15 +140,14 @@ async fn long_replies_pass_the_turn_on() {
     // Answered during a wait, which ends with the input.
     check("iw 60000 lock\n", &format!("ping {name}")).await;
     check("iw 60000 lock\n", &format!("cancel {name}")).await;
-    // Run after it.
+    // Answered after it.
     check("iw 60000 lock\n", "me").await;
 }
 
-/// Waits that end at once, one after the other, pass the turn on and send their replies as other commands do.
 #[tokio::test]
-async fn waits_that_end_at_once_pass_the_turn_on() {
+async fn connection_yields_and_sends_between_waits_that_end_at_once() {
     const WAITS: usize = 20_000;
-    // It holds the lock itself, and its input ends.
+    // The client holds the lock itself, so these wait until its input ends.
     let script = Arc::new(Script {
         batches: 1,
         batch: [b"g x\n", &lines(|_| "iw 60000 x".to_owned(), WAITS)[..]].concat(),
@@ -158,7 +155,7 @@ async fn waits_that_end_at_once_pass_the_turn_on() {
     });
     let mut passed = 0;
     serve(&script, |_| passed += 1).await;
-    // Each is queued, and then run; but for those that find no room any more.
+    // Each is queued and then run, except those beyond the room for the backlog.
     assert!(
         (WAITS / 1024..4 * WAITS / 1024).contains(&passed),
         "{passed}"
@@ -167,9 +164,9 @@ async fn waits_that_end_at_once_pass_the_turn_on() {
     assert!(longest < CHUNK + 100, "{longest}");
 }
 
-/// The search of a backlog for what is cancelled is charged to the turn.
+/// The search of the backlog is charged to the budget.
 #[tokio::test]
-async fn a_search_for_what_is_cancelled_passes_the_turn_on() {
+async fn connection_yields_during_searches_of_the_backlog() {
     const WAITS: usize = 10_000;
     const CANCELS: usize = 10;
     let waits = lines(|_| "iw 9 a".to_owned(), WAITS);
@@ -186,7 +183,7 @@ async fn a_search_for_what_is_cancelled_passes_the_turn_on() {
 }
 
 #[tokio::test]
-async fn output_is_sent_as_soon_as_it_is_a_chunk() {
+async fn output_is_sent_when_it_reaches_a_chunk() {
     let name = "x".repeat(1000);
     let script = Arc::new(Script {
         batches: 1,
@@ -200,7 +197,7 @@ async fn output_is_sent_as_soon_as_it_is_a_chunk() {
 }
 
 #[tokio::test]
-async fn many_locks_are_released_in_slices_and_the_goodbye_is_said_after_them() {
+async fn goodbye_follows_the_release_of_many_locks_in_slices() {
     const LOCKS: usize = 20_000;
     let script = Arc::new(Script {
         batches: 1,
@@ -211,7 +208,7 @@ async fn many_locks_are_released_in_slices_and_the_goodbye_is_said_after_them() 
     serve(&script, |dispatcher| {
         let held = dispatcher.locks().count(LockKind::Exclusive);
         if held < before {
-            // Two tasks may have had a turn since: the connection's and the reaper's.
+            // Both the task of the connection and the reaper may have had a turn since.
             assert!(before - held <= 1024, "{} at once", before - held);
             steps += 1;
         }
