@@ -1,15 +1,15 @@
-//! What commands cost, piece by piece: the parser, the encoder, the lock table, and all of them behind
-//! the dispatcher. No I/O; `tests/instructions.rs` has that of the whole daemon.
+//! The cost of commands in parts: the parser, the encoder, the lock table, and all three behind the dispatcher. Without
+//! I/O: `tests/instructions.rs` measures the whole daemon.
 //!
 //! ```text
-//! cargo bench               all of them
-//! cargo bench -- dispatch   those whose names have this in them
-//! cargo bench -- --test     each once, unmeasured
+//! cargo bench               all benchmarks
+//! cargo bench -- dispatch   the benchmarks whose names contain this
+//! cargo bench -- --test     each benchmark once, without a measurement
 //! ```
 //!
-//! An element is a command, or what the table does for one: 10 Melem/s are 100 ns each; the time of a
-//! pair is that of both. What it answers is asserted as it is measured, for the price of a branch that
-//! always goes the same way, so nothing is fast because it fails.
+//! An element is a command, or one operation of the table: 10 Melem/s are 100 ns each. The time of a pair, such as get
+//! and release, is the time of both. Results are asserted during the measurement, so that nothing is fast because it
+//! fails. That costs a branch which is always predicted.
 
 use std::borrow::Cow;
 use std::cell::LazyCell;
@@ -25,10 +25,10 @@ use glockd::internals::locks::LockTable;
 use glockd::internals::registry::ClientId;
 use glockd::protocol::{Command, Counter, ParseError, Reply, Verb, parse};
 
-/// The most threads that lock at once.
+/// Maximum number of threads that lock at the same time.
 const THREADS: usize = 4;
 
-/// How many names each thread goes through: they do not all stay in the nearest cache.
+/// Number of names that each thread uses. They do not all fit into the first-level cache.
 const NAMES: usize = 1 << 14;
 
 fn main() {
@@ -39,7 +39,7 @@ fn main() {
     parser(&mut criterion);
     encoder(&mut criterion);
     for held in [0, 1_000_000] {
-        // Made when it is needed, since benchmarks may be left out.
+        // Made on first use, since the arguments may exclude its benchmarks.
         let state = LazyCell::new(|| State::new(held));
         let title = |subject| format!("{subject}, {held} held");
         locks(criterion.benchmark_group(title("locks")), &state);
@@ -51,7 +51,7 @@ fn main() {
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
-/// From a line to a command.
+/// Measures parsing a line into a command.
 fn parser(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse");
     group.throughput(Throughput::Elements(1));
@@ -82,7 +82,7 @@ fn parser(criterion: &mut Criterion) {
     }
 }
 
-/// From a reply to its bytes.
+/// Measures encoding a reply into bytes.
 fn encoder(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     group.throughput(Throughput::Elements(1));
@@ -116,15 +116,16 @@ fn encoder(criterion: &mut Criterion) {
     }
 }
 
-/// A server's state, in which some locks are held already.
+/// A dispatcher with some locks that are held.
 struct State {
     dispatcher: Dispatcher,
-    /// Those who lock, each in a thread.
+    /// The clients that lock, one for each thread.
     clients: [ClientId; THREADS],
 }
 
 impl State {
-    /// As many exclusive and as many shared locks are held, and `taken` is one of them.
+    /// Returns a state in which another client holds this number of exclusive locks, as many shared locks, and the
+    /// exclusive lock `taken`.
     fn new(held: usize) -> State {
         let dispatcher = Dispatcher::default();
         let holder = dispatcher.connect(b"holder");
@@ -142,7 +143,7 @@ impl State {
         }
     }
 
-    /// Answers a line by what has this beginning.
+    /// Runs a line, and checks that its reply begins with `start`.
     fn answer(&self, line: &[u8], out: &mut Vec<u8>, start: &[u8]) {
         out.clear();
         if let Ok(command) = parse(line)
@@ -154,7 +155,7 @@ impl State {
     }
 }
 
-/// The lock table alone.
+/// Measures the lock table alone.
 fn locks(mut group: Group<'_>, state: &impl Deref<Target = State>) {
     measure(
         &mut group,
@@ -187,7 +188,7 @@ fn locks(mut group: Group<'_>, state: &impl Deref<Target = State>) {
     );
 }
 
-/// Measures operations on one name after the other.
+/// Measures operations of the lock table, with a different name each time.
 fn measure(
     group: &mut Group<'_>,
     title: &str,
@@ -208,7 +209,7 @@ fn measure(
     });
 }
 
-/// The lock table, used by several threads at once, each with names of its own.
+/// Measures the lock table with several threads at the same time, each with its own names.
 fn threads(mut group: Group<'_>, state: &impl Deref<Target = State>) {
     for threads in [1, 2, THREADS] {
         let names: Vec<Vec<String>> = (0..threads).map(names).collect();
@@ -228,14 +229,14 @@ fn threads(mut group: Group<'_>, state: &impl Deref<Target = State>) {
                         });
                     }
                 });
-                // Starting them is lost in some ten thousand rounds.
+                // Starting the threads does not matter: there are some ten thousand rounds.
                 start.elapsed()
             });
         });
     }
 }
 
-/// Whole commands, from a line to the bytes of its reply.
+/// Measures whole commands, from a line to the bytes of its reply.
 fn dispatcher(mut group: Group<'_>, state: &impl Deref<Target = State>) {
     let verbs = [
         ("g, r", "1 Lock "),
@@ -265,7 +266,7 @@ fn dispatcher(mut group: Group<'_>, state: &impl Deref<Target = State>) {
     }
 }
 
-/// The names that a thread goes through.
+/// Returns the names of a thread.
 fn names(thread: usize) -> Vec<String> {
     (0..NAMES)
         .map(|number| format!("lock-{thread:04}-{number:06}"))

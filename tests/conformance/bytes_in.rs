@@ -13,7 +13,7 @@ async fn check(case: &str, script: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn white_space_separates_words_and_folds_in_names() {
     check(
-        "white_space",
+        "white_space_separates_words_and_folds_in_names",
         r"
         A:  g leading space
         A: g  a   b
@@ -33,7 +33,7 @@ async fn white_space_separates_words_and_folds_in_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn name_may_contain_any_byte() {
     check(
-        "names_are_bytes",
+        "name_may_contain_any_byte",
         r"
         A: g \x00
         A: g \x85
@@ -56,7 +56,7 @@ async fn name_may_contain_any_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_name_is_a_lock_of_its_own() {
     check(
-        "the_empty_name",
+        "empty_name_is_a_lock_of_its_own",
         r"
         A: g
         B: g\x20
@@ -84,7 +84,7 @@ async fn empty_name_is_a_lock_of_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_commands_get_no_reply_and_are_counted() {
     check(
-        "unknown_commands",
+        "unknown_commands_get_no_reply_and_are_counted",
         r"
         A: 
         A: \x20\x20\t
@@ -105,7 +105,7 @@ async fn unknown_commands_get_no_reply_and_are_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn surplus_arguments_are_ignored() {
     check(
-        "what_follows",
+        "surplus_arguments_are_ignored",
         r"
         A: g foo
         A: sg foo

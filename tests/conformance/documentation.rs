@@ -7,7 +7,12 @@ use glockd::Policy;
 use crate::script;
 
 async fn check(section: &str, example: &str) {
-    script::check(&format!("seed__{section}"), Policy::default(), example).await;
+    script::check(
+        &format!("documentation__{section}"),
+        Policy::default(),
+        example,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,15 +4,14 @@ use glockd::Policy;
 
 use crate::script;
 
-/// Runs a script with the extensions. Its snapshot is named after the case.
-pub(crate) async fn check(case: &str, policy: Policy, script: &str) {
+async fn check(case: &str, policy: Policy, script: &str) {
     script::check_with(&format!("extensions__{case}"), &[policy], script).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hello_lists_the_features_and_ping_is_echoed() {
     check(
-        "hello_and_ping",
+        "hello_lists_the_features_and_ping_is_echoed",
         Policy::default(),
         r"
         A: hello
@@ -29,7 +28,7 @@ async fn hello_lists_the_features_and_ping_is_echoed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn extension_commands_are_unknown_if_disabled() {
     check(
-        "none_is_known_where_they_are_forbidden",
+        "extension_commands_are_unknown_if_disabled",
         Policy {
             extensions: false,
             ..Policy::default()
@@ -67,7 +66,7 @@ async fn extension_commands_are_unknown_if_disabled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_arguments_are_refused() {
     check(
-        "bad_arguments",
+        "bad_arguments_are_refused",
         Policy::default(),
         r"
         A: gw
@@ -134,7 +133,7 @@ async fn bad_arguments_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fence_and_own_show_tokens_and_claims() {
     check(
-        "fences_and_owners",
+        "fence_and_own_show_tokens_and_claims",
         Policy::default(),
         r"
         A: f x
@@ -191,7 +190,7 @@ const LISTINGS: &str = r"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counted_listings_have_headers() {
-    check("listings_are_counted", Policy::default(), LISTINGS).await;
+    check("counted_listings_have_headers", Policy::default(), LISTINGS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,7 +238,7 @@ const LENGTHS: &str = r"
 #[tokio::test(flavor = "multi_thread")]
 async fn listings_with_lengths_state_the_length_of_each_name() {
     check(
-        "listings_say_how_long_names_are",
+        "listings_with_lengths_state_the_length_of_each_name",
         Policy::default(),
         LENGTHS,
     )

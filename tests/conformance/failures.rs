@@ -13,127 +13,131 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-/// A transport whose sessions all have one address, and do what a test tells them.
-struct Puppets(mpsc::UnboundedReceiver<mpsc::UnboundedReceiver<Act>>);
+/// A transport whose sessions all have one address and are scripted by a test. It receives the steps of each session.
+struct ScriptedTransport(mpsc::UnboundedReceiver<mpsc::UnboundedReceiver<Step>>);
 
-enum Act {
-    Say(&'static str, oneshot::Sender<String>),
+/// What a session does next.
+enum Step {
+    /// It receives a line, and passes the reply to the test.
+    Receive(&'static str, oneshot::Sender<String>),
+    /// It receives lines, and fails to send the replies.
     FailToSend(&'static str),
-    Fail,
+    FailToReceive,
     Panic,
 }
 
-struct Puppet {
-    acts: mpsc::UnboundedReceiver<Act>,
-    heard: Option<oneshot::Sender<String>>,
+struct ScriptedSession {
+    steps: mpsc::UnboundedReceiver<Step>,
+    /// The test's end for the next reply.
+    reply: Option<oneshot::Sender<String>>,
 }
 
 #[async_trait::async_trait]
-impl Transport for Puppets {
+impl Transport for ScriptedTransport {
     fn name(&self) -> &str {
-        "puppets"
+        "scripted"
     }
 
     async fn listen(self: Box<Self>, _: Limits) -> Result<Listener, BindError> {
-        let pending = |acts| {
+        let pending = |steps| {
             Ok(Pending::ready(
                 Peer::new("same"),
-                Puppet { acts, heard: None },
+                ScriptedSession { steps, reply: None },
             ))
         };
         Ok(Listener {
-            address: Address::Name("strings".to_owned()),
+            address: Address::Name("a test".to_owned()),
             incoming: Box::pin(UnboundedReceiverStream::new(self.0).map(pending)),
         })
     }
 }
 
 #[async_trait::async_trait]
-impl Session for Puppet {
-    async fn recv(&mut self, frames: &mut Input) -> io::Result<usize> {
-        match self.acts.recv().await {
+impl Session for ScriptedSession {
+    async fn recv(&mut self, input: &mut Input) -> io::Result<usize> {
+        match self.steps.recv().await {
             None => return Ok(0),
-            Some(Act::Say(line, heard)) => {
-                self.heard = Some(heard);
-                frames.push(line.as_bytes());
+            Some(Step::Receive(line, reply)) => {
+                self.reply = Some(reply);
+                input.push(line.as_bytes());
             }
-            Some(Act::FailToSend(lines)) => {
-                self.heard = None;
-                lines.lines().for_each(|line| frames.push(line.as_bytes()));
+            Some(Step::FailToSend(lines)) => {
+                self.reply = None;
+                lines.lines().for_each(|line| input.push(line.as_bytes()));
             }
-            Some(Act::Fail) => return Err(ErrorKind::TimedOut.into()),
-            Some(Act::Panic) => panic!("as a bug in a transport would"),
+            Some(Step::FailToReceive) => return Err(ErrorKind::TimedOut.into()),
+            Some(Step::Panic) => panic!("a bug in the transport"),
         }
-        Ok(frames.len())
+        Ok(input.len())
     }
 
-    async fn send(&mut self, frames: &mut Output) -> io::Result<()> {
-        let Some(heard) = self.heard.take() else {
+    async fn send(&mut self, output: &mut Output) -> io::Result<()> {
+        let Some(reply) = self.reply.take() else {
             return Err(ErrorKind::BrokenPipe.into());
         };
-        let _ = heard.send(String::from_utf8_lossy(frames.as_bytes()).into_owned());
+        let _ = reply.send(String::from_utf8_lossy(output.as_bytes()).into_owned());
         Ok(())
     }
 }
 
-/// Sends a line through a puppet, and returns the reply.
-async fn say(puppet: &mpsc::UnboundedSender<Act>, line: &'static str) -> String {
-    let (heard, answer) = oneshot::channel();
-    assert!(puppet.send(Act::Say(line, heard)).is_ok());
-    answer.await.unwrap()
+/// Sends a line through a session, and returns the reply.
+async fn ask(session: &mpsc::UnboundedSender<Step>, line: &'static str) -> String {
+    let (reply, received) = oneshot::channel();
+    assert!(session.send(Step::Receive(line, reply)).is_ok());
+    received.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_are_freed_whatever_ends_a_connection() {
     within(async {
-        let (arrivals, receiver) = mpsc::unbounded_channel();
+        let (connections, receiver) = mpsc::unbounded_channel();
         let server = Server::builder()
-            .transport(Puppets(receiver))
+            .transport(ScriptedTransport(receiver))
             .bind()
             .await
             .unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        let arrive = || {
-            let (puppet, acts) = mpsc::unbounded_channel();
-            arrivals.send(acts).unwrap();
-            puppet
+        let connect = || {
+            let (session, steps) = mpsc::unbounded_channel();
+            connections.send(steps).unwrap();
+            session
         };
-        let observer = arrive();
+        let observer = connect();
         let ends = [
-            Some(Act::Fail),
-            Some(Act::Panic),
-            Some(Act::FailToSend("i x\ni y")),
+            Some(Step::FailToReceive),
+            Some(Step::Panic),
+            Some(Step::FailToSend("i x\ni y")),
             None,
         ];
         for (count, end) in ends.into_iter().enumerate() {
-            let puppet = arrive();
-            assert_eq!(say(&puppet, "g foo").await, "1 Lock Get Success: foo\n");
+            let session = connect();
+            assert_eq!(ask(&session, "g foo").await, "1 Lock Get Success: foo\n");
             assert_eq!(
-                say(&puppet, "sg foo").await,
+                ask(&session, "sg foo").await,
                 "1 Shared Lock Get Success: foo\n"
             );
             // Another connection with the same address.
-            assert_eq!(say(&observer, "g foo").await, "0 Lock Get Failure: foo\n");
+            assert_eq!(ask(&observer, "g foo").await, "0 Lock Get Failure: foo\n");
             assert_eq!(
-                say(&observer, "r foo").await,
+                ask(&observer, "r foo").await,
                 "0 Lock Release Failure: foo\n"
             );
             if let Some(end) = end {
-                assert!(puppet.send(end).is_ok());
+                assert!(session.send(end).is_ok());
             }
-            drop(puppet);
-            while !say(&observer, "q").await.contains("connections: 1\n") {}
-            assert_eq!(say(&observer, "i foo").await, "0 Lock Not Locked: foo\n");
+            drop(session);
+            while !ask(&observer, "q").await.contains("connections: 1\n") {}
+            assert_eq!(ask(&observer, "i foo").await, "0 Lock Not Locked: foo\n");
             assert_eq!(
-                say(&observer, "si foo").await,
+                ask(&observer, "si foo").await,
                 "0 Shared Lock Not Locked: foo\n"
             );
             let orphans = format!(
                 "\norphans: {0}\nshared_locks: 0\nshared_orphans: {0}\n",
                 count + 1
             );
-            assert!(say(&observer, "q").await.contains(&orphans));
+            assert!(ask(&observer, "q").await.contains(&orphans));
         }
         drop(stop);
         running.await.unwrap();
@@ -159,19 +163,19 @@ async fn failed_bind_closes_the_other_listeners() {
         assert!(connector.connect().is_err());
         assert!(
             taken.path().exists(),
-            "a file that is no socket was deleted"
+            "a file that is not a socket was deleted"
         );
     })
     .await;
 }
 
-/// A transport that accepts connections, or fails, as a test tells it.
-struct Arrivals(mpsc::UnboundedReceiver<io::Result<Pending>>);
+/// A transport that accepts the connections, or fails with the errors, that a test passes to it.
+struct AcceptingTransport(mpsc::UnboundedReceiver<io::Result<Pending>>);
 
 #[async_trait::async_trait]
-impl Transport for Arrivals {
+impl Transport for AcceptingTransport {
     fn name(&self) -> &str {
-        "arrivals"
+        "accepting"
     }
 
     async fn listen(self: Box<Self>, _: Limits) -> Result<Listener, BindError> {
@@ -182,10 +186,10 @@ impl Transport for Arrivals {
     }
 }
 
-/// Sends a message when it is dropped.
-struct Drops(Option<oneshot::Sender<()>>);
+/// Notifies a test when it is dropped.
+struct NotifyOnDrop(Option<oneshot::Sender<()>>);
 
-impl Drop for Drops {
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
         let _ = self.0.take().map(|dropped| dropped.send(()));
     }
@@ -194,45 +198,45 @@ impl Drop for Drops {
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_accepts_and_handshakes_do_not_count_as_connections() {
     within(async {
-        let (arrivals, receiver) = mpsc::unbounded_channel::<io::Result<Pending>>();
+        let (connections, receiver) = mpsc::unbounded_channel::<io::Result<Pending>>();
         let server = Server::builder()
-            .transport(Arrivals(receiver))
+            .transport(AcceptingTransport(receiver))
             .limits(Limits::default().with_handshake_timeout(Duration::from_millis(1)))
             .bind()
             .await
             .unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async { drop(stopped.await) }));
-        let shake = |handshake: Pin<Box<dyn Future<Output = _> + Send>>| {
+        let connect = |handshake: Pin<Box<dyn Future<Output = _> + Send>>| {
             let pending = Pending::new(Peer::new("same"), handshake);
-            assert!(arrivals.send(Ok(pending)).is_ok());
+            assert!(connections.send(Ok(pending)).is_ok());
         };
 
         // Accepts that fail: because of the peer, and for a reason that calls for a pause.
         for kind in [ErrorKind::ConnectionReset, ErrorKind::OutOfMemory] {
-            assert!(arrivals.send(Err(kind.into())).is_ok());
+            assert!(connections.send(Err(kind.into())).is_ok());
         }
         // Handshakes that fail, that panic at once or later, that were for something else, and that never end.
-        shake(Box::pin(async { Err(Error::other("no")) }));
-        shake(Box::pin(async { panic!("as a bug in a transport would") }));
-        shake(Box::pin(async {
+        connect(Box::pin(async { Err(Error::other("no")) }));
+        connect(Box::pin(async { panic!("a bug in the transport") }));
+        connect(Box::pin(async {
             tokio::task::yield_now().await;
-            panic!("as a bug in a transport would")
+            panic!("a bug in the transport")
         }));
-        shake(Box::pin(async { Ok(None) }));
+        connect(Box::pin(async { Ok(None) }));
         let (dropped, timed_out) = oneshot::channel();
-        let drops = Drops(Some(dropped));
-        shake(Box::pin(async move {
-            let _drops = drops;
+        let notify = NotifyOnDrop(Some(dropped));
+        connect(Box::pin(async move {
+            let _notify = notify;
             std::future::pending().await
         }));
         timed_out.await.unwrap();
 
-        let (puppet, acts) = mpsc::unbounded_channel();
-        let puppet_session = Puppet { acts, heard: None };
-        let ready = Pending::ready(Peer::new("same"), puppet_session);
-        assert!(arrivals.send(Ok(ready)).is_ok());
-        let statistics = say(&puppet, "q").await;
+        let (session, steps) = mpsc::unbounded_channel();
+        let scripted = ScriptedSession { steps, reply: None };
+        let ready = Pending::ready(Peer::new("same"), scripted);
+        assert!(connections.send(Ok(ready)).is_ok());
+        let statistics = ask(&session, "q").await;
         assert!(statistics.contains("\nconnections: 1\n"), "{statistics}");
         drop(stop);
         running.await.unwrap();

@@ -109,7 +109,7 @@ async fn connections_over_all_transports_contend_for_one_lock() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_one_address_do_not_share_locks() {
     script::check(
-        "lifetime__names_may_be_shared",
+        "lifetime__connections_of_one_address_do_not_share_locks",
         Policy::default(),
         "
         A: iam twin

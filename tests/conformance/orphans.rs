@@ -15,7 +15,7 @@ async fn check(case: &str, script: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn exclusive_locks_of_an_ended_connection_are_orphans() {
     check(
-        "exclusive",
+        "exclusive_locks_of_an_ended_connection_are_orphans",
         "
         A: g foo
         A: g bar
@@ -35,7 +35,7 @@ async fn exclusive_locks_of_an_ended_connection_are_orphans() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_lock_of_an_ended_connection_stays_with_the_other_holder() {
     check(
-        "shared_by_two",
+        "shared_lock_of_an_ended_connection_stays_with_the_other_holder",
         "
         A: sg foo
         B: sg foo
@@ -56,7 +56,7 @@ async fn shared_lock_of_an_ended_connection_stays_with_the_other_holder() {
 #[tokio::test(flavor = "multi_thread")]
 async fn released_locks_are_not_orphans() {
     check(
-        "released_ones_are_no_orphans",
+        "released_locks_are_not_orphans",
         "
         A: g foo
         A: sg foo
@@ -73,7 +73,7 @@ async fn released_locks_are_not_orphans() {
 #[tokio::test(flavor = "multi_thread")]
 async fn registered_name_ends_with_its_connection() {
     check(
-        "a_name_goes_with_its_connection",
+        "registered_name_ends_with_its_connection",
         "
         A: iam worker
         B: who

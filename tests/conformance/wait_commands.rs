@@ -2,12 +2,16 @@
 
 use glockd::{LockLimits, Policy};
 
-use crate::extensions::check;
+use crate::script;
+
+async fn check(case: &str, policy: Policy, script: &str) {
+    script::check_with(&format!("wait_commands__{case}"), &[policy], script).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exclusive_lock_can_be_waited_for() {
     check(
-        "an_exclusive_lock_is_waited_for",
+        "exclusive_lock_can_be_waited_for",
         Policy::default(),
         r"
         A: gw 60000 a  b
@@ -41,7 +45,7 @@ async fn exclusive_lock_can_be_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn get_without_a_wait_ignores_the_queue() {
     check(
-        "a_line_ignored_by_those_who_only_try",
+        "get_without_a_wait_ignores_the_queue",
         Policy::default(),
         r"
         A: sg x
@@ -70,7 +74,7 @@ async fn get_without_a_wait_ignores_the_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_lock_can_have_a_limit_of_holders() {
     check(
-        "shared_locks_have_limits",
+        "shared_lock_can_have_a_limit_of_holders",
         Policy::default(),
         r"
         A: sgl 0 x
@@ -95,7 +99,7 @@ async fn shared_lock_can_have_a_limit_of_holders() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shared_lock_is_granted_in_the_order_of_arrival() {
     check(
-        "a_shared_lock_is_waited_for_in_turn",
+        "shared_lock_is_granted_in_the_order_of_arrival",
         Policy::default(),
         r"
         A: sg x
@@ -124,7 +128,7 @@ async fn shared_lock_is_granted_in_the_order_of_arrival() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lock_passes_to_the_waiter_when_the_connection_ends() {
     check(
-        "a_lock_is_handed_on_by_the_end_of_a_connection",
+        "lock_passes_to_the_waiter_when_the_connection_ends",
         Policy::default(),
         r"
         A: g x
@@ -148,7 +152,7 @@ async fn lock_passes_to_the_waiter_when_the_connection_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_beyond_the_maximum_number_of_waiters_is_refused() {
     check(
-        "so_many_may_wait",
+        "wait_beyond_the_maximum_number_of_waiters_is_refused",
         Policy {
             limits: LockLimits {
                 max_waiters: Some(1),
@@ -180,9 +184,9 @@ async fn wait_beyond_the_maximum_number_of_waiters_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wait_counts_as_a_lock_of_its_connection() {
+async fn wait_counts_as_a_lock() {
     check(
-        "a_wait_takes_the_place_of_a_lock",
+        "wait_counts_as_a_lock",
         Policy {
             limits: LockLimits {
                 max_locks: Some(2),
@@ -215,7 +219,7 @@ async fn wait_counts_as_a_lock_of_its_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_can_be_cancelled() {
     check(
-        "a_wait_is_cancelled",
+        "wait_can_be_cancelled",
         Policy::default(),
         r"
         A: g x
@@ -249,7 +253,7 @@ async fn wait_can_be_cancelled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_after_a_wait_are_answered_after_it() {
     check(
-        "what_follows_a_wait_is_answered_behind_it",
+        "commands_after_a_wait_are_answered_after_it",
         Policy::default(),
         r"
         A: g x
@@ -275,7 +279,7 @@ async fn commands_after_a_wait_are_answered_after_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn client_can_wait_until_a_lock_is_free() {
     check(
-        "free_locks_are_watched_for",
+        "client_can_wait_until_a_lock_is_free",
         Policy::default(),
         r"
         A: iw 0 x
@@ -312,7 +316,7 @@ async fn client_can_wait_until_a_lock_is_free() {
 #[tokio::test(flavor = "multi_thread")]
 async fn watcher_is_answered_at_each_release() {
     check(
-        "watchers_are_told_of_each_release",
+        "watcher_is_answered_at_each_release",
         Policy::default(),
         r"
         A: g x
