@@ -131,8 +131,8 @@ impl Builder {
             let name = transport.name().to_owned();
             transports.push((name, transport.listen(self.limits).await?));
         }
-        for (name, listening) in &transports {
-            info!("listening on {name} {}", listening.address);
+        for (name, listener) in &transports {
+            info!("listening on {name} {}", listener.address);
         }
         let fence_file = self.fence_file;
         let fence = fence_file
@@ -173,7 +173,7 @@ impl Server {
     /// Returns the addresses of the transports, in the order in which they were added. A port that was given as 0 is
     /// the port that was chosen.
     pub fn addresses(&self) -> Vec<Address> {
-        let address = |(_, listening): &(String, Listener)| listening.address.clone();
+        let address = |(_, listener): &(String, Listener)| listener.address.clone();
         self.transports.iter().map(address).collect()
     }
 
@@ -213,9 +213,9 @@ impl Server {
         let mut accepting = JoinSet::new();
         // A handle may have ended the server before it ran.
         if lifecycle.phase() == Phase::Running {
-            for (name, listening) in transports {
+            for (name, listener) in transports {
                 let context = Arc::clone(&end.context);
-                accepting.spawn(accept_connections(name, listening.incoming, context));
+                accepting.spawn(accept_connections(name, listener.incoming, context));
             }
         }
 
