@@ -1,9 +1,15 @@
 //! A naive model of a server.
 
+mod listings;
+mod locks;
+
 use std::collections::{BTreeMap, HashMap};
 
 use glockd::Policy;
 use glockd_protocol::{Command, LockKind, ParseError, Verb};
+
+use listings::counted;
+use locks::Denied;
 
 use crate::naive;
 
@@ -321,295 +327,9 @@ impl Model {
         })
     }
 
-    /// Begins a wait, unless the attempt before it has succeeded or the wait is refused.
-    fn wait(
-        &mut self,
-        client: usize,
-        name: &[u8],
-        (kind, get, limit): (LockKind, bool, usize),
-        got: Result<usize, Denied>,
-        ms: u32,
-    ) -> Answer {
-        let waiting = self.queue(kind, name).len();
-        let full = |model: &mut Model| {
-            get && (model
-                .policy
-                .limits
-                .max_waiters
-                .is_some_and(|max| waiting >= max)
-                || !model.has_room(client))
-        };
-        let (done, refusal) = match got {
-            Ok(holders) => (Some(holders), ""),
-            Err(Denied::TooMany) => (None, "Queue Full"),
-            Err(Denied::Held) if ms == 0 => (None, "Timeout"),
-            Err(Denied::Held) if full(self) => (None, "Queue Full"),
-            Err(Denied::Held) => (None, ""),
-        };
-        if done.is_some() || !refusal.is_empty() {
-            return Answer::Bytes(end(get, kind, done, refusal, name));
-        }
-        let name = name.to_vec();
-        self.waits.push(Wait {
-            client,
-            kind,
-            name,
-            get,
-            limit,
-            done,
-        });
-        Answer::Wait
-    }
-
-    fn get(&mut self, client: usize, name: &[u8]) -> Result<(), Denied> {
-        if let Some(holder) = self.exclusive.get(name) {
-            return match holder.client == client {
-                true => Ok(()),
-                false => Err(Denied::Held),
-            };
-        }
-        if !self.has_room(client) {
-            return Err(Denied::TooMany);
-        }
-        let grant = self.grant();
-        self.exclusive.insert(name.into(), Holder { client, grant });
-        Ok(())
-    }
-
-    fn release(&mut self, name: &[u8]) {
-        self.exclusive.remove(name);
-        self.notify_watchers(LockKind::Exclusive, name, 0);
-        let first = self.queue(LockKind::Exclusive, name);
-        if let Some(&first) = first.first() {
-            let (client, grant) = (self.waits[first].client, self.grant());
-            self.exclusive.insert(name.into(), Holder { client, grant });
-            self.waits[first].done = Some(1);
-        }
-    }
-
-    /// Gets a shared lock if no other client waits to hold it.
-    fn shared_get_in_turn(
-        &mut self,
-        client: usize,
-        name: &[u8],
-        limit: u32,
-    ) -> Result<usize, Denied> {
-        let free = self.queue(LockKind::Shared, name).is_empty();
-        let limit = if free { limit as usize } else { 0 };
-        self.shared_get(client, name, limit)
-    }
-
-    fn shared_get(&mut self, client: usize, name: &[u8], limit: usize) -> Result<usize, Denied> {
-        let holders = self.shared.get(name).into_iter().flatten();
-        if !holders.clone().any(|holder| holder.client == client) {
-            if holders.count() >= limit {
-                return Err(Denied::Held);
-            }
-            if !self.has_room(client) {
-                return Err(Denied::TooMany);
-            }
-            self.share(client, name);
-        }
-        Ok(self.number(name))
-    }
-
-    fn share(&mut self, client: usize, name: &[u8]) {
-        let grant = self.grant();
-        let holders = self.shared.entry(name.into()).or_default();
-        holders.push(Holder { client, grant });
-    }
-
-    fn shared_release(&mut self, client: usize, name: &[u8]) -> bool {
-        let before = self.number(name);
-        if let Some(holders) = self.shared.get_mut(name) {
-            holders.retain(|holder| holder.client != client);
-        }
-        self.shared.retain(|_, holders| !holders.is_empty());
-        let after = self.number(name);
-        if after < before {
-            self.notify_watchers(LockKind::Shared, name, after);
-            self.serve_shared_waiters(name);
-        }
-        after < before
-    }
-
-    /// Grants a shared lock to its first waiters, as far as their limits allow.
-    fn serve_shared_waiters(&mut self, name: &[u8]) {
-        while let Some(first) = self.queue(LockKind::Shared, name).first().copied()
-            && self.number(name) < self.waits[first].limit
-        {
-            self.share(self.waits[first].client, name);
-            self.waits[first].done = Some(self.number(name));
-        }
-    }
-
-    /// Ends the waits to see a lock that are satisfied by this number of holders.
-    fn notify_watchers(&mut self, kind: LockKind, name: &[u8], holders: usize) {
-        for wait in &mut self.waits {
-            if wait.kind == kind && wait.name == name && !wait.get && wait.limit > holders {
-                wait.done.get_or_insert(holders);
-            }
-        }
-    }
-
-    /// Returns the indices of the waits to hold a lock, the first in the queue first.
-    fn queue(&self, kind: LockKind, name: &[u8]) -> Vec<usize> {
-        let waits =
-            |wait: &Wait| wait.get && wait.done.is_none() && wait.kind == kind && wait.name == name;
-        let indices = 0..self.waits.len();
-        indices.filter(|&index| waits(&self.waits[index])).collect()
-    }
-
-    /// Returns the number of holders of a shared lock.
-    fn number(&self, name: &[u8]) -> usize {
-        self.shared.get(name).map_or(0, Vec::len)
-    }
-
-    fn grant(&mut self) -> usize {
-        self.grants += 1;
-        self.grants
-    }
-
-    /// Returns true if a client may hold one more lock. Counts a refusal otherwise.
-    fn has_room(&mut self, client: usize) -> bool {
-        let limits = self.policy.limits;
-        let in_all = limits.max_locks;
-        let of_client = limits.max_locks_per_connection;
-        let room = in_all.is_none_or(|limit| self.claimants().count() < limit)
-            && of_client.is_none_or(|limit| self.claims_of(client) < limit);
-        if !room {
-            self.count("refused_locks", 1);
-        }
-        room
-    }
-
-    /// Returns the client of each claim: of each lock held, and of each wait to hold one.
-    fn claimants(&self) -> impl Iterator<Item = usize> {
-        let exclusive = self.exclusive.values();
-        let shared = self.shared.values().flatten();
-        let holders = exclusive.chain(shared).map(|holder| holder.client);
-        let waits = self.waits.iter();
-        let waiters = waits.filter(|wait| wait.get && wait.done.is_none());
-        holders.chain(waiters.map(|wait| wait.client))
-    }
-
-    fn claims_of(&self, client: usize) -> usize {
-        self.claimants()
-            .filter(|claimant| *claimant == client)
-            .count()
-    }
-
-    fn claims(&self, name: &[u8]) -> Vec<Claim> {
-        let claim = |role, client: usize, grant| Claim {
-            role,
-            address: self.clients[client].address,
-            grant,
-            name: self.clients[client].shown_as().to_vec(),
-        };
-        let exclusive = self.exclusive.get(name).into_iter();
-        let shared = self.shared.get(name).into_iter().flatten();
-        let of = |kind, role| {
-            let queue = self.queue(kind, name);
-            queue
-                .into_iter()
-                .map(move |index| claim(role, self.waits[index].client, None))
-        };
-        exclusive
-            .map(|holder| claim("x", holder.client, Some(holder.grant)))
-            .chain(shared.map(|holder| claim("s", holder.client, Some(holder.grant))))
-            .chain(of(LockKind::Exclusive, "xw"))
-            .chain(of(LockKind::Shared, "sw"))
-            .collect()
-    }
-
-    /// Returns the locks of a kind and their holders, sorted by name.
-    fn holders(&self, kind: LockKind) -> BTreeMap<&[u8], Vec<&Client>> {
-        let clients = |holders: &[Holder]| {
-            holders
-                .iter()
-                .map(|holder| &self.clients[holder.client])
-                .collect()
-        };
-        match kind {
-            LockKind::Exclusive => (self.exclusive.iter())
-                .map(|(name, holder)| (&**name, clients(&[*holder])))
-                .collect(),
-            LockKind::Shared => (self.shared.iter())
-                .map(|(name, holders)| (&**name, clients(holders)))
-                .collect(),
-        }
-    }
-
-    fn list(&self, kind: LockKind, filter: Option<&[u8]>, with_lengths: bool) -> Vec<u8> {
-        let mut lines = Vec::new();
-        for (name, holders) in self.holders(kind) {
-            if filter.is_none_or(|filter| filter == name) {
-                for holder in holders {
-                    if with_lengths {
-                        lines.extend(format!("{} ", name.len()).into_bytes());
-                    }
-                    lines.extend([name, b": ", holder.shown_as(), b"\n"].concat());
-                }
-            }
-        }
-        lines
-    }
-
-    fn dump(&self, kind: LockKind) -> Vec<u8> {
-        let mut entries = Vec::new();
-        for (name, holders) in self.holders(kind) {
-            let addresses: Vec<&str> = holders.iter().map(|holder| holder.address).collect();
-            let addresses = match kind {
-                LockKind::Exclusive => addresses.concat(),
-                LockKind::Shared => format!("[{}]", addresses.join(" ")),
-            };
-            entries.push([name, b":", addresses.as_bytes()].concat());
-        }
-        [b"map[", &entries.join(&b' ')[..], b"]\n"].concat()
-    }
-
-    fn who(&self, filter: Option<&[u8]>) -> Vec<u8> {
-        let mut clients: Vec<&Client> = self
-            .clients
-            .iter()
-            .filter(|client| client.connected)
-            .collect();
-        // The sort is stable: clients of one address stay in the order in which they connected.
-        clients.sort_by_key(|client| client.address);
-        let mut lines = Vec::new();
-        for client in clients {
-            if let Some(name) = &client.name
-                && filter.is_none_or(|filter| filter == name)
-            {
-                lines.extend([client.address.as_bytes(), b": ", name, b"\n"].concat());
-            }
-        }
-        lines
-    }
-
-    fn statistics(&self) -> Vec<u8> {
-        let connections = self.clients.iter().filter(|client| client.connected);
-        let mut counters = self.counters.clone();
-        counters.insert("connections".to_owned(), connections.count());
-        counters.insert("locks".to_owned(), self.exclusive.len());
-        counters.insert("shared_locks".to_owned(), self.shared.len());
-        let lines = counters
-            .iter()
-            .map(|(key, value)| format!("{key}: {value}\n"));
-        lines.collect::<String>().into()
-    }
-
     fn count(&mut self, key: &str, number: usize) {
         *self.counters.entry(key.to_owned()).or_default() += number;
     }
-}
-
-/// Why a client does not get a lock.
-enum Denied {
-    /// Others hold it or wait for it.
-    Held,
-    /// The client may not hold one more lock, or no client may.
-    TooMany,
 }
 
 /// The commands that the original has.
@@ -629,17 +349,6 @@ fn end(get: bool, kind: LockKind, done: Option<usize>, refusal: &str, name: &[u8
         (true, LockKind::Shared, None) => reply(&format!("0 Shared Lock Get {refusal}"), name),
         (false, _, Some(_)) => reply("1 Lock Is Free", name),
         (false, _, None) => reply("0 Lock Is Locked", name),
-    }
-}
-
-/// Returns a counted listing in one block. The model does not know how the server cuts one into blocks.
-fn counted(what: &str, name: Option<&[u8]>, lines: Vec<u8>) -> Vec<u8> {
-    let name = name.unwrap_or_default();
-    let number = lines.iter().filter(|byte| **byte == b'\n').count();
-    let end = reply(&format!("0 {what} List"), name);
-    match number {
-        0 => end,
-        _ => [reply(&format!("{number} {what} List"), name), lines, end].concat(),
     }
 }
 
