@@ -80,13 +80,17 @@ enum Task {
     /// Find the common prefix of entries that share this many bytes or more.
     Measure(Range<usize>, Prefix),
     /// Read the chunks at a new depth.
-    Read {
-        range: Range<usize>,
-        /// Entries of the range that were read and kept.
-        kept: usize,
-        next: usize,
-        depth: Depth,
-    },
+    Read(Reading),
+}
+
+#[derive(Debug)]
+struct Reading {
+    range: Range<usize>,
+    /// End of the entries that were read and kept.
+    kept: usize,
+    /// First entry that was not read yet.
+    next: usize,
+    depth: Depth,
 }
 
 #[derive(Debug)]
@@ -182,12 +186,7 @@ impl Order {
             Task::Partition(partition) => self.partition(partition),
             Task::Show(range, depth) => self.show(range, depth, table, state, keys),
             Task::Measure(range, prefix) => self.measure(range, prefix, table, state),
-            Task::Read {
-                range,
-                kept,
-                next,
-                depth,
-            } => self.read(range, kept, next, depth, table, state),
+            Task::Read(reading) => self.read(reading, table, state),
         })
     }
 
@@ -385,15 +384,13 @@ impl Order {
         work
     }
 
-    fn read(
-        &mut self,
-        range: Range<usize>,
-        mut kept: usize,
-        mut next: usize,
-        depth: Depth,
-        table: &Table,
-        state: &State,
-    ) -> usize {
+    fn read(&mut self, reading: Reading, table: &Table, state: &State) -> usize {
+        let Reading {
+            range,
+            mut kept,
+            mut next,
+            depth,
+        } = reading;
         let (mut left, mut work) = (READ, 1);
         let cost = 1 + self.prefix.len() / PREFIX_BYTES;
         while next < range.end && left > 0 {
@@ -408,12 +405,12 @@ impl Order {
             left = left.saturating_sub(cost);
         }
         self.tasks.push(match next < range.end {
-            true => Task::Read {
+            true => Task::Read(Reading {
                 range,
                 kept,
                 next,
                 depth,
-            },
+            }),
             false => Task::Sort(range.start..kept, depth),
         });
         work
@@ -430,12 +427,12 @@ impl Order {
 }
 
 fn read(range: Range<usize>, depth: Depth) -> Task {
-    Task::Read {
+    Task::Read(Reading {
         kept: range.start,
         next: range.start,
         range,
         depth,
-    }
+    })
 }
 
 /// Returns the first bytes of a text, and their number in the lowest byte: 8 if there are more than 7. So chunks are in the
