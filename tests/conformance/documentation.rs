@@ -1,5 +1,5 @@
-//! Every example of the original's documentation, section by section. Where the documentation contradicts itself, the
-//! snapshots have what the original does: `1 Lock Get Success: lock1` instead of `1 Got Lock`, and
+//! Every example of the original's documentation, section by section. Where an example contradicts the rest of the
+//! documentation, the snapshot follows the rest: `1 Lock Get Success: lock1` instead of `1 Got Lock`, and
 //! `2 Shared Lock Is Locked: foo` as the reply to the last `si foo`.
 
 use glockd::Policy;

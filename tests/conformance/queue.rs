@@ -109,7 +109,7 @@ async fn waiters_are_served_in_the_order_of_arrival() {
     .await;
 }
 
-/// One release serves more waiters than are served in one go.
+/// The waiters are more than the server serves without a pause.
 #[tokio::test(flavor = "multi_thread")]
 async fn release_serves_all_waiters_within_their_limits() {
     const WAITERS: usize = 500;
@@ -128,11 +128,11 @@ async fn release_serves_all_waiters_within_their_limits() {
             waiters.push(watcher);
         }
         // The limits of the other waiters allow them all, once the first one is gone.
-        let mut behind = Vec::new();
+        let mut later = Vec::new();
         for _ in 0..WAITERS {
             let mut sharer = server.connect(Via::Memory).await;
             equal(&sharer.begin(b"sgw 60000 100000 x").await, "");
-            behind.push(sharer);
+            later.push(sharer);
         }
         ask(&mut holder, "r x").await;
         ask(&mut holder, "sr x").await;
@@ -149,7 +149,7 @@ async fn release_serves_all_waiters_within_their_limits() {
                 );
             }
         }
-        for (number, waiter) in behind.iter_mut().enumerate() {
+        for (number, waiter) in later.iter_mut().enumerate() {
             let expect = format!("{} Shared Lock Get Success: x\n", number + 2);
             equal(&waiter.await_rest().await, &expect);
         }

@@ -64,7 +64,8 @@ impl Client {
 
     /// Disconnects for good.
     pub(crate) async fn leave(mut self) {
-        self.reconnect(false).await;
+        let polite = false;
+        self.reconnect(polite).await;
         self.send_commands().await;
         self.connection.finish().await;
     }
@@ -85,7 +86,8 @@ impl Client {
                 last.pause().await;
             }
         }
-        let disconnected = last.disconnect(self.random.of(&[false, true]));
+        let reset = self.random.of(&[false, true]);
+        let disconnected = last.disconnect(reset);
         // Its name disappears once all its locks are free.
         let who = Command::Who {
             of: Some(disconnected.number),
