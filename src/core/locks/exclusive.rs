@@ -230,6 +230,8 @@ impl Exclusive {
         self.names[lock as usize] = ByteView::default();
         if self.index.is_empty() && self.index.capacity() > KEPT_CAPACITY {
             self.index = HashTable::new();
+            // Together: a free node that is reused must find the slot of its name.
+            self.nodes = Arena::default();
             self.names = Vec::new();
             self.by_holder.shrink();
         }

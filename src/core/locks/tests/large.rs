@@ -55,3 +55,27 @@ fn shared_lock_keeps_the_order_of_ten_thousand_holders() {
     }
     assert_eq!(table.shared_holder_count(b"x"), 0);
 }
+
+/// The parts of a shard do not all give their memory back at the same size.
+#[test]
+fn emptied_table_of_any_size_can_be_filled_again() {
+    let client = clients(1)[0];
+    let table = LockTable::new();
+    let shards = table.shards.len();
+    for per_shard in [800, 930, 960, 990, 1100] {
+        let name = |number: usize| number.to_string().into_bytes();
+        for _ in 0..2 {
+            for number in 0..shards * per_shard {
+                assert!(table.get(client, &name(number)));
+                assert_eq!(table.shared_get(client, &name(number)), 1);
+            }
+            for number in 0..shards * per_shard {
+                assert!(
+                    table.release(client, &name(number)),
+                    "{number} of {per_shard}"
+                );
+                assert!(table.shared_release(client, &name(number)));
+            }
+        }
+    }
+}
