@@ -4,18 +4,24 @@
 //! registry is: an entry costs 16 bytes. Turned down: a signal that each connection awaits beside its input. It would
 //! cost each a node in a list, which is entered and left with every batch.
 
-use std::mem;
-
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::core::registry::ClientId;
 
-/// The table of tasks, one for each connected client.
+/// The tasks, one for each connected client.
 #[derive(Debug)]
 pub(crate) struct Tasks {
-    /// Indexed by [`ClientId::index`]; `None` once the server has begun to end, when no more tasks may start.
-    table: Mutex<Option<Vec<Task>>>,
+    /// `None` once the server has begun to end, when no more tasks may start.
+    table: Mutex<Option<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Indexed by [`ClientId::index`].
+    tasks: Vec<Task>,
+    /// Number of tasks that were started.
+    started: u64,
 }
 
 /// The state of one client's task.
@@ -25,14 +31,17 @@ enum Task {
     #[default]
     Free,
     /// About to be spawned.
-    Starting,
+    Starting(StartNumber),
     /// Aborted while it was about to be spawned.
-    AbortedEarly,
+    AbortedEarly(StartNumber),
     /// Spawned.
     Running(AbortHandle),
-    /// Ended while it was about to be spawned.
-    EndedEarly,
 }
+
+/// The number of a start of a task. A task can end while it is about to be spawned, and another client can have its entry
+/// by then. This number tells the two apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct StartNumber(u64);
 
 /// An abort that was granted and has yet to be carried out.
 ///
@@ -54,7 +63,7 @@ impl PreparedAbort {
 impl Tasks {
     pub(crate) fn new() -> Tasks {
         Tasks {
-            table: Mutex::new(Some(Vec::new())),
+            table: Mutex::new(Some(Table::default())),
         }
     }
 
@@ -66,58 +75,54 @@ impl Tasks {
         client: ClientId,
         future: impl Future<Output = ()> + Send + 'static,
     ) {
-        if !self.reserve(client) {
+        let Some(number) = self.reserve(client) else {
             return;
-        }
+        };
         // Not under the mutex: a runtime that shuts down drops the task at once, which then forgets itself.
         // Boxed, because tokio aligns what it spawns to 128 bytes, and an allocator pads that.
-        let handle = tokio::spawn(Box::pin(future)).abort_handle();
-        let abort = match self.table.lock().as_mut() {
-            None => PreparedAbort(Some(handle)),
-            Some(table) => {
-                let task = &mut table[client.index()];
-                match task {
-                    Task::EndedEarly => {
-                        *task = Task::Free;
-                        return;
-                    }
-                    Task::AbortedEarly => {
-                        *task = Task::Running(handle.clone());
-                        PreparedAbort(Some(handle))
-                    }
-                    _ => {
-                        *task = Task::Running(handle);
-                        return;
-                    }
-                }
-            }
-        };
-        abort.carry_out();
+        let task = tokio::spawn(Box::pin(future));
+        self.finish_start(client, number, task.abort_handle());
     }
 
-    /// Reserves the entry of a client. Returns false if no more tasks may start.
-    fn reserve(&self, client: ClientId) -> bool {
+    /// Reserves the entry of a client. Returns `None` if no more tasks may start.
+    fn reserve(&self, client: ClientId) -> Option<StartNumber> {
         let mut table = self.table.lock();
-        let Some(table) = table.as_mut() else {
-            return false;
-        };
-        if table.len() <= client.index() {
-            table.resize_with(client.index() + 1, Task::default);
+        let Table { tasks, started } = table.as_mut()?;
+        if tasks.len() <= client.index() {
+            tasks.resize_with(client.index() + 1, Task::default);
         }
-        table[client.index()] = Task::Starting;
-        true
+        *started += 1;
+        let number = StartNumber(*started);
+        tasks[client.index()] = Task::Starting(number);
+        Some(number)
+    }
+
+    /// Enters a task that was spawned, unless it has ended already.
+    fn finish_start(&self, client: ClientId, number: StartNumber, handle: AbortHandle) {
+        let is_aborted = match self.table.lock().as_mut() {
+            None => true,
+            Some(table) => {
+                let task = &mut table.tasks[client.index()];
+                let is_aborted = match *task {
+                    Task::Starting(found) if found == number => false,
+                    Task::AbortedEarly(found) if found == number => true,
+                    _ => return,
+                };
+                *task = Task::Running(handle.clone());
+                is_aborted
+            }
+        };
+        if is_aborted {
+            handle.abort();
+        }
     }
 
     /// Forgets the task of a client, which ends.
     pub(crate) fn forget(&self, client: ClientId) {
         if let Some(table) = self.table.lock().as_mut()
-            && let Some(task) = table.get_mut(client.index())
+            && let Some(task) = table.tasks.get_mut(client.index())
         {
-            *task = match mem::take(task) {
-                // `spawn` has yet to visit this entry once more.
-                Task::Starting | Task::AbortedEarly => Task::EndedEarly,
-                _ => Task::Free,
-            };
+            *task = Task::Free;
         }
     }
 
@@ -126,14 +131,14 @@ impl Tasks {
     /// To be sure that the id has not been reused meanwhile, call this while the registry is locked.
     pub(crate) fn prepare_abort(&self, client: ClientId) -> Option<PreparedAbort> {
         let mut table = self.table.lock();
-        let task = table.as_mut()?.get_mut(client.index())?;
+        let task = table.as_mut()?.tasks.get_mut(client.index())?;
         match task {
             Task::Running(handle) => Some(PreparedAbort(Some(handle.clone()))),
-            Task::Starting | Task::AbortedEarly => {
-                *task = Task::AbortedEarly;
+            Task::Starting(number) | Task::AbortedEarly(number) => {
+                *task = Task::AbortedEarly(*number);
                 Some(PreparedAbort(None))
             }
-            Task::Free | Task::EndedEarly => None,
+            Task::Free => None,
         }
     }
 
@@ -147,7 +152,7 @@ impl Tasks {
     /// Aborts all tasks, and lets no more start.
     pub(crate) fn abort_all(&self) {
         let table = self.table.lock().take();
-        for task in table.into_iter().flatten() {
+        for task in table.into_iter().flat_map(|table| table.tasks) {
             if let Task::Running(handle) = task {
                 handle.abort();
             }
@@ -158,7 +163,6 @@ impl Tasks {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use tokio::sync::oneshot;
@@ -226,15 +230,28 @@ mod tests {
     /// The future ends, or is aborted, between the two visits of `spawn` to its entry.
     #[tokio::test]
     async fn early_end_and_early_abort_are_kept() {
-        let (tasks, client) = (Arc::new(Tasks::new()), client());
-        tasks.reserve(client);
+        let (tasks, client) = (Tasks::new(), client());
+        let number = tasks.reserve(client).unwrap();
         tasks.forget(client);
+        tasks.finish_start(client, number, tokio::spawn(async {}).abort_handle());
         assert!(tasks.prepare_abort(client).is_none());
-        assert!(tasks.reserve(client));
+        let number = tasks.reserve(client).unwrap();
         tasks.prepare_abort(client).unwrap().carry_out();
-        assert!(matches!(
-            tasks.table.lock().as_ref().unwrap()[client.index()],
-            Task::AbortedEarly
-        ));
+        let task = tokio::spawn(pending::<()>());
+        tasks.finish_start(client, number, task.abort_handle());
+        let ended = timeout(PATIENCE, task).await.unwrap();
+        assert!(ended.unwrap_err().is_cancelled());
+    }
+
+    /// The first task ends early, and another client gets its id.
+    #[tokio::test]
+    async fn late_start_leaves_the_task_of_the_next_client_alone() {
+        let (tasks, client) = (Tasks::new(), client());
+        let number = tasks.reserve(client).unwrap();
+        tasks.forget(client);
+        let next = spawn_endless(&tasks, client);
+        tasks.finish_start(client, number, tokio::spawn(async {}).abort_handle());
+        tasks.prepare_abort(client).unwrap().carry_out();
+        expect_end(next).await;
     }
 }
