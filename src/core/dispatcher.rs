@@ -91,8 +91,14 @@ impl Dispatcher {
 
     /// Adds a connection from this address. It must end by [`disconnect`](Dispatcher::disconnect).
     pub fn connect(&self, address: &[u8]) -> ClientId {
+        self.connect_prepared(address, |_| {})
+    }
+
+    /// Adds a connection as [`connect`](Dispatcher::connect) does. Calls `prepare` before anyone can find or observe it,
+    /// with the registry locked.
+    pub fn connect_prepared(&self, address: &[u8], prepare: impl FnOnce(ClientId)) -> ClientId {
         let registry = &self.state.registry;
-        let client = registry.add(address);
+        let client = registry.add_prepared(address, prepare);
         if self.events.are_observed()
             && let Some(id) = registry.with_client(client, Client::id)
         {

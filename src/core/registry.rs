@@ -129,6 +129,12 @@ impl Client {
 impl Registry {
     /// Adds a connection from this address.
     pub fn add(&self, address: &[u8]) -> ClientId {
+        self.add_prepared(address, |_| {})
+    }
+
+    /// Adds a connection from this address. Calls `prepare` before anyone can find it. The registry is locked meanwhile,
+    /// so `prepare` must be short.
+    pub fn add_prepared(&self, address: &[u8], prepare: impl FnOnce(ClientId)) -> ClientId {
         let mut clients = self.clients.lock();
         let number = ConnectionId::at(self.start.elapsed()).max(clients.latest + 1);
         clients.latest = number;
@@ -137,7 +143,9 @@ impl Registry {
             name: None,
             id: ConnectionId(NonZeroU64::MIN.saturating_add(number - 1)),
         };
-        ClientId::new(clients.slots.insert(client))
+        let client = ClientId::new(clients.slots.insert(client));
+        prepare(client);
+        client
     }
 
     /// Removes a connection and its name. The client must hold no lock: the next connection may get its identity.

@@ -44,8 +44,16 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Returns the connection of an admitted session, which from now on counts.
-    fn new(peer: &Peer, session: Admitted, context: Arc<Context>) -> Connection {
-        let client = context.dispatcher().connect(peer.as_str().as_bytes());
+    ///
+    /// Calls `prepare` before anyone can find it.
+    fn new(
+        peer: &Peer,
+        session: Admitted,
+        context: Arc<Context>,
+        prepare: impl FnOnce(ClientId),
+    ) -> Connection {
+        let address = peer.as_str().as_bytes();
+        let client = context.dispatcher().connect_prepared(address, prepare);
         debug!(%peer, "connected");
         let refuses_http = session.session.refuses_http();
         Connection {
@@ -56,10 +64,14 @@ impl Connection {
 
     /// Serves an admitted session in a task of its own, which [`Tasks`](crate::server::tasks::Tasks) can abort.
     pub(crate) fn spawn(peer: &Peer, session: Admitted, context: &Arc<Context>) {
-        let connection = Connection::new(peer, session, Arc::clone(context));
-        context
-            .tasks()
-            .spawn(connection.client(), connection.serve());
+        let tasks = context.tasks();
+        let mut reserved = None;
+        let connection = Connection::new(peer, session, Arc::clone(context), |client| {
+            reserved = tasks.reserve(client);
+        });
+        if let Some(reservation) = reserved {
+            tasks.spawn(reservation, connection.serve());
+        }
     }
 
     /// Answers frames until the input ends or something fails. Then releases the locks, and only then says goodbye.

@@ -31,9 +31,9 @@ enum Task {
     #[default]
     Free,
     /// About to be spawned.
-    Starting(StartNumber),
+    Starting(Start),
     /// Aborted while it was about to be spawned.
-    AbortedEarly(StartNumber),
+    AbortedEarly(Start),
     /// Spawned.
     Running(AbortHandle),
 }
@@ -41,7 +41,15 @@ enum Task {
 /// The number of a start of a task. A task can end while it is about to be spawned, and another client can have its entry
 /// by then. This number tells the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct StartNumber(u64);
+struct Start(u64);
+
+/// The entry of a client whose task is about to be spawned.
+#[derive(Debug)]
+#[must_use = "the client cannot be disconnected before its task is spawned"]
+pub(crate) struct Reservation {
+    client: ClientId,
+    start: Start,
+}
 
 /// An abort that was granted and has yet to be carried out.
 ///
@@ -67,45 +75,42 @@ impl Tasks {
         }
     }
 
-    /// Spawns the task of a client, unless [`abort_all`](Tasks::abort_all) was called: then it drops the future.
+    /// Spawns the task of a client. If it has been aborted in the meantime, it may end before its first poll.
     ///
     /// The task must [forget](Tasks::forget) itself when it ends, and before the client's id can be reused.
     pub(crate) fn spawn(
         &self,
-        client: ClientId,
+        reservation: Reservation,
         future: impl Future<Output = ()> + Send + 'static,
     ) {
-        let Some(number) = self.reserve(client) else {
-            return;
-        };
         // Not under the mutex: a runtime that shuts down drops the task at once, which then forgets itself.
         // Boxed, because tokio aligns what it spawns to 128 bytes, and an allocator pads that.
         let task = tokio::spawn(Box::pin(future));
-        self.finish_start(client, number, task.abort_handle());
+        self.finish_start(reservation, task.abort_handle());
     }
 
-    /// Reserves the entry of a client. Returns `None` if no more tasks may start.
-    fn reserve(&self, client: ClientId) -> Option<StartNumber> {
+    /// Reserves the entry of a client, which can be aborted from now on. Returns `None` if no more tasks may start.
+    pub(crate) fn reserve(&self, client: ClientId) -> Option<Reservation> {
         let mut table = self.table.lock();
         let Table { tasks, started } = table.as_mut()?;
         if tasks.len() <= client.index() {
             tasks.resize_with(client.index() + 1, Task::default);
         }
         *started += 1;
-        let number = StartNumber(*started);
-        tasks[client.index()] = Task::Starting(number);
-        Some(number)
+        let start = Start(*started);
+        tasks[client.index()] = Task::Starting(start);
+        Some(Reservation { client, start })
     }
 
     /// Enters a task that was spawned, unless it has ended already.
-    fn finish_start(&self, client: ClientId, number: StartNumber, handle: AbortHandle) {
+    fn finish_start(&self, Reservation { client, start }: Reservation, handle: AbortHandle) {
         let is_aborted = match self.table.lock().as_mut() {
             None => true,
             Some(table) => {
                 let task = &mut table.tasks[client.index()];
                 let is_aborted = match *task {
-                    Task::Starting(found) if found == number => false,
-                    Task::AbortedEarly(found) if found == number => true,
+                    Task::Starting(found) if found == start => false,
+                    Task::AbortedEarly(found) if found == start => true,
                     _ => return,
                 };
                 *task = Task::Running(handle.clone());
@@ -134,8 +139,8 @@ impl Tasks {
         let task = table.as_mut()?.tasks.get_mut(client.index())?;
         match task {
             Task::Running(handle) => Some(PreparedAbort(Some(handle.clone()))),
-            Task::Starting(number) | Task::AbortedEarly(number) => {
-                *task = Task::AbortedEarly(*number);
+            Task::Starting(start) | Task::AbortedEarly(start) => {
+                *task = Task::AbortedEarly(*start);
                 Some(PreparedAbort(None))
             }
             Task::Free => None,
@@ -181,10 +186,13 @@ mod tests {
     /// Spawns a task that never ends by itself. The receiver fails once it is dropped.
     fn spawn_endless(tasks: &Tasks, client: ClientId) -> oneshot::Receiver<()> {
         let (dropped, is_dropped) = oneshot::channel();
-        tasks.spawn(client, async move {
+        let endless = async move {
             pending::<()>().await;
             drop(dropped);
-        });
+        };
+        if let Some(reservation) = tasks.reserve(client) {
+            tasks.spawn(reservation, endless);
+        }
         is_dropped
     }
 
@@ -231,14 +239,14 @@ mod tests {
     #[tokio::test]
     async fn early_end_and_early_abort_are_kept() {
         let (tasks, client) = (Tasks::new(), client());
-        let number = tasks.reserve(client).unwrap();
+        let reservation = tasks.reserve(client).unwrap();
         tasks.forget(client);
-        tasks.finish_start(client, number, tokio::spawn(async {}).abort_handle());
+        tasks.finish_start(reservation, tokio::spawn(async {}).abort_handle());
         assert!(tasks.prepare_abort(client).is_none());
-        let number = tasks.reserve(client).unwrap();
+        let reservation = tasks.reserve(client).unwrap();
         tasks.prepare_abort(client).unwrap().carry_out();
         let task = tokio::spawn(pending::<()>());
-        tasks.finish_start(client, number, task.abort_handle());
+        tasks.finish_start(reservation, task.abort_handle());
         let ended = timeout(PATIENCE, task).await.unwrap();
         assert!(ended.unwrap_err().is_cancelled());
     }
@@ -247,10 +255,10 @@ mod tests {
     #[tokio::test]
     async fn late_start_leaves_the_task_of_the_next_client_alone() {
         let (tasks, client) = (Tasks::new(), client());
-        let number = tasks.reserve(client).unwrap();
+        let reservation = tasks.reserve(client).unwrap();
         tasks.forget(client);
         let next = spawn_endless(&tasks, client);
-        tasks.finish_start(client, number, tokio::spawn(async {}).abort_handle());
+        tasks.finish_start(reservation, tokio::spawn(async {}).abort_handle());
         tasks.prepare_abort(client).unwrap().carry_out();
         expect_end(next).await;
     }

@@ -1,9 +1,10 @@
 //! The events that an observer gets.
 
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 
 use glockd::protocol::LockKind;
-use glockd::{Event, GrantDelay, LockLimit, LockLimits, Observer, Policy, Server};
+use glockd::{Event, GrantDelay, Handle, LockLimit, LockLimits, Observer, Policy, Server};
 use tokio::io::AsyncWriteExt;
 
 use super::{Client, Running};
@@ -354,6 +355,29 @@ async fn disabled_command_is_refused_and_unknown_one_is_no_event() {
     client.ask("d").await;
     observed.expect(&["1 refused: d"]);
     observed.end().await;
+}
+
+/// Disconnects each client as soon as it is seen.
+#[derive(Clone, Default)]
+struct Expels(Arc<OnceLock<Handle>>);
+
+impl Observer for Expels {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Connected { connection, .. } = event {
+            let handle = self.0.get().expect("the server runs");
+            assert!(handle.disconnect(*connection));
+        }
+    }
+}
+
+#[tokio::test]
+async fn connection_can_be_disconnected_as_soon_as_it_is_seen() {
+    let expels = Expels::default();
+    let running = Running::start_as(Server::builder().observer(expels.clone())).await;
+    expels.0.set(running.handle.clone()).unwrap();
+    running.connect().expect_close().await;
+    running.handle.shutdown();
+    running.ended().await;
 }
 
 /// Panics at each event of a lock.

@@ -175,7 +175,7 @@ async fn play(kind: Kind, events: &[Event], piece: usize, when_pending: WhenPend
         Kind::WebSocket => Box::new(WebSocketSession::new(wire.clone(), Vec::new(), limits).await),
     };
     let permit = context.admit(&peer).unwrap();
-    let mut connection = Connection::new(&peer, Admitted::new(session, permit), context);
+    let mut connection = Connection::new(&peer, Admitted::new(session, permit), context, |_| {});
     let mut run = Run {
         wire,
         client: dispatcher.connect(b"other"),
