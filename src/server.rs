@@ -187,11 +187,10 @@ impl Server {
     }
 
     /// Runs the server until `shutdown` completes or a [`Handle`] ends the server. Then the server accepts no more
-    /// connections, ends all that it has, frees all locks, says goodbye to peers that can be told, which takes at most
-    /// two seconds, and returns why it ended.
+    /// connections, ends those that it has, frees all locks, says goodbye to WebSocket peers, which takes at most two
+    /// seconds, and returns why it ended.
     ///
-    /// A transport that fails or has no more to offer does not end the server, which goes on with the others, or
-    /// without any.
+    /// A transport that fails or ends does not end the server, which goes on with its other transports, or without any.
     ///
     /// Dropping the future ends the server, too. Its connections end soon after, in the background.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> StopReason {
@@ -262,7 +261,7 @@ struct EndedConnections {
     _ended: EndedOnDrop,
 }
 
-/// Frees what ended connections held, until none are left and the server has ended.
+/// Releases the locks of ended connections, until none are left and the server has ended.
 async fn reap(dispatcher: Arc<Dispatcher>, ended: EndedConnections) {
     reaper::reap(dispatcher, ended.queue).await;
 }
@@ -293,7 +292,7 @@ impl Drop for EndedOnDrop {
 async fn report_failures(accepting: &mut JoinSet<()>) {
     while let Some(ended) = accepting.join_next().await {
         if let Err(error) = ended {
-            error!(%error, "a transport failed; it accepts no more");
+            error!(%error, "a transport failed: it accepts no more connections");
         }
     }
     pending().await

@@ -26,7 +26,7 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// The protocol over a WebSocket.
     WebSocket {
-        /// Host name or IP address, without brackets.
+        /// Host name or IP address, as for TCP.
         host: String,
         /// Port.
         port: u16,

@@ -136,7 +136,7 @@ pub enum Lost {
     /// [`LockRequest::wait`](crate::LockRequest::wait).
     #[error("the server has not answered for {0:?}")]
     Silent(Duration),
-    /// The server sent a line that is not a glockd reply, or not the reply to what was asked.
+    /// The server sent a line that is not a glockd reply, or not the reply to the request.
     #[error("the server sent a line that is not a glockd reply: {}", excerpt(.0))]
     Unexpected(Vec<u8>),
     /// The server closed the connection because the command was too long. No other guard has lost its lock: over a

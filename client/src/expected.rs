@@ -1,8 +1,8 @@
 //! Replies that the server owes, and how their lines are read.
 //!
-//! An [`ExpectedReply`] carries what is to be done once the reply is complete: a channel that awaits it, or, for a get,
-//! a function that is called with the outcome. It does not know what is made of the reply, so it lies below the
-//! connection, its leases and the guards. If the connection is lost first, it is dropped, and so is its completion.
+//! An [`ExpectedReply`] carries its completion: a channel to which the reply is sent, or, for a get, a function that is
+//! called with the outcome. It does not know how the reply is used, so it lies below the connection, its leases and the
+//! guards. If the connection is lost first, it is dropped, and so is its completion.
 
 use std::time::Duration;
 

@@ -43,7 +43,7 @@ pub(crate) enum Wire {
     WebSocket(Box<WebSocketStream<TcpStream>>),
 }
 
-/// What a read returned.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     /// Bytes, which may be any part of any number of replies.

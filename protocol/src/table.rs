@@ -79,7 +79,7 @@ macro_rules! with_commands {
             /// `cancel NAME`: stops waiting for a lock.
             b"cancel" Cancel Cancel(name) Lock []
 
-            /// `iw MS NAME`: waits until nobody holds an exclusive lock.
+            /// `iw MS NAME`: waits until no connection holds an exclusive lock.
             b"iw" Iw InspectWait { ms; name } Inspect [Waits]
 
             /// `siw MS BELOW NAME`: waits until fewer than `BELOW` connections hold a shared lock.
@@ -91,7 +91,7 @@ macro_rules! with_commands {
             /// `sf NAME`: tells the fencing token of a shared lock that this connection holds.
             b"sf" Sf SharedFence(name) Lock []
 
-            /// `own NAME`: lists the claims on the locks of this name: who holds them, and who waits for them.
+            /// `own NAME`: lists the claims on the locks of this name: their holders and waiters.
             b"own" Own Claims(name) List []
 
             /// `ld`, `ld NAME`: as `d`, counted.

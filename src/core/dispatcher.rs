@@ -54,8 +54,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Everything is allowed and unlimited, tokens start at the time of day, silent clients stay connected, and nobody
-    /// observes events.
+    /// Everything is allowed and unlimited, tokens start at the time of day, silent clients stay connected, and there is
+    /// no observer.
     fn default() -> Options {
         Options {
             policy: Policy::default(),

@@ -1,8 +1,8 @@
 //! The table of all locks, in shards.
 //!
 //! A shard is chosen by a keyed hash of the name. It keeps everything about its names behind one short mutex: which are
-//! locked, by which clients, for each client a list of what it holds *in this shard*, and who waits. So no operation needs
-//! two mutexes at a time, and the locks of a connection that ends are found without a search. A waiter is granted its lock by
+//! locked, by which clients, for each client a list of its locks *in this shard*, and the waiters. So no operation
+//! needs two mutexes at a time, and the locks of a connection that ends are found without a search. A waiter is granted its lock by
 //! the client that releases it.
 //!
 //! ```text

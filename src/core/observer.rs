@@ -1,4 +1,4 @@
-//! Events, and who observes them.
+//! The events of a server, and their observer.
 //!
 //! A grant or a release is observed where it is decided, under the mutex of the lock's shard. That gives the events of a
 //! lock the order in which they happened, and lets none come after the reply that tells a client of it. Turned down: a
@@ -223,7 +223,7 @@ impl Observed {
     #[cold]
     fn emit_of<'a>(&self, client: ClientId, event: impl FnOnce(ConnectionId) -> Event<'a>) {
         let connection = self.connections.read().get(client.index()).copied();
-        // All clients of a server are there; those of a bare table of locks are nobody's connection.
+        // The clients of a server have connections; those of a table of locks in a test may have none.
         if let Some(connection) = connection.flatten() {
             self.emit(&event(connection));
         }

@@ -26,7 +26,7 @@ pub struct State {
 }
 
 /// Number of large pages: enough that few readers have to do without one, and few enough to bound the memory that readers
-/// who do not read can take.
+/// that do not read can take.
 const LARGE_PAGES: usize = 4;
 
 impl State {

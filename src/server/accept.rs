@@ -21,8 +21,8 @@ use crate::server::log_throttle::LogThrottle;
 /// connections end; retrying at once would keep a core busy until then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections of one transport until it has no more to offer. Cancelling it ends the handshakes that are
-/// under way.
+/// Accepts connections of one transport until its stream of connections ends. Cancelling this ends the handshakes that
+/// are under way.
 pub(super) async fn accept_connections(
     transport: String,
     mut incoming: Incoming,
@@ -50,7 +50,10 @@ pub(super) async fn accept_connections(
             None => break,
         }
     }
-    warn!(transport, "accepts no more");
+    warn!(
+        transport,
+        "transport ended: no more connections are accepted"
+    );
     // Not `join_all`, which would pass on a panic of one handshake and so cut the others short.
     while handshakes.join_next().await.is_some() {}
 }
@@ -92,7 +95,7 @@ fn start_connection(
         Ok(Some(Established { session, .. })) => {
             Connection::spawn(peer, Admitted::new(session, permit), context)
         }
-        Ok(None) => debug!(%peer, "wanted something else"),
+        Ok(None) => debug!(%peer, "handshake ended without a session"),
         Err(error) => debug!(%peer, %error, "handshake failed"),
     }
 }

@@ -1,6 +1,7 @@
 //! Ends a server without ending a connection that holds or waits for a lock.
 //!
-//! Nothing on the path of commands knows of it: while a server drains, idle connections are looked for again and again.
+//! Nothing on the path of commands knows of it: while a server drains, this task searches for idle connections
+//! repeatedly.
 //! Turned down: a count of the locks that each client holds, which every get and release would have to keep.
 
 use std::collections::HashSet;

@@ -99,8 +99,8 @@ pub enum FenceError {
     },
     /// The file does not hold a mark. It was not changed.
     #[error(
-        "{} does not hold a fencing token below 2^63 and a line end after it; write a number to it that is larger than all tokens \
-         that were issued, or remove it if the clock was never set back",
+        "{} is damaged: it must hold a number below 2^63 and a line end; write a number to it that is larger than all \
+         fencing tokens that were issued, or remove it if the clock was never set back",
         path.display()
     )]
     Damaged {

@@ -1,4 +1,4 @@
-//! A handle to a server: what an embedder asks of it while it runs.
+//! A handle to a server, by which an embedder inspects and ends it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ const SLOTS: usize = 1024;
 /// A handle to a [`Server`](crate::Server), made by [`Server::handle`](crate::Server::handle).
 ///
 /// It is cheap to clone and can be used from any thread, before, while and after the server runs. It does not keep
-/// the server running. Before the server runs it has no connections, and neither has it after it has ended; its
-/// statistics then say what it has done.
+/// the server running. Before the server runs, and after it has ended, it has no connections; its
+/// statistics remain readable.
 #[derive(Clone, Debug)]
 pub struct Handle {
     dispatcher: Arc<Dispatcher>,

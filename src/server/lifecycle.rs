@@ -1,7 +1,7 @@
 //! The phases of a server's life, and the moves between them.
 //!
-//! A server and its handles share one [`Lifecycle`]. Phases only advance, so whoever asks for the end first decides
-//! how the server ends, and a request that comes too late changes nothing.
+//! A server and its handles share one [`Lifecycle`]. Phases only advance, so the first request to end decides how the
+//! server ends, and a later request changes nothing.
 
 use tokio::sync::watch;
 

@@ -1,8 +1,8 @@
 //! Releases the locks of ended connections, if they hold more than can be released at once.
 //!
 //! One task for a server. It works in short slices, one connection after the other, and yields between them. So a client
-//! that held a million locks neither stalls others when it disconnects nor delays the release of what smaller clients
-//! held.
+//! that held a million locks neither stalls others when it disconnects nor delays the release of the locks of other
+//! clients.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::server::ended_connection::EndedConnection;
 /// Locks that are released before the reaper yields: about 100 microseconds.
 const SLICE: usize = 512;
 
-/// Releases what ended connections held, and says goodbye to their peers. Ends when all senders of `ended` are gone and
-/// all that they sent is done.
+/// Releases the locks of ended connections, and says goodbye to their peers. Ends when all senders of `ended` are gone
+/// and all connections that they sent are done.
 pub(crate) async fn reap(
     dispatcher: Arc<Dispatcher>,
     mut ended: mpsc::UnboundedReceiver<EndedConnection>,

@@ -233,7 +233,7 @@ fn unusable_state_is_named_in_the_error() {
     fs::remove_file(&state).unwrap();
     fs::create_dir(&state).unwrap();
     fs::write(state.join("fence"), "12").unwrap();
-    check("{}/fence does not hold a fencing token");
+    check("{}/fence is damaged");
     fs::remove_file(state.join("fence")).unwrap();
     let daemon = Daemon::start(dir.path(), &format!("{FLAGS} -state-dir {{dir}}/state"));
     check("cannot use {}: another process uses it");

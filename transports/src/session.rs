@@ -53,8 +53,9 @@ pub trait Session: Send {
     /// Returns true if a line of HTTP ends the session. The server then runs nothing from that line on and closes
     /// the connection.
     ///
-    /// To be true where a web page can make a browser connect and send lines of the page's choice: on a bare TCP
-    /// port. Not on a Unix socket, which no browser connects to, nor behind a handshake that other protocols fail.
+    /// Must be true where a web page can make a browser connect and send lines of the page's choice, as on a bare TCP
+    /// port. A Unix socket does not need it, since no browser connects to one, and neither does a session after a
+    /// handshake that HTTP fails.
     /// Such a session also reports the first and last bytes of an oversized line, by
     /// [`InputFrame::OversizedEnds`](crate::InputFrame::OversizedEnds) after its
     /// [`InputFrame::Oversized`](crate::InputFrame::Oversized), as soon as the end has arrived.

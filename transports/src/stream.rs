@@ -14,8 +14,8 @@ const DISCARDED: usize = 8 * 1024;
 
 /// A connection as a byte stream. A stream of your own needs no method: `impl ByteStream for MyStream {}`.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// Returns true if a web page can make a browser open this connection and send what the page likes: if it is
-    /// bare TCP. A framing must then not take an HTTP request for anything else. See
+    /// Returns true if a web page can make a browser open this connection and send bytes of the page's choice, as
+    /// over bare TCP. A framing must then not take an HTTP request for anything else. See
     /// [`Session::refuses_http`](crate::Session::refuses_http).
     fn is_open_to_browsers(&self) -> bool {
         false

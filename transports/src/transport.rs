@@ -22,7 +22,7 @@ pub trait Transport: Send {
     /// Starts to listen. When this returns, clients can connect.
     ///
     /// Called once, within a tokio runtime with I/O and time enabled. Dropping the [`Incoming`] stream, or this
-    /// future before it is ready, gives back what the transport claims for itself, such as a port or a socket file.
+    /// future before it is ready, releases what the transport has claimed, such as a port or a socket file.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ pub enum BindError {
         address: Address,
     },
     /// The path of the Unix socket is a file that is not a socket. The file was left alone.
-    #[error("cannot listen on {address}: there is a file that is not a socket")]
+    #[error("cannot listen on {address}: the file there is not a socket")]
     NotASocket {
         /// Where the transport was to listen.
         address: Address,

@@ -31,12 +31,12 @@ use crate::failure::Failure;
 use crate::flags::{OutputFlags, seconds};
 use crate::show::{print, print_raw_on_stderr};
 
-/// Make load, and measure latency and throughput
+/// Send load to the server, and measure latency and throughput
 #[derive(clap::Args)]
 #[command(after_help = "\
-Each connection sends a batch of commands in one write, and the next batch when all are answered. A latency is that of \
-a batch, from its write to the last byte of its replies. Every reply is checked; refusals are counted, and any other \
-unexpected reply ends the run. The load is as much as the server can handle: do not use a server that others need.
+Each connection sends a batch of commands in one write, and the next batch when all are answered. A latency is the \
+time from the write of a batch to the last byte of its replies. Every reply is checked; refusals are counted, and any \
+other unexpected reply ends the run. The load takes all that the server can handle: do not use a server that others need.
 
 Examples:
   glock bench

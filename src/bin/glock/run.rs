@@ -37,9 +37,9 @@ Examples:
 
 The command finds the fencing token of the lock in $GLOCK_FENCE. If the server gives none, glock warns and does not \
 set the variable; with --require-fence, it does not start the command. If the connection to the server is lost, the \
-lock is lost too: glock sends SIGTERM to the process group, SIGKILL after --grace, and exits with 3. A signal that ends \
-glock ends the process group first, in the same way. If glock itself is killed by SIGKILL, the kernel kills the \
-command, but neither its child processes nor a set-user-ID command.
+lock is lost too: glock sends SIGTERM to the process group, SIGKILL after --grace, and exits with 3. If a \
+signal ends glock, glock first ends the process group in the same way. If glock itself is killed by SIGKILL, the \
+kernel kills the command, but neither its child processes nor a set-user-ID command.
 
 When the command has ended, glock ends each process that has not left the process group within 0.3 seconds, including \
 those started by nohup. A daemon that leaves the group by setsid lives on.")]
@@ -121,7 +121,7 @@ pub(crate) async fn run(server: &str, args: Run, inherited: &Inherited) -> Resul
                 biased;
                 signal = signals.next() => {
                     received.push(signal);
-                    // There is no command any more to stop together with.
+                    // The command has ended, so glock has nothing to stop together with.
                     if signal != Signal::SIGTSTP {
                         members.forward(signal);
                     }

@@ -4,8 +4,8 @@
 //!
 //! A command that runs under a lock must be killed if glock is: the connection ends with glock, so the lock is free
 //! from then on. The kernel does that for a process that has asked for it by `prctl(PR_SET_PDEATHSIG)`. Only the
-//! process itself can ask, after fork(2), since a fork clears the setting, and before execve(2), since the command does
-//! not do it. The command shall also find the signals and the terminal as it would have without glock, which has
+//! process itself can ask, after fork(2), since a fork clears the request, and before execve(2), since the command does
+//! not make it. The command shall also find the signals and the terminal as it would have without glock, which has
 //! blocked some signals and caught others.
 //!
 //! # The steps
@@ -15,7 +15,7 @@
 //! 3. The child leads a process group of its own. glock requests the same: whichever is first, the group exists before
 //!    glock sends it a signal.
 //! 4. The child asks to be killed when glock ends. Then it compares its parent with glock: if glock ended before the
-//!    request, there is no signal any more, and no lock.
+//!    request, no signal comes, and the lock is free.
 //! 5. The child takes the terminal, if the command is to have it. While SIGTTOU is blocked, that does not stop it.
 //! 6. The child gives all signals their default action, except those that were ignored when glock started. For SIGCHLD,
 //!    which glock catches in any case, that restores whether it is ignored.
@@ -79,7 +79,8 @@ impl Start<'_> {
         // SAFETY: The child has only this thread, so a lock that another thread held stays locked. There may be threads
         // that look up names. None of them holds a lock that the child takes: the C library frees the allocator's for
         // the child, only the main thread writes to stderr, and nothing changes the environment. The child never
-        // returns to the runtime of its parent.
+        // returns to the runtime of its parent. If it exits, there is nothing to flush: stdout is flushed after each
+        // line.
         let forked = unsafe { fork() };
         if let Ok(ForkResult::Child) = forked {
             let code = panic::catch_unwind(|| self.become_command(glock));

@@ -1,4 +1,4 @@
-//! The terminal that glock may have been started from, and who has its foreground.
+//! The terminal that glock may have been started from, and the process group in its foreground.
 
 use std::fs::{self, File};
 

@@ -18,7 +18,7 @@ use crate::flags::{OutputFlags, bytes, lock_name, seconds};
 use crate::show::print;
 use crate::signals::{Inherited, Signals};
 
-/// Show locks, holders, waiters and rates, again and again
+/// Show locks, holders, waiters and rates, and refresh them
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -65,7 +65,7 @@ pub(crate) async fn watch(
             signal = signals.next() => signal,
         };
         if signal != Signal::SIGTSTP {
-            // To be asked to end is the usual end of this command, and not a failure.
+            // A signal is the usual way to end this command, and not a failure.
             return Ok(0);
         }
         watcher.stop();
@@ -129,7 +129,7 @@ impl<'a> Watcher<'a> {
         }
         // SIGTTIN is not caught, and the kernel discards it where there is no shell to continue this process.
         let _ = raise(Signal::SIGTTIN);
-        // Whoever puts it back in the foreground sees a frame at once.
+        // Shows a frame at once, for example after `fg`.
         self.ticks.reset_immediately();
     }
 }

@@ -47,12 +47,12 @@ pub(crate) struct Flags {
     pub(crate) ws: Typed<i64>,
 
     /// IP addresses that both ports listen on, separated by commas; -bind localhost admits this host alone. An
-    /// address with a - in front, as in -bind 127.0.0.1,-::1, is skipped if this host does not have it, and so are
-    /// the two that localhost means; may be repeated (default all)
+    /// address with a - in front, as in -bind 127.0.0.1,-::1, is skipped if this host does not have it. localhost
+    /// means -127.0.0.1,-::1. May be repeated (default all)
     #[argh(option, arg_name = "address", from_str_fn(addresses))]
     pub(crate) bind: Vec<BindValue>,
 
-    /// path of a Unix socket, of which a stale file is replaced; or @ and a name for an abstract socket, which
+    /// path of a Unix socket, where a stale socket file is replaced; or @ and a name, for an abstract socket, which
     /// has no file (default off)
     #[argh(option, arg_name = "path", default = "None", from_str_fn(unix_socket))]
     pub(crate) unix: OptionalSocket,
@@ -161,7 +161,7 @@ pub(crate) struct Flags {
 /// Why the command line does not start a daemon.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FlagsError {
-    /// It asks for a text, and this is the text.
+    /// The command line asks for this text.
     #[error("{text}")]
     Answer { text: String, stream: Stream },
     /// A flag is wrong. The message comes last, where a terminal shows it.
@@ -215,7 +215,7 @@ struct Given {
 }
 
 impl Given {
-    /// Adds a flag. Its value must be a good one, even if the flag is repeated later.
+    /// Adds a flag. Its value must be valid, even if the flag is repeated later.
     fn set(&mut self, name: String, value: String) -> Result<(), String> {
         if let Err(exit) = Flags::from_args(&[NAME], &[&name, &value]) {
             let before = format!("Error parsing option '{name}' with value '{value}': ");

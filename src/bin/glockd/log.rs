@@ -74,7 +74,8 @@ impl<W: AsFd + Write> Write for &Log<W> {
         match std::mem::take(&mut sink.lost) {
             0 => sink.output.write(line),
             lost => {
-                let note = format!("({lost} lines of the log were lost, because nobody read it)\n");
+                let note =
+                    format!("({lost} lines of the log were lost, because the log was not read)\n");
                 sink.output.write_all(&[note.as_bytes(), line].concat())?;
                 Ok(line.len())
             }
@@ -119,7 +120,7 @@ mod tests {
         reader.read_to_string(&mut rest).unwrap();
         assert_eq!(
             rest,
-            format!("({lost} lines of the log were lost, because nobody read it)\nnext\n")
+            format!("({lost} lines of the log were lost, because the log was not read)\nnext\n")
         );
     }
 

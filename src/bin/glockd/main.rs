@@ -1,15 +1,15 @@
 //! The daemon: flags, pidfile, signals and log around a [`glockd::Server`].
 //!
 //! ```text
-//!  flags <- usage, values, go_syntax, go_values, bind      what the command line asks for
+//!  flags <- usage, values, go_syntax, go_values, bind      the command line
 //!  transports, audience                                    where to listen, and who can connect there
-//!  pidfile, signals, log, descriptors, runtime             what the process needs of the system
+//!  pidfile, signals, log, descriptors, runtime             the process and its operating system
 //!  main                                                    puts them together, and runs the server
 //! ```
 //!
-//! The daemon claims things in the order in which they can fail (flags, pidfile, addresses), and gives them back in the
-//! opposite order, whether it failed or ran. So nothing here calls `process::exit`. The exit status says how far it came:
-//! see [`Failure::status`].
+//! The daemon reads its flags, locks its pidfile and binds its addresses in this order, and releases them in the
+//! reverse order, whether it failed or ran. So nothing here calls `process::exit`. The exit status says which of the
+//! steps failed: see [`Failure::status`].
 
 mod audience;
 mod bind;
@@ -114,7 +114,7 @@ fn start() -> Result<(), Failure> {
 }
 
 async fn run(flags: &Flags, descriptors: &Descriptors) -> Result<(), Failure> {
-    // From here on a signal can no longer leave anything behind.
+    // From here on, a signal stops the daemon in order, so that it leaves no file behind.
     let mut stop = pin!(signals::stop()?);
     let _pidfile = match &flags.pidfile {
         Some(path) => Some(Pidfile::lock(path)?),
@@ -155,13 +155,15 @@ async fn run(flags: &Flags, descriptors: &Descriptors) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the lower of the number of connections that was asked for and the possible one, and logs a warning if it had to
-/// be lowered.
+/// Returns the lower one of the requested and the possible number of connections. Logs a warning if that is not the
+/// requested one.
 fn lower(asked: Option<usize>, possible: Option<usize>) -> Option<usize> {
     if let (Some(asked), Some(possible)) = (asked, possible)
         && asked > possible
     {
-        tracing::warn!("there are descriptors for {possible} connections, not for {asked}");
+        tracing::warn!(
+            "-max-connections {asked} is lowered to {possible}: there are no descriptors for more"
+        );
     }
     asked.into_iter().chain(possible).min()
 }

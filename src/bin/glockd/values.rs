@@ -1,7 +1,7 @@
 //! The values of flags: what a text means, and which texts are refused.
 //!
-//! Each function reads one value. The message of an error says what is wrong with the value; the name of the flag and the
-//! value itself are added by whoever reports it.
+//! Each function reads one value. The message of an error says what is wrong with the value; the caller adds the
+//! name of the flag and the value itself.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub(crate) enum UnixSocket {
 /// One value of `-bind`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BindValue {
-    /// All addresses; what was named before does not count.
+    /// All addresses. Earlier addresses on the command line do not count.
     All,
     /// These addresses.
     Addresses(Vec<Bind>),

@@ -1,8 +1,8 @@
 //! The entries of a table that a listing shows in one pass: all, or the smallest ones that fit.
 //!
 //! A page takes 16 bytes an entry, and so holds the whole table if it may take 4 MiB and 16 bytes for each entry of the table.
-//! Only a few listings may at a time: readers that do not read must not take that memory many times over. The pages of the
-//! others are small, and these listings make several passes over the table.
+//! Only a few listings at a time may have such a page: clients that do not read must not take that memory many times over.
+//! The pages of the others are small, and these listings make several passes over the table.
 
 use std::sync::Arc;
 

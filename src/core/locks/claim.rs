@@ -1,4 +1,4 @@
-//! Claims on the locks of one name: who holds them, and who waits to hold them.
+//! Claims on the locks of one name: their holders and waiters.
 
 use glockd_protocol::LockKind;
 

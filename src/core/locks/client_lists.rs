@@ -1,4 +1,4 @@
-//! For each client, a list of what it holds in one shard.
+//! For each client, a list of its locks in one shard.
 
 use hashbrown::HashMap;
 

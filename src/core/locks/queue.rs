@@ -1,6 +1,6 @@
 //! The clients that wait for the locks of one shard.
 //!
-//! The queues are kept beside the locks and exist only while somebody waits: a lock without waiters pays nothing for them,
+//! The queues are kept beside the locks and exist only while a client waits: a lock without waiters pays nothing for them,
 //! neither memory nor time.
 //!
 //! A waiter is a node until its connection has learned how the wait ended. A wait may be ended by a grant, a time limit, its
@@ -8,7 +8,7 @@
 //! when it polls.
 //!
 //! A release may concern a hundred thousand waiters. What it means for them is decided at once but carried out in slices. The
-//! line of clients that wait for a shared lock is marked as due and served from its start; nobody can overtake. Watchers are
+//! line of clients that wait for a shared lock is marked as due and served from its start; no client can overtake. Watchers are
 //! grouped by the number of holders that they wait for, and a whole group succeeds before its first member is woken.
 //!
 //! Another kind of lock needs a decision in two places: whether a release hands the lock over at once, as

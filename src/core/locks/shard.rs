@@ -1,4 +1,4 @@
-//! One shard of the table: what is held in it, and who waits.
+//! One shard of the table: its held locks and its waiters.
 
 use parking_lot::{Mutex, MutexGuard};
 

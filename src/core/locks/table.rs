@@ -28,7 +28,7 @@ pub struct LockTable {
     pub(super) shards: Box<[Shard]>,
     pub(super) hasher: NameHasher,
     pub(super) quota: Quota,
-    /// True if a grant or a release has nothing to do but itself: no limit counts it, and nobody observes it. One test of
+    /// True if a grant or a release has nothing to do but itself: no limit counts it, and there is no observer. One test of
     /// this is all that commands pay for both.
     pub(super) is_plain: bool,
     pub(super) events: Events,

@@ -1,4 +1,4 @@
-//! Waits: how they begin, how they end, and who serves the waiters.
+//! Waits: how they begin, how they end, and how waiters are served.
 
 use std::mem;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! Listening sockets that somebody else made, such as a service manager or the program that embeds the server.
+//! Listening sockets that this crate did not make, but a service manager, say, or the program that embeds the server.
 
 use std::io;
 use std::os::fd::AsRawFd;

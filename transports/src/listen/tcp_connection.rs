@@ -32,7 +32,7 @@ pub struct TcpConnection {
 
 impl TcpConnection {
     /// Sets the options of an accepted connection: no delay of small packets, and time limits for a silent peer and
-    /// for one that takes nothing.
+    /// for a peer that reads nothing.
     ///
     /// # Errors
     ///

@@ -158,7 +158,7 @@ fn bind_abstract(name: &str) -> Result<UnixListener, Refusal> {
     Ok(socket_file::listen_on(socket)?)
 }
 
-/// Returns where a socket listens that somebody else has bound.
+/// Returns the address of a socket that this crate has not bound.
 fn address_of(listener: &net::UnixListener) -> Address {
     use std::os::linux::net::SocketAddrExt;
     let unnamed = || Address::Name("an unnamed socket".to_owned());

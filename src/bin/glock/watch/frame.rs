@@ -1,4 +1,4 @@
-//! What `glock watch` shows at one moment.
+//! A frame of `glock watch`: the state of the server at one moment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

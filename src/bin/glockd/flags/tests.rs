@@ -266,7 +266,7 @@ fn every_value_of_a_repeated_flag_is_checked() {
     }
     check(
         "-ws-origin same,all",
-        "invalid value \"same,all\" for flag -ws-origin: \"all\" admits every page, so it must stand alone",
+        "invalid value \"same,all\" for flag -ws-origin: \"all\" admits every page, so it cannot be combined with other hosts",
     );
     check(
         "-keepalive 15",

@@ -109,7 +109,7 @@ pub enum OriginError {
     #[error("{0:?} is not a host, nor a host and a port")]
     NoHost(String),
     /// `all` is beside other elements, which it makes meaningless.
-    #[error("\"all\" admits every page, so it must stand alone")]
+    #[error("\"all\" admits every page, so it cannot be combined with other hosts")]
     AllAmongOthers,
 }
 
