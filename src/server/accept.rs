@@ -102,9 +102,47 @@ fn start_connection(
 
 /// Returns whether an accept failed because its peer is already gone. Then the next accept may follow at once.
 fn concerns_one_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, NotConnected};
     matches!(
         error.kind(),
-        ConnectionAborted | ConnectionReset | InvalidInput | NotConnected
+        ConnectionAborted | ConnectionReset | NotConnected
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter::repeat_with;
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use glockd_transports::Limits;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::core::dispatcher::Dispatcher;
+    use crate::server::admission::Capacity;
+
+    /// A listening socket that another process has shut down fails at every accept.
+    #[tokio::test(start_paused = true)]
+    async fn accept_that_always_fails_is_tried_now_and_then() {
+        const SECONDS: u64 = 10;
+        let accepts = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&accepts);
+        let failing = repeat_with(move || {
+            counted.fetch_add(1, SeqCst);
+            Err(io::ErrorKind::InvalidInput.into())
+        });
+        let (sender, _ended) = mpsc::unbounded_channel();
+        let context = Arc::new(Context::new(
+            Arc::new(Dispatcher::default()),
+            Limits::default(),
+            Capacity::default(),
+            sender,
+        ));
+        let incoming = Box::pin(tokio_stream::iter(failing));
+        let accepting = accept_connections("test".to_owned(), incoming, context);
+        let stopped = timeout(Duration::from_secs(SECONDS), accepting).await;
+        assert!(stopped.is_err());
+        let accepts = accepts.load(SeqCst);
+        assert!((SECONDS..=10 * SECONDS + 1).contains(&accepts), "{accepts}");
+    }
 }

@@ -85,7 +85,9 @@ impl Handle {
         let registry = self.dispatcher.registry();
         let mut abort = None;
         let mut next = Some(0);
-        while let Some(slot) = next {
+        while abort.is_none()
+            && let Some(slot) = next
+        {
             next = registry.scan_connections(slot, SLOTS, |connection: &Client, client| {
                 if connection.id() == id {
                     abort = self.tasks.prepare_abort(client);

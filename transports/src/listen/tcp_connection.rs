@@ -36,23 +36,30 @@ impl TcpConnection {
     ///
     /// # Errors
     ///
-    /// If the operating system refuses an option, which it does for a connection that is already reset.
+    /// [`ConnectionReset`](io::ErrorKind::ConnectionReset) if the operating system refuses an option, which it does for a
+    /// connection that is already reset.
     pub fn new(stream: TcpStream, limits: Limits) -> io::Result<TcpConnection> {
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(&stream);
-        if let Some(idle) = limits.keepalive {
-            let keepalive = TcpKeepalive::new()
-                .with_time(idle.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE))
-                .with_interval(PROBE_INTERVAL)
-                .with_retries(KEEPALIVE_PROBES);
-            socket.set_tcp_keepalive(&keepalive)?;
+        match set_options(&stream, limits) {
+            Ok(()) => Ok(TcpConnection {
+                stream,
+                blocked: false,
+            }),
+            Err(error) => Err(io::Error::new(io::ErrorKind::ConnectionReset, error)),
         }
-        socket.set_tcp_user_timeout(user_timeout(limits))?;
-        Ok(TcpConnection {
-            stream,
-            blocked: false,
-        })
     }
+}
+
+fn set_options(stream: &TcpStream, limits: Limits) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    if let Some(idle) = limits.keepalive {
+        let keepalive = TcpKeepalive::new()
+            .with_time(idle.clamp(MIN_KEEPALIVE, MAX_KEEPALIVE))
+            .with_interval(PROBE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    socket.set_tcp_user_timeout(user_timeout(limits))
 }
 
 /// Returns how long sent bytes may stay unacknowledged, which is also how long a peer may take nothing (RFC 5482). On
