@@ -1,4 +1,18 @@
 //! The state of a server and the rules on it: plain data, no async, no sockets.
+//!
+//! ```text
+//!            dispatcher                 what each command does: Command -> Outcome
+//!           /    |     \
+//!     policy   ticket   cursor          what is allowed; waits; listings in steps
+//!                \     /
+//!        statistics                     a reading of all counters
+//!                |
+//!              state                    what a server has
+//!       /      /    \     \
+//!   locks  registry  stats  fence       locks; connections; counters; source of fencing tokens
+//!       \
+//!     observer  slots                   events and who gets them; a counter of free slots
+//! ```
 
 pub mod cursor;
 pub mod dispatcher;

@@ -1,4 +1,20 @@
 //! A server: its transports, its state, and its life from the first accept to the last goodbye.
+//!
+//! ```text
+//!     handle   drain                         what an embedder asks of a server
+//!        |
+//!    lifecycle                               the phases of its life
+//!
+//!     accept  <- admission                   one loop for each transport; limits on connections
+//!        |
+//!   connection                               one task for each connection
+//!        |
+//!     context  <- tasks                      what the connections share; their tasks, to be aborted
+//!        |
+//!  ended_connection -> reaper                what is left to do when one has ended
+//!
+//!  fence_file   log_text   log_throttle      beside it
+//! ```
 
 mod accept;
 mod admission;

@@ -4,6 +4,16 @@
 //! [`Connection`], nothing in that future alone: the future may be dropped at any await, and another call of `run` goes
 //! on where it stopped. So a connection can be inspected, and handed over.
 //!
+//! ```text
+//!  exchange                        what a connection knows, and what it has to do next; it never awaits
+//!   |     \
+//!  wait    |                       frames that arrive while a command waits
+//!   |  \   |
+//!   |   responder   budget         runs frames, collects replies; the work until the next turn of others
+//!   |        |
+//!  backlog  deferred               frames that queue behind a wait; what is left to do for a frame
+//! ```
+//!
 //! Whatever ends a connection (the peer, an error, a panic, the end of the server), the drop of the `Connection` ends
 //! its wait and orphans its locks: no path can forget to.
 

@@ -30,7 +30,8 @@ pub trait Listen: Sized + Send + 'static {
         limits: Limits,
     ) -> impl Future<Output = Result<Listener<Accepted<Self::Stream>>, BindError>> + Send;
 
-    /// Wraps each accepted stream, for example in one that counts its bytes.
+    /// Wraps each accepted stream, for example in one that counts its bytes. See [`ByteStream`] for what the wrapper must
+    /// pass on.
     ///
     /// `map` must not block: it runs between two accepts. What takes a handshake belongs in a
     /// [`Framing`](crate::Framing).

@@ -13,6 +13,10 @@ use tokio::net::{TcpStream, UnixStream};
 const DISCARDED: usize = 8 * 1024;
 
 /// A connection as a byte stream. A stream of your own needs no method: `impl ByteStream for MyStream {}`.
+///
+/// One that wraps another stream and passes its bytes through unchanged must pass on the inner stream's
+/// [`is_open_to_browsers`](ByteStream::is_open_to_browsers), too. Otherwise, bare TCP would lose its protection against
+/// web pages.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Returns true if a web page can make a browser open this connection and send bytes of the page's choice, as
     /// over bare TCP. A framing must then not take an HTTP request for anything else. See
