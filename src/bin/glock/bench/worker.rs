@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,7 +82,7 @@ async fn run_one(load: &Load, number: u32, tally: &RefCell<Tally>) -> Result<(),
     match &load.plan.endpoint {
         Endpoint::Tcp { host, port } => {
             let connect = async || {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                let stream = connect_tcp(host, *port).await?;
                 stream.set_nodelay(true)?;
                 Ok(stream)
             };
@@ -98,6 +99,19 @@ async fn run_one(load: &Load, number: u32, tally: &RefCell<Tally>) -> Result<(),
         // Rejected before the load began.
         _ => Err(load.not_connected(io::ErrorKind::Unsupported.into())),
     }
+}
+
+/// Connects to a host. As for the client, `localhost` means the loopback addresses, even if a lookup would find only one of
+/// them.
+async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    if !host.eq_ignore_ascii_case("localhost") {
+        return TcpStream::connect((host, port)).await;
+    }
+    let loopback = [
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+    ];
+    TcpStream::connect(&loopback.map(|ip| SocketAddr::new(ip, port))[..]).await
 }
 
 /// Opens a connection, and sends one request on it: a server at its maximum number of connections accepts one more, but
