@@ -9,11 +9,12 @@
 //!                |
 //!              state                    what a server has
 //!       /      /    \     \
-//!   locks  registry  stats  fence       locks; connections; counters; source of fencing tokens
+//!   locks  registry  counters  fence    locks; connections; counters; source of fencing tokens
 //!       \
 //!     observer  slots                   events and who gets them; a counter of free slots
 //! ```
 
+pub(crate) mod counters;
 pub mod cursor;
 pub mod dispatcher;
 pub(crate) mod fence;
@@ -24,5 +25,4 @@ pub mod registry;
 pub(crate) mod slots;
 pub mod state;
 pub(crate) mod statistics;
-pub(crate) mod stats;
 pub mod ticket;

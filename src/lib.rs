@@ -13,7 +13,7 @@
 //!                          |  Command
 //!  core                 Dispatcher  <- Policy                Command -> Outcome, no I/O
 //!                      /    |     \
-//!             LockTable  Registry  Stats  -> Observer        plain data
+//!             LockTable  Registry  Counters  -> Observer     plain data
 //!                          |  Reply
 //!  protocol           Reply::encode                          glockd-protocol      the only home of reply text
 //! ```

@@ -109,13 +109,13 @@ impl Dispatcher {
 
     /// Counts a connection from this address that was refused by a limit.
     pub fn count_refused_connection(&self, address: &[u8]) {
-        self.state.stats.count_refused_connection();
+        self.state.counters.count_refused_connection();
         self.events.emit_connection_refused(address);
     }
 
     /// Counts a connection that was closed because its peer spoke HTTP.
     pub fn count_refused_http(&self) {
-        self.state.stats.count_refused_http();
+        self.state.counters.count_refused_http();
     }
 
     /// Returns true if a line belongs to an HTTP request and is not a known command.
@@ -131,13 +131,15 @@ impl Dispatcher {
 
     /// Runs a command of a client.
     pub fn dispatch<'a>(&self, client: ClientId, command: &'a Command<'_>) -> Outcome<'a> {
-        let State { locks, stats, .. } = &self.state;
+        let State {
+            locks, counters, ..
+        } = &self.state;
         let verb = command.verb();
         let permission = self.permissions.of(verb);
         if permission == Permission::Unknown {
             return Outcome::Reply(self.reject(ParseError::UnknownCommand));
         }
-        stats.count_command(verb);
+        counters.count_command(verb);
         if permission == Permission::Disabled {
             self.events
                 .emit(client, |connection| Event::CommandRefused {
@@ -266,12 +268,12 @@ impl Dispatcher {
     pub fn reject(&self, error: ParseError) -> Reply<'static> {
         match error {
             ParseError::BadArgument(verb) if self.permissions.of(verb) != Permission::Unknown => {
-                self.state.stats.count_command(verb);
+                self.state.counters.count_command(verb);
                 Reply::BadArgument(verb)
             }
             // The enum may grow. A new error is not a command either.
             _ => {
-                self.state.stats.count_invalid_command();
+                self.state.counters.count_invalid_command();
                 Reply::Nothing
             }
         }
@@ -279,7 +281,7 @@ impl Dispatcher {
 
     /// Counts a line that is longer than this limit as an invalid command, and returns its reply.
     pub fn reject_oversized(&self, limit: usize) -> Reply<'static> {
-        self.state.stats.count_invalid_command();
+        self.state.counters.count_invalid_command();
         Reply::LineTooLong { limit }
     }
 
@@ -301,19 +303,19 @@ impl Dispatcher {
     /// Answers a command that was cancelled before its wait began; `None` if the command never waits.
     pub fn cancel_unbegun<'a>(&self, command: &'a Command<'_>) -> Option<Reply<'a>> {
         let (purpose, name) = Purpose::of(command)?;
-        self.state.stats.count_command(command.verb());
+        self.state.counters.count_command(command.verb());
         Some(purpose.fail(Refusal::Cancelled, name))
     }
 
     /// Answers the `cancel` of a client that waits. The caller knows the client's waits, and has tried to cancel one.
     pub fn answer_cancel<'a>(&self, name: &'a [u8], cancelled: bool) -> Reply<'a> {
-        self.state.stats.count_command(Verb::Cancel);
+        self.state.counters.count_command(Verb::Cancel);
         Reply::Cancel { cancelled, name }
     }
 
     /// Answers the `ping` of a client that waits.
     pub fn answer_ping<'a>(&self, text: &'a [u8]) -> Reply<'a> {
-        self.state.stats.count_command(Verb::Ping);
+        self.state.counters.count_command(Verb::Ping);
         Reply::Pong(text)
     }
 
@@ -326,14 +328,14 @@ impl Dispatcher {
         let State {
             locks,
             registry,
-            stats,
+            counters,
             ..
         } = &self.state;
         if disconnection.is_complete() {
             return true;
         }
         let released = locks.release_some(disconnection, budget);
-        stats.count_orphans(released.exclusive as u64, released.shared as u64);
+        counters.count_orphans(released.exclusive as u64, released.shared as u64);
         if disconnection.is_complete() {
             let client = disconnection.client();
             self.events

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::core::counters::Counters;
 use crate::core::fence::Fence;
 use crate::core::locks::LockTable;
 use crate::core::registry::Registry;
 use crate::core::slots::Slots;
-use crate::core::stats::Stats;
 
 /// Locks, connections, counters and fencing tokens of a server.
 ///
@@ -18,7 +18,7 @@ pub struct State {
     /// All live connections.
     pub registry: Registry,
     /// Counters since the start.
-    pub stats: Stats,
+    pub counters: Counters,
     /// Source of the fencing tokens.
     pub fence: Fence,
     /// Listings whose page may hold the whole table.
@@ -35,7 +35,7 @@ impl State {
         State {
             locks,
             registry: Registry::default(),
-            stats: Stats::new(),
+            counters: Counters::new(),
             fence,
             large_pages: Arc::new(Slots::new(Some(LARGE_PAGES))),
         }

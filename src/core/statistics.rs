@@ -44,25 +44,25 @@ impl Statistics {
         let State {
             locks,
             registry,
-            stats,
+            counters,
             ..
         } = state;
         // A disconnection releases locks, counts them as orphans and removes the connection, in that order. This
         // reads in the opposite order. Otherwise a reader could see the connection gone and its orphans missing.
         let connections = registry.connections() as u64;
-        let orphans = stats.exclusive_orphans();
-        let shared_orphans = stats.shared_orphans();
+        let orphans = counters.exclusive_orphans();
+        let shared_orphans = counters.shared_orphans();
         Statistics {
             connections,
             locks: locks.count(LockKind::Exclusive) as u64,
             shared_locks: locks.count(LockKind::Shared) as u64,
             orphans,
             shared_orphans,
-            invalid_commands: stats.invalid_commands(),
-            refused_connections: stats.refused_connections(),
-            refused_http: stats.refused_http(),
+            invalid_commands: counters.invalid_commands(),
+            refused_connections: counters.refused_connections(),
+            refused_http: counters.refused_http(),
             refused_locks: locks.refused_by_limits(),
-            commands: Verb::ALL.map(|verb| stats.commands(verb)),
+            commands: Verb::ALL.map(|verb| counters.commands(verb)),
         }
     }
 

@@ -33,7 +33,7 @@ fn statistics_count_orphans_after_connections() {
         &dispatcher,
         client,
         || dispatcher.statistics(),
-        || dispatcher.state.stats.count_orphans(3, 5),
+        || dispatcher.state.counters.count_orphans(3, 5),
     );
     assert_eq!(statistics.connections, 1);
     assert_eq!((statistics.orphans, statistics.shared_orphans), (3, 5));
@@ -43,7 +43,9 @@ fn statistics_count_orphans_after_connections() {
 #[test]
 fn connection_is_removed_after_its_orphans_are_counted() {
     let dispatcher = Dispatcher::default();
-    let State { locks, stats, .. } = &dispatcher.state;
+    let State {
+        locks, counters, ..
+    } = &dispatcher.state;
     let client = dispatcher.connect(b"a");
     assert!(locks.get(client, b"x"));
     assert_eq!(locks.shared_get(client, b"x"), 1);
@@ -53,8 +55,8 @@ fn connection_is_removed_after_its_orphans_are_counted() {
         client,
         || dispatcher.disconnect(&mut disconnection, usize::MAX),
         || {
-            assert_eq!(stats.exclusive_orphans(), 1);
-            assert_eq!(stats.shared_orphans(), 1);
+            assert_eq!(counters.exclusive_orphans(), 1);
+            assert_eq!(counters.shared_orphans(), 1);
             assert_eq!(locks.holder(b"x"), None);
         },
     );

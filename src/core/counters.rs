@@ -11,7 +11,7 @@ use thread_local::ThreadLocal;
 
 /// The counters of a server.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct Counters {
     stripes: ThreadLocal<Stripe>,
     // Outside the stripes, because they rarely change.
     refused_connections: AtomicU64,
@@ -42,10 +42,10 @@ impl Counter {
     }
 }
 
-impl Stats {
+impl Counters {
     /// Makes counters that are all zero.
-    pub fn new() -> Stats {
-        Stats::default()
+    pub fn new() -> Counters {
+        Counters::default()
     }
 
     /// Counts a command.
@@ -124,27 +124,27 @@ mod tests {
     #[test]
     fn counts_of_all_threads_add_up() {
         const THREADS: u64 = 20;
-        let stats = Stats::new();
+        let counters = Counters::new();
         // Twice, so that the second round continues stripes of ended threads.
         for _ in 0..2 {
             std::thread::scope(|scope| {
                 for _ in 0..THREADS {
                     scope.spawn(|| {
-                        stats.count_command(Verb::G);
-                        stats.count_invalid_command();
-                        stats.count_orphans(2, 3);
-                        stats.count_refused_connection();
-                        stats.count_refused_http();
+                        counters.count_command(Verb::G);
+                        counters.count_invalid_command();
+                        counters.count_orphans(2, 3);
+                        counters.count_refused_connection();
+                        counters.count_refused_http();
                     });
                 }
             });
         }
-        assert_eq!(stats.commands(Verb::G), 2 * THREADS);
-        assert_eq!(stats.commands(Verb::R), 0);
-        assert_eq!(stats.invalid_commands(), 2 * THREADS);
-        assert_eq!(stats.refused_connections(), 2 * THREADS);
-        assert_eq!(stats.refused_http(), 2 * THREADS);
-        assert_eq!(stats.exclusive_orphans(), 4 * THREADS);
-        assert_eq!(stats.shared_orphans(), 6 * THREADS);
+        assert_eq!(counters.commands(Verb::G), 2 * THREADS);
+        assert_eq!(counters.commands(Verb::R), 0);
+        assert_eq!(counters.invalid_commands(), 2 * THREADS);
+        assert_eq!(counters.refused_connections(), 2 * THREADS);
+        assert_eq!(counters.refused_http(), 2 * THREADS);
+        assert_eq!(counters.exclusive_orphans(), 4 * THREADS);
+        assert_eq!(counters.shared_orphans(), 6 * THREADS);
     }
 }
