@@ -13,11 +13,11 @@ use crate::core::registry::ClientId;
 #[derive(Debug)]
 pub(crate) struct Tasks {
     /// `None` once the server has begun to end, when no more tasks may start.
-    table: Mutex<Option<Table>>,
+    table: Mutex<Option<TaskTable>>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct TaskTable {
     /// Indexed by [`ClientId::index`].
     tasks: Vec<Task>,
     /// Number of tasks that were started.
@@ -31,9 +31,9 @@ enum Task {
     #[default]
     Free,
     /// About to be spawned.
-    Starting(Start),
+    Starting(StartNumber),
     /// Aborted while it was about to be spawned.
-    AbortedEarly(Start),
+    AbortedEarly(StartNumber),
     /// Spawned.
     Running(AbortHandle),
 }
@@ -41,14 +41,14 @@ enum Task {
 /// The number of a start of a task. A task can end while it is about to be spawned, and another client can have its entry
 /// by then. This number tells the two apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Start(u64);
+struct StartNumber(u64);
 
 /// The entry of a client whose task is about to be spawned.
 #[derive(Debug)]
 #[must_use = "the client cannot be disconnected before its task is spawned"]
 pub(crate) struct Reservation {
     client: ClientId,
-    start: Start,
+    start: StartNumber,
 }
 
 /// An abort that was granted and has yet to be carried out.
@@ -71,7 +71,7 @@ impl PreparedAbort {
 impl Tasks {
     pub(crate) fn new() -> Tasks {
         Tasks {
-            table: Mutex::new(Some(Table::default())),
+            table: Mutex::new(Some(TaskTable::default())),
         }
     }
 
@@ -92,12 +92,12 @@ impl Tasks {
     /// Reserves the entry of a client, which can be aborted from now on. Returns `None` if no more tasks may start.
     pub(crate) fn reserve(&self, client: ClientId) -> Option<Reservation> {
         let mut table = self.table.lock();
-        let Table { tasks, started } = table.as_mut()?;
+        let TaskTable { tasks, started } = table.as_mut()?;
         if tasks.len() <= client.index() {
             tasks.resize_with(client.index() + 1, Task::default);
         }
         *started += 1;
-        let start = Start(*started);
+        let start = StartNumber(*started);
         tasks[client.index()] = Task::Starting(start);
         Some(Reservation { client, start })
     }
