@@ -1,4 +1,4 @@
-//! What tests of several modules share.
+//! Parts that tests of several modules share.
 
 use std::fs;
 use std::sync::mpsc;

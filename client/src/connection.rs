@@ -35,7 +35,7 @@ pub(crate) struct Connection {
     requests: mpsc::UnboundedSender<Request>,
     lost: watch::Receiver<Option<Lost>>,
     close: Arc<Notify>,
-    /// What the server can do.
+    /// Features of the server.
     pub(crate) features: Features,
 }
 

@@ -9,7 +9,7 @@ use glockd_protocol::{LockKind, Verb};
 
 use crate::endpoint::{Endpoint, EndpointError};
 
-/// Why a call failed.
+/// The reason why a call failed.
 ///
 /// `Debug` prints the same text as `Display`, so that a `main` that returns this error prints a readable message.
 #[derive(thiserror::Error)]
@@ -78,7 +78,7 @@ pub enum Error {
     Runtime(io::Error),
 }
 
-/// Why the server refused a lock.
+/// The reason why the server refused a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -120,7 +120,7 @@ impl Error {
     }
 }
 
-/// Why a connection is lost, and with it each lock that it held.
+/// The reason why a connection is lost, and with it each lock that it held.
 ///
 /// `Debug` prints the same text as `Display`.
 #[derive(Clone, thiserror::Error)]

@@ -67,7 +67,7 @@ pub(crate) struct GetReply {
     key: LockKey,
     /// Whether the token is asked for, so that a second line follows.
     asks_token: bool,
-    /// What the first line said, once it has been read.
+    /// Content of the first line, once it has been read.
     first: Option<GetOutcome>,
     done: OnGetOutcome,
 }

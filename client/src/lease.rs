@@ -91,9 +91,9 @@ pub(crate) enum Use {
 pub(crate) struct Connections {
     /// Open connections, and lost ones with locks whose guards are still alive.
     connections: Vec<Arc<PooledConnection>>,
-    /// What the server could do when a connection was last opened.
+    /// Features of the server when a connection was last opened.
     features: Features,
-    /// Why the connections were lost, if none is open.
+    /// The reason why the connections were lost, if none is open.
     lost: Option<Lost>,
 }
 

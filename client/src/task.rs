@@ -30,7 +30,7 @@ pub(crate) struct ConnectionTask {
     input: Vec<u8>,
     /// Length of the beginning of `input` that contains no line end.
     searched: usize,
-    /// What the server can do; nothing before the reply to `hello`.
+    /// Features of the server; none before the reply to `hello`.
     features: Features,
     /// Part of the name in a probe. Changes with each request.
     nonce: u64,

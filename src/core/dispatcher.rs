@@ -40,7 +40,7 @@ pub enum Outcome<'a> {
     Wait(Ticket),
 }
 
-/// What a [`Dispatcher`] is made of.
+/// Settings of a [`Dispatcher`].
 #[derive(Debug)]
 pub struct Options {
     /// Commands and limits that clients may use.

@@ -158,7 +158,7 @@ pub enum LockLimit {
     Waiters,
 }
 
-/// Where events go: to an observer, or nowhere.
+/// The destination of events: an observer, or none.
 #[derive(Clone, Default)]
 pub struct Events(Option<Arc<Observed>>);
 

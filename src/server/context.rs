@@ -1,4 +1,4 @@
-//! What the connections of a running server share.
+//! The context that the connections of a running server share.
 
 use std::sync::Arc;
 

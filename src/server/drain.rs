@@ -25,7 +25,7 @@ const REST: u32 = 10;
 /// Slots of the registry that are visited while it is locked.
 const SLOTS: usize = 1024;
 
-/// What draining a server takes.
+/// The parts of a server that a drain needs.
 pub(super) struct Drain {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) tasks: Arc<Tasks>,

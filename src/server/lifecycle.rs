@@ -5,7 +5,7 @@
 
 use tokio::sync::watch;
 
-/// How far a server's life has come.
+/// A phase of a server's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     /// It listens, but does not run yet.

@@ -1,4 +1,4 @@
-//! Where glockd's connections come from.
+//! Transports: the sources of glockd's connections.
 //!
 //! ```text
 //!  listener    Tcp   Unix   Memory   (your own)        accepts byte streams        trait Listen

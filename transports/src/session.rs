@@ -55,8 +55,8 @@ pub trait Session: Send {
     ///
     /// Must be true where a web page can make a browser connect and send lines of the page's choice, as on a bare TCP
     /// port. A Unix socket does not need it, since no browser connects to one, and neither does a session after a
-    /// handshake that HTTP fails.
-    /// Such a session also reports the first and last bytes of an oversized line, by
+    /// handshake that HTTP fails. A session that refuses HTTP also reports the first and last bytes of an oversized
+    /// line, by
     /// [`InputFrame::OversizedEnds`](crate::InputFrame::OversizedEnds) after its
     /// [`InputFrame::Oversized`](crate::InputFrame::Oversized), as soon as the end has arrived.
     fn refuses_http(&self) -> bool {

@@ -64,7 +64,7 @@ pub type Incoming<T = Pending> = Pin<Box<dyn Stream<Item = io::Result<T>> + Send
 pub struct Pending {
     /// Where it comes from.
     pub peer: Peer,
-    /// What makes it a session.
+    /// The handshake that makes it a session.
     pub handshake: Box<dyn Handshake>,
 }
 
@@ -145,7 +145,7 @@ impl<F: Future<Output = io::Result<Option<Established>>> + Send> Handshake for F
 #[non_exhaustive]
 pub struct Identity {}
 
-/// Why a transport could not listen. The text names the address.
+/// The reason why a transport could not listen. The text names the address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {

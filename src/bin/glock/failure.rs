@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use crate::exit_code::{CONFLICT, SYSTEM, UNAVAILABLE, USAGE};
 use crate::show::text;
 
-/// Why glock ends without success.
+/// The reason why glock ends without success.
 pub(crate) struct Failure {
     pub(crate) code: u8,
     /// Message for stderr. None if the exit code is enough.

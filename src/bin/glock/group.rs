@@ -259,7 +259,7 @@ impl Group {
     }
 }
 
-/// What glock does when it sees that the command was stopped.
+/// The reaction of glock to a command that was stopped.
 #[derive(PartialEq, Eq)]
 enum Stops {
     /// Stops as well, or gives the command the terminal that it needs.

@@ -73,7 +73,7 @@ impl Run {
     }
 }
 
-/// Why the group is ended.
+/// The reason why the group is ended.
 enum Outcome {
     /// The command has ended.
     Ended(End),

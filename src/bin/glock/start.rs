@@ -167,7 +167,7 @@ pub(crate) fn end_as_asked(signal: Signal) -> u8 {
     exit_code::of_signal(signal as i32)
 }
 
-/// What a signal does, except for running a function.
+/// The action of a signal, other than running a function.
 enum Action {
     Default,
     Ignore,

@@ -25,7 +25,7 @@ pub(crate) struct Chosen {
     pub(crate) included: Vec<IpAddr>,
 }
 
-/// Why an address of `-bind` cannot be listened on.
+/// The reason why an address of `-bind` cannot be listened on.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BindError {
     #[error(

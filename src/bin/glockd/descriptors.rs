@@ -15,7 +15,7 @@ pub(crate) struct Descriptors {
     inherited: usize,
 }
 
-/// Why the daemon cannot start: the limit of descriptors is too low.
+/// The reason why the daemon cannot start: the limit of descriptors is too low.
 #[derive(Debug, thiserror::Error)]
 #[error("the limit of descriptors is {limit}, and the daemon needs {needed}")]
 pub(crate) struct TooFewDescriptors {

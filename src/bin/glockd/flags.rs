@@ -158,7 +158,7 @@ pub(crate) struct Flags {
     pub(crate) verbose: bool,
 }
 
-/// Why the command line does not start a daemon.
+/// The reason why the command line does not start a daemon.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FlagsError {
     /// The command line asks for this text.

@@ -24,7 +24,7 @@ pub(crate) struct GoFlags<'a> {
     bare: Option<&'a str>,
 }
 
-/// Why reading a command line stopped. As in Go, the messages name the flag with one dash.
+/// The reason why reading a command line stopped. As in Go, the messages name the flag with one dash.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FlagError {
     /// `-h` or `-help`, which is not a mistake. Go prints the usage on stderr.

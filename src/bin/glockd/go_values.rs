@@ -8,7 +8,7 @@ use std::fmt;
 use std::num::IntErrorKind;
 use std::str::FromStr;
 
-/// Why a text is not a value. The messages are Go's.
+/// The reason why a text is not a value. The messages are Go's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValueError {
     /// The syntax is wrong.

@@ -43,7 +43,7 @@ use crate::transports::TransportsError;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Why the daemon did not run.
+/// The reason why the daemon did not run.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]

@@ -36,7 +36,7 @@ pub(crate) struct Pidfile {
     file: File,
 }
 
-/// Why the pidfile cannot be used.
+/// The reason why the pidfile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PidfileError {
     /// The file cannot be opened, locked or written.

@@ -22,7 +22,7 @@ const TASKS_PER_ROUND: u32 = 256;
 /// for more memory than there is.
 const STACK_SIZE: usize = 2 * 1024 * 1024;
 
-/// Why the number of threads cannot be used.
+/// The reason why the number of threads cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{WORKER_THREADS} is {text:?}, and must be a number of threads from 1 to {MAX_WORKERS}")]
 pub(crate) struct BadWorkerThreads {

@@ -9,7 +9,7 @@ use crate::flags::Flags;
 use crate::go_values::Typed;
 use crate::values::UnixSocket;
 
-/// Why there is nothing to listen on.
+/// The reason why there is nothing to listen on.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TransportsError {
     #[error("nothing to listen on: -port and -ws are 0, and there is no -unix")]

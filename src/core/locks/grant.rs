@@ -1,4 +1,4 @@
-//! What a get leads to: a grant or a reason against it.
+//! The outcome of a get: a grant or a reason against it.
 
 use super::stamp::Stamp;
 use crate::core::registry::ClientId;

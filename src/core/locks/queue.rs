@@ -37,7 +37,7 @@ pub(super) struct WaitQueues {
     queues: Arena<Queue>,
     waiters: Arena<Waiter>,
     groups: Arena<Group>,
-    /// What has been decided and is still to be carried out.
+    /// Decisions that are still to be carried out.
     due: VecDeque<Due>,
     /// True while the table has this shard on its list of due shards.
     pub(super) is_listed: bool,

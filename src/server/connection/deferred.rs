@@ -1,4 +1,4 @@
-//! What is left to do for a frame that has no reply yet.
+//! The rest of the work on a frame that has no reply yet.
 
 use glockd_protocol::Refusal;
 use tokio::time::{Duration, Instant};

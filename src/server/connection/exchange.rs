@@ -17,7 +17,7 @@ use super::wait::{Taken, WaitStep};
 use crate::core::registry::ClientId;
 use crate::server::context::Context;
 
-/// What a connection has to do next.
+/// The next step of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Compute: [`Exchange::run`].
@@ -42,7 +42,7 @@ pub(super) struct Exchange {
     pub(super) input: Input,
     /// Number of the first frame of `input` that has not run.
     next: u32,
-    /// What to do next. It stays the same while that is awaited, so that it is done again if the future is dropped.
+    /// The next step. It stays the same while it is awaited, so that it is done again if the future is dropped.
     step: Step,
     /// True once no more input will come.
     input_ended: bool,

@@ -15,7 +15,7 @@ use super::responder::Responder;
 /// Bytes that may queue behind a wait, in addition to those of the longest line.
 const ROOM: usize = 64 * 1024;
 
-/// What became of a frame that arrived during a wait.
+/// The outcome of offering a frame that arrived during a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It was answered, or queues behind the wait.

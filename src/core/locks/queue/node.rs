@@ -1,4 +1,4 @@
-//! What the wait queues of a shard are made of.
+//! The parts that the wait queues of a shard are made of.
 
 use std::collections::BTreeMap;
 use std::task::Waker;

@@ -38,7 +38,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two attempts to lock the directory.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
-/// Why there is no listening socket: a [`BindError`](crate::BindError) without its address.
+/// The reason why there is no listening socket: a [`BindError`](crate::BindError) without its address.
 pub(super) enum Refusal {
     InUse,
     NotASocket,

@@ -101,7 +101,7 @@ impl Origins {
     }
 }
 
-/// Why a list of [`Origins`] is invalid.
+/// The reason why a list of [`Origins`] is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OriginError {
