@@ -128,7 +128,8 @@ impl LockGuard {
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`] if the connection is lost: the lock is free, and was so before this call.
+    /// [`Error::Lost`] if the connection is lost, before or during this call: the server frees the lock when it notices, at
+    /// the latest after its peer timeout.
     /// [`Error::NotHeld`] if the server says that this connection did not hold the lock.
     pub async fn release(mut self) -> Result<(), Error> {
         let line = self.send_release()?;

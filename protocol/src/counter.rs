@@ -4,8 +4,8 @@ use crate::Verb;
 use crate::line::append_number;
 use crate::texts::{COLON, COMMAND_COUNTER};
 
-/// A line of `q`. [Verbs in order](Verb::SORTED) and then the others in order of declaration are in the order of their
-/// keys.
+/// A line of `q`. `q` shows the commands in the order of [`Verb::SORTED`] and then the others in the order of declaration;
+/// both orders are those of the keys. `SharedOrphans` stays last: clients take it for the end of `q`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// Number of uses of a command since the start, refused or not.
@@ -37,7 +37,13 @@ impl Counter {
             Counter::Command(Verb::Me | Verb::Iam | Verb::Who) => false,
             Counter::Command(verb) => verb.is_documented(),
             Counter::RefusedConnections | Counter::RefusedHttp | Counter::RefusedLocks => false,
-            _ => true,
+            // No wildcard: a counter that the original does not have must be hidden while it is 0.
+            Counter::Connections
+            | Counter::InvalidCommands
+            | Counter::Locks
+            | Counter::Orphans
+            | Counter::SharedLocks
+            | Counter::SharedOrphans => true,
         }
     }
 

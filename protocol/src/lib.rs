@@ -11,7 +11,7 @@
 //! Names are bytes, not text: whatever a client sends that is not white space is sent back unchanged.
 //!
 //! Turned down: traits for commands, so that others could add their own. A server answers an unknown command by no
-//! bytes, so a command of one server only would make its clients hang on another.
+//! bytes, so a client that uses a command of its own server would wait for ever on another server.
 //!
 //! ```text
 //!  table ──> command ──> parse <── white ──> http        requests
@@ -26,8 +26,8 @@
 //! A connection holds a lock until it releases the lock or ends. Closing a connection is not synchronous: the server
 //! notices it a moment later, and until then refuses the lock to other connections. So release the lock first if you
 //! ask for it again, on this or another connection: it is free when the reply to the [release](Command::Release) has
-//! arrived. It is also free when a peer has closed its sending side, and the server has closed the connection in
-//! return.
+//! arrived. It is also free once you have closed your sending side and have seen the server close the
+//! connection.
 //!
 //! # Extensions
 //!

@@ -29,7 +29,7 @@ use crate::core::registry::{ClientId, ConnectionId};
 /// # Cost
 ///
 /// [`event`](Observer::event) runs on the thread that serves the connection. For events of locks, the lock's shard is
-/// locked meanwhile: all other commands on the names of that shard, about one in 64 of all names, wait until it returns.
+/// locked meanwhile: all other commands on the names of that shard, at most one name in 64, wait until it returns.
 /// So an observer must be quick. If it has more to do than count, let it send a message to a thread or task of its own.
 ///
 /// It must not call the [`Handle`](crate::Handle) of its server, which would wait for the shard for ever. A panic of an

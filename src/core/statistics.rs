@@ -89,3 +89,30 @@ impl Statistics {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::dispatcher::Dispatcher;
+
+    /// Clients find the end of `q` by its last line.
+    #[test]
+    fn counters_are_in_the_order_of_their_keys_and_end_with_shared_orphans() {
+        let mut statistics = Dispatcher::default().statistics();
+        // So that every counter is shown.
+        statistics.commands.fill(1);
+        statistics.refused_connections = 1;
+        statistics.refused_http = 1;
+        statistics.refused_locks = 1;
+        let mut shown = Vec::new();
+        glockd_protocol::Reply::Statistics(statistics.counters()).encode(&mut shown);
+        let keys: Vec<&[u8]> = shown
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| line.split(|&byte| byte == b':').next())
+            .filter(|key| !key.is_empty())
+            .collect();
+        assert!(keys.is_sorted());
+        assert_eq!(keys.last(), Some(&&b"shared_orphans"[..]));
+        assert_eq!(keys.len(), Verb::ALL.len() + 9);
+    }
+}

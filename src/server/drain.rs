@@ -57,7 +57,7 @@ impl Drain {
         }
     }
 
-    /// Returns the clients that hold or wait for a lock, except those that get it while this looks for them.
+    /// Returns the clients that hold or wait for a lock. A client that gets a lock during the search may be missing.
     async fn clients_with_claims(&self) -> HashSet<ClientId> {
         let locks = self.dispatcher.locks();
         let mut found = HashSet::new();

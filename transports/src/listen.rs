@@ -14,8 +14,8 @@ use crate::transport::{BindError, Listener};
 
 /// A place to listen whose connections are byte streams.
 ///
-/// Alone it is a [`Transport`](crate::Transport) of lines; with another [`Framing`](crate::Framing) it makes a
-/// [`Framed`](crate::Framed). To wrap a listener (to observe, limit or change its connections), implement this trait
+/// Every `Listen` is a [`Transport`](crate::Transport) that speaks lines. To speak another format, combine it with a
+/// [`Framing`](crate::Framing) in a [`Framed`](crate::Framed). To wrap a listener (to observe, limit or change its connections), implement this trait
 /// for a type that owns the inner listener, or use [`map_stream`](Listen::map_stream).
 pub trait Listen: Sized + Send + 'static {
     /// Kind of the listener for the log, such as `tcp`.

@@ -4,7 +4,7 @@
 //! are read again from the table when a chunk does not suffice, and when the entry is about to be shown. So a page takes the
 //! same memory for long names as for short ones, also after their locks have been released.
 //!
-//! The sort is a multikey quicksort, as a stack of tasks. Its first task is that for the smallest entries, so the first of
+//! The sort is a multikey quicksort, as a stack of tasks. The task for the smallest entries comes first, so the first of
 //! them can be shown before the rest is sorted. Entries with equal chunks are given the chunks that follow. To them, all
 //! texts have a common prefix, and this skips it at once, however long it is.
 //!

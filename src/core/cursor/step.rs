@@ -3,7 +3,7 @@
 /// Entries to show in one step: ten microseconds.
 pub(super) const SHOW: usize = 64;
 
-/// Number of holders or waiters, found under one hold of a shard's mutex, that cost as much as a plain command in
+/// Finding this many holders or waiters, with the mutex held once, counts as one plain command in
 /// [`Step::work`].
 pub(super) const FOUND: usize = 8;
 

@@ -1,6 +1,6 @@
 //! Counts of locks against their limits.
 //!
-//! Whatever a client gets takes memory until the client releases it, so that is what counts: an exclusive lock once, a shared
+//! Limits count what takes memory: an exclusive lock once, a shared
 //! lock once for each of its holders.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -19,7 +19,7 @@ use super::budget::line_cost;
 /// Bytes of a chunk, unless one frame alone is longer. A search visits one chunk at a time, in 20 to 80 microseconds.
 const CHUNK: usize = 8 * 1024;
 
-/// The length that a header of one byte says if four bytes with the real length follow it.
+/// Value of the header byte that means: the real length is in the next four bytes.
 const LONG: usize = 63;
 
 /// Headers that are read in the time of a plain command.

@@ -50,7 +50,7 @@ pub(super) struct Exchange {
     refuses_http: bool,
     /// The rest of the work on the last frame that was begun.
     deferred: Option<Deferred>,
-    /// Input that queued behind a wait. They run before the rest of `input`. Boxed, because it is rare.
+    /// Frames that queued behind a wait. They run before the rest of `input`. Boxed, because it is rare.
     backlog: Option<Box<Backlog>>,
 }
 
