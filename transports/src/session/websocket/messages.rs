@@ -208,12 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             self.unanswered_pings = Some((now, pings + 1));
-            encode(
-                OpCode::Control(Control::Ping),
-                true,
-                b"",
-                &mut captured.controls,
-            )?;
+            encode(control(Control::Ping), b"", &mut captured.controls)?;
             captured.write_controls(context)?;
         }
     }
@@ -295,32 +290,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
     }
 
     /// Appends a reply, or a part of one, to the outgoing bytes.
-    fn encode(&mut self, data: &[u8], last: bool) -> io::Result<()> {
-        let kind = match (self.in_parts, last) {
-            (true, _) => Data::Continue,
+    fn encode(&mut self, frame: OutputFrame<'_>) -> io::Result<()> {
+        let (data, kind) = match frame {
+            OutputFrame::Complete(data) if str::from_utf8(data).is_ok() => (data, Data::Text),
             // The later parts are not known yet, and text must not end within a character.
-            (false, false) => Data::Binary,
-            (false, true) if str::from_utf8(data).is_ok() => Data::Text,
-            (false, true) => Data::Binary,
+            OutputFrame::Complete(data) | OutputFrame::Part(data) => (data, Data::Binary),
         };
-        self.in_parts = !last;
-        encode(OpCode::Data(kind), last, data, self.outgoing.buffer())
+        let kind = match self.in_parts {
+            true => Data::Continue,
+            false => kind,
+        };
+        self.in_parts = matches!(frame, OutputFrame::Part(_));
+        let header = FrameHeader {
+            is_final: !self.in_parts,
+            opcode: OpCode::Data(kind),
+            ..FrameHeader::default()
+        };
+        encode(header, data, self.outgoing.buffer())
     }
 
     /// Moves the frames of a batch to the outgoing bytes, with the control frames before and between them.
     async fn encode_batch(&mut self, batch: &mut Output) -> io::Result<()> {
         self.append_controls();
         for frame in batch.iter() {
-            match frame {
-                OutputFrame::Complete(data) => {
-                    self.encode(data, true)?;
-                    match self.replies_before_pong {
-                        0 => {}
-                        1 => self.append_pong().await?,
-                        _ => self.replies_before_pong -= 1,
-                    }
-                }
-                OutputFrame::Part(data) => self.encode(data, false)?,
+            self.encode(frame)?;
+            match self.replies_before_pong {
+                0 => {}
+                _ if self.in_parts => {}
+                1 => self.append_pong().await?,
+                _ => self.replies_before_pong -= 1,
             }
         }
         if self.replies_before_pong > 0 && (self.in_parts || batch.is_empty()) {
@@ -364,8 +362,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketSession<S> {
         if let Some(code) = code {
             let code = code.map(|code| u16::from(code).to_be_bytes());
             let payload = code.as_ref().map_or(&[][..], |code| &code[..]);
-            let opcode = OpCode::Control(Control::Close);
-            encode(opcode, true, payload, self.outgoing.buffer())?;
+            encode(control(Control::Close), payload, self.outgoing.buffer())?;
         }
         self.outgoing.end();
         self.write().await
@@ -402,13 +399,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for WebSocketSession<S> {
     }
 }
 
-/// Appends a frame in the format of RFC 6455, section 5.2.
-fn encode(opcode: OpCode, is_final: bool, data: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
-    let header = FrameHeader {
-        is_final,
-        opcode,
+/// Returns the header of a control frame.
+fn control(kind: Control) -> FrameHeader {
+    FrameHeader {
+        is_final: true,
+        opcode: OpCode::Control(kind),
         ..FrameHeader::default()
-    };
+    }
+}
+
+/// Appends a frame in the format of RFC 6455, section 5.2.
+fn encode(header: FrameHeader, data: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
     header
         .format(data.len() as u64, output)
         .map_err(io::Error::other)?;
