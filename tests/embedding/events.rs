@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use glockd::protocol::LockKind;
 use glockd::{Event, GrantDelay, Handle, LockLimit, LockLimits, Observer, Policy, Server};
@@ -364,8 +365,10 @@ struct Expels(Arc<OnceLock<Handle>>);
 impl Observer for Expels {
     fn event(&self, event: &Event<'_>) {
         if let Event::Connected { connection, .. } = event {
-            let handle = self.0.get().expect("the server runs");
-            assert!(handle.disconnect(*connection));
+            let (handle, id) = (self.0.get().expect("the server runs").clone(), *connection);
+            // Another thread, because an observer must not call the handle.
+            let found = thread::spawn(move || handle.disconnect(id)).join();
+            assert!(found.expect("it does not panic"));
         }
     }
 }
