@@ -104,6 +104,8 @@ impl Builder {
 
     /// Sets the longest line, and the time limits for peers.
     pub fn limits(self, limits: Limits) -> Builder {
+        // The field may have been set to any value, and what is added to it must not overflow.
+        let limits = limits.with_max_line(limits.max_line);
         Builder { limits, ..self }
     }
 
