@@ -54,6 +54,8 @@
 //! The directory `examples/` has a program for each task: statistics, events, a graceful stop, a transport and a framing
 //! of one's own.
 
+#![forbid(unsafe_code)]
+
 mod core;
 mod server;
 #[cfg(test)]

@@ -65,6 +65,8 @@
 //! - `blocking` (default): the module [`blocking`], for programs that are not asynchronous.
 //! - `websocket` (default): endpoints that begin with `ws://`.
 
+#![forbid(unsafe_code)]
+
 // The modules. Each uses only modules below it. `error`, `features`, `key` and `heartbeat` use none of these and are used
 // throughout.
 //

@@ -64,6 +64,8 @@
 //! | `late_counters` | counts with a delay, and races | not copied: `q` includes every command that was answered before it | statistics that can be tested |
 //! | `q_crash` | crashes when one client repeats `q` | not copied | one client must not stop the server |
 
+#![forbid(unsafe_code)]
+
 mod command;
 mod counter;
 mod features;

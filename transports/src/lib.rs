@@ -27,6 +27,8 @@
 //! The listeners and framings of this crate deal with a server through these traits alone. `tests/outside.rs` shows a
 //! transport outside the crate that does all that [`Tcp`] does.
 
+#![forbid(unsafe_code)]
+
 mod address;
 mod framed;
 mod frames;

@@ -11,6 +11,8 @@
 //! reverse order, whether it failed or ran. So nothing here calls `process::exit`. The exit status says which of the
 //! steps failed: see [`Failure::status`].
 
+#![forbid(unsafe_code)]
+
 mod audience;
 mod bind;
 mod descriptors;
