@@ -66,6 +66,12 @@ impl Drop for Permit {
     }
 }
 
+/// Returns the number of entries that a table of this length may gain while it is listed, before the page has to be moved
+/// to a larger place. Moving 16 MiB takes some ten milliseconds, and twice the memory. Room that is not used costs none.
+fn room_to_grow(len: usize) -> usize {
+    1024 + len / 8
+}
+
 impl Page {
     /// Makes an empty page for the entries from this key on.
     pub(super) fn new(from: Option<Key>, table: &Table, state: &State) -> Page {
@@ -77,7 +83,7 @@ impl Page {
             None => SMALL,
         };
         Page {
-            order: Order::with_capacity(len.min(capacity)),
+            order: Order::with_capacity((len + room_to_grow(len)).min(capacity)),
             from,
             next: None,
             capacity,
