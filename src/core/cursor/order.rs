@@ -132,6 +132,12 @@ impl Order {
         self.entries.len()
     }
 
+    /// Returns the number of entries that there is memory for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.entries.capacity()
+    }
+
     /// Adds an entry, before the first [`step`](Order::step).
     pub(super) fn push(&mut self, slot: Slot, (text, _): Parts<'_>) {
         if self.entries.is_empty() {

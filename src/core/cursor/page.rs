@@ -166,3 +166,27 @@ impl Page {
                 .is_none_or(|next| (text, tie) < next.parts())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use glockd_protocol::LockKind;
+
+    use super::*;
+    use crate::core::dispatcher::Dispatcher;
+
+    /// Moving a page stalls all other clients of its thread.
+    #[test]
+    fn page_has_room_for_locks_that_come_while_it_is_filled() {
+        const LOCKS: usize = 2 * SMALL;
+        let dispatcher = Dispatcher::default();
+        let client = dispatcher.connect(b"a");
+        for number in 0..LOCKS {
+            assert!(dispatcher.locks().get(client, &number.to_be_bytes()));
+        }
+        let table = Table::Locks(LockKind::Exclusive);
+        let page = Page::new(None, &table, dispatcher.state());
+        let capacity = page.order.capacity();
+        assert!(capacity >= LOCKS + LOCKS / 10, "{capacity}");
+        assert!(capacity <= LOCKS + MARGIN, "{capacity}");
+    }
+}
