@@ -11,3 +11,4 @@ mod losses;
 mod queries;
 mod refusals;
 mod servers;
+mod silence;

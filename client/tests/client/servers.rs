@@ -181,3 +181,21 @@ pub(crate) async fn await_claims(
     })
     .await
 }
+
+/// Starts a server that calls `serve` for each connection. Returns its directory and its address.
+pub(crate) async fn served_by<F>(
+    serve: impl Fn(UnixStream) -> F + Send + 'static,
+) -> (tempfile::TempDir, String)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream));
+        }
+    });
+    (dir, format!("unix:{}", path.display()))
+}
