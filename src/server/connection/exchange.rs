@@ -249,7 +249,7 @@ impl Exchange {
         while !during.wait.is_done()
             && let Some(frame) = self.input.iter_from(self.next as usize).next()
         {
-            match during.take(frame) {
+            match during.take_frame(frame) {
                 Taken::Done => self.next += 1,
                 Taken::Again => {}
                 Taken::Http => {

@@ -37,7 +37,7 @@ pub(super) struct WaitStep<'a> {
 
 impl WaitStep<'_> {
     /// Takes a frame that arrived during the wait.
-    pub(super) fn take(&mut self, frame: InputFrame<'_>) -> Taken {
+    pub(super) fn take_frame(&mut self, frame: InputFrame<'_>) -> Taken {
         let mut waiting = None;
         match frame {
             InputFrame::Complete(bytes) => {
