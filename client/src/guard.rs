@@ -98,9 +98,9 @@ impl LockGuard {
     ///
     /// Cancel-safe. The future is independent of the guard, and any number of tasks can have one.
     ///
-    /// A network that fails silently, in one direction or both, is noticed after at most half of the server's peer
-    /// timeout (15 seconds with default flags), and at least [`Client::time_to_stop`](crate::Client::time_to_stop)
-    /// before the server grants the lock to another client. The connection stays open until the guard is dropped: so
+    /// A network that fails silently, in one direction or both, is noticed within half of the server's peer timeout (15
+    /// seconds with default flags). That leaves at least [`Client::time_to_stop`](crate::Client::time_to_stop) before
+    /// the server grants the lock to another client. The connection stays open until the guard is dropped: so
     /// first stop the work under the lock, and then drop the guard. A server that was restarted does not know the
     /// lock, and grants it to any client at once.
     pub fn lost(&self) -> impl Future<Output = Lost> + Send + 'static {

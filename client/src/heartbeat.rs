@@ -1,9 +1,9 @@
 //! Detects that the server cannot be reached, well before the server grants the client's locks to others.
 //!
 //! The server disconnects a silent client no sooner than a *peer timeout* after it last heard from it; the reply to
-//! `hello` states that time. A request that the server has answered, it has heard. So if the client sent a request at
-//! `t` and that was answered, the server does not grant the locks of this connection to another client before `t` plus
-//! the peer timeout, whichever direction of the network fails after that. So the client sends a ping when no other
+//! `hello` states that time. An answer proves that the server heard the request. If a request that was sent at `t` was
+//! answered, the server keeps the locks of this connection until `t` plus the peer timeout, even if the network fails
+//! after that, in whichever direction. The client therefore sends a ping when no other
 //! request was answered for a while, and declares the connection lost once its last answered request is half a peer
 //! timeout old, or a reply timeout if that is shorter. The rest of the time is left for the client to stop its work.
 //!

@@ -72,8 +72,8 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how a command of this length, in bytes, must use its connection: if the server may close that, no other
-    /// lease may hold a lock on it.
+    /// Returns how a command of this length, in bytes, must use its connection: if the server may close the
+    /// connection because of the command, no other lease may hold a lock on it.
     pub(crate) fn use_for(&self, length: usize) -> Use {
         match &self.endpoint {
             Endpoint::WebSocket { .. } if length > LONG_COMMAND => Use::Exclusive,

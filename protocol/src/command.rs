@@ -21,7 +21,7 @@ pub enum LockKind {
 
 /// Class of commands that a client needs permission for.
 ///
-/// An operator permits whole classes. So a new command needs no new decision, because its class has been decided on.
+/// An operator permits whole classes. So a new command of a class needs no decision from the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PermissionClass {

@@ -19,7 +19,8 @@ Examples:
   glock inspect -s gpu
       Prints the number of holders
   while glock inspect -q deploy; do sleep 1; done
-      Polls until the lock is free. If the server supports waiting, better: glock run deploy -- true")]
+      Polls until the lock is free, or the command fails. If the server supports waiting, use
+      glock run deploy -- true instead")]
 pub(crate) struct Inspect {
     /// Inspect the shared lock of this name
     #[arg(short, long)]

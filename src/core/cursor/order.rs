@@ -42,7 +42,7 @@ const PREFIX_BYTES: usize = 1024;
 /// An entry of a page.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Chunk of its text at the depth of its task, or its tie.
+    /// Chunk of its text at the depth of its task. Among equal texts, the number that tells them apart.
     chunk: u64,
     slot: Slot,
 }

@@ -1,8 +1,8 @@
 //! The clients that hold no lock and wait for none, which a draining server disconnects.
 //!
 //! A client has its locks in any number of shards, and each shard is locked by itself. So a client that gets the next
-//! lock before it releases the last can look idle to a visitor that goes from shard to shard: it holds the next lock
-//! where the visitor has been, and no longer holds the last where the visitor comes. Clients that look idle are
+//! lock before it releases the last can look idle to a visitor that goes from shard to shard: it gets the next lock
+//! in a shard that was already visited, and releases the last one before its shard is visited. Clients that look idle are
 //! therefore checked once more while all shards are locked, a few at a time.
 
 use parking_lot::MutexGuard;

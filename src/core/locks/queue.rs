@@ -11,9 +11,10 @@
 //! line of clients that wait for a shared lock is marked as due and served from its start; no client can overtake. Watchers are
 //! grouped by the number of holders that they wait for, and a whole group succeeds before its first member is woken.
 //!
-//! Another kind of lock needs a decision in two places: whether a release hands the lock over at once, as
-//! [`hand_over`](WaitQueues::hand_over) does, or makes its line due, as [`note_fewer_holders`](WaitQueues::note_fewer_holders)
-//! does, and how the caller of [`serve_due`](WaitQueues::serve_due) grants it.
+//! To add a kind of lock, decide two things. Does a release hand the lock over at once
+//! ([`hand_over`](WaitQueues::hand_over)), or does it make the line due
+//! ([`note_fewer_holders`](WaitQueues::note_fewer_holders))? And how does the caller of
+//! [`serve_due`](WaitQueues::serve_due) grant it?
 
 mod node;
 

@@ -1,7 +1,7 @@
 //! Frames that arrived during a wait and run after it.
 //!
-//! A waiter may send thousands of lines of one byte, so a frame must cost what it is counted as: its bytes and one
-//! more for the end of its line. Frames are therefore stored back to back, each behind a header of one byte (five, from
+//! A waiter may send thousands of lines of one byte, so a stored frame may take no more memory than the limit
+//! counts for it: its bytes, and one for the line end. Frames are therefore stored back to back, each behind a header of one byte (five, from
 //! [`LONG`] bytes on), in chunks that are freed one by one as their frames run.
 //!
 //! Turned down: an index of the frames, which costs eight bytes for each empty line; and one large buffer, which is

@@ -62,8 +62,8 @@ impl Responder {
         }
     }
 
-    /// Answers the frames of a batch from number `next` on, and advances `next`: up to a frame that is deferred, whose
-    /// reply is then to be appended, or until the connection [must stop](Responder::must_stop).
+    /// Answers the frames of a batch from number `next` on, and advances `next`. Stops after a frame that is deferred,
+    /// whose reply the caller appends later, or when the connection [must stop](Responder::must_stop).
     #[inline(never)] // Inlined into a future, it would read from memory all that it uses.
     pub(super) fn answer_some(&mut self, batch: &Input, next: &mut u32) -> Option<Deferred> {
         for frame in batch.iter_from(*next as usize) {
