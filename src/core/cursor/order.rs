@@ -5,8 +5,8 @@
 //! same memory for long names as for short ones, also after their locks have been released.
 //!
 //! The sort is a multikey quicksort, as a stack of tasks. The task for the smallest entries comes first, so the first of
-//! them can be shown before the rest is sorted. Entries with equal chunks are given the chunks that follow. To them, all
-//! texts have a common prefix, and this skips it at once, however long it is.
+//! them can be shown before the rest is sorted. Entries with equal chunks are given the chunks that follow. The texts of
+//! such entries share a prefix, which is skipped at once, however long it is.
 //!
 //! An entry whose text has changed is left out: the lock that was found there has been released. So whatever changes
 //! meanwhile, the keys come out in order, none twice, and every entry that stays is among them.
